@@ -1,0 +1,70 @@
+package quarry
+
+import "context"
+
+// Master keeps names, layouts and chunk records. Clients, chunk servers and operators call
+// it, in process or over the network.
+//
+// Every answer is linearizable: it tells of a state that was the newest at some instant
+// between call and return. A request is served by the leader of the shard that owns the
+// slot of the inode or handle it names; another node refuses it with NotLeader, which names
+// the leader if it is known, or with WrongShard. A mutation carries an [Op], or says why it
+// needs none; sent again with the same Op it gives its first result; SessionExpired or
+// Unknown if that cannot be told any more. Busy and Unavailable: nothing is known to have
+// been done, try again. All methods may be called by many goroutines.
+type Master interface {
+	// Session opens, keeps alive or ends a client's session at a shard.
+	Session(ctx context.Context, req *SessionRequest) (*SessionReply, error)
+
+	// Lookup walks a path as far as the shard owns its directories. NotFound names the
+	// first name that is missing, NotDir the first that is no directory.
+	Lookup(ctx context.Context, req *LookupRequest) (*LookupReply, error)
+	// Stat returns the attributes of an inode and its open tail.
+	Stat(ctx context.Context, req *StatRequest) (*StatReply, error)
+	// List returns a page of a directory.
+	List(ctx context.Context, req *ListRequest) (*ListReply, error)
+	// Make makes an empty file or a directory. Exists, NotFound (the parent), NotDir.
+	Make(ctx context.Context, req *MakeRequest) (*AttrReply, error)
+	// Link publishes sealed chunks of the session as a file, in one step.
+	Link(ctx context.Context, req *LinkRequest) (*AttrReply, error)
+	// Rename moves a name; a directory cannot be moved below itself (Invalid).
+	Rename(ctx context.Context, req *RenameRequest) (*AttrReply, error)
+	// Remove removes a file or an empty directory.
+	Remove(ctx context.Context, req *RemoveRequest) error
+
+	// Locate returns a page of a file's layout with the chunks and their replicas.
+	Locate(ctx context.Context, req *LocateRequest) (*LocateReply, error)
+	// Roll returns the chunk in which a file can be appended to; see [RollRequest]. It does
+	// not return before the chunk is logged and its primary active.
+	Roll(ctx context.Context, req *RollRequest) (*RollReply, error)
+	// Allocate makes open chunks that the session owns; they are garbage when it ends.
+	Allocate(ctx context.Context, req *AllocateRequest) (*AllocateReply, error)
+	// Finish seals a chunk of the session, and returns it sealed. Needs no Op: a sealed
+	// chunk is returned as it is.
+	Finish(ctx context.Context, req *FinishRequest) (*ChunkReply, error)
+	// Chunk returns a chunk's record.
+	Chunk(ctx context.Context, req *ChunkRequest) (*ChunkReply, error)
+	// Report tells of silent members or corrupt replicas. It returns when it is noted.
+	Report(ctx context.Context, req *ReportRequest) error
+
+	// Register gives a chunk server's process its incarnation; served by the root group.
+	Register(ctx context.Context, req *RegisterRequest) (*RegisterReply, error)
+	// Heartbeat renews a server's leases at the shards that this node leads.
+	Heartbeat(ctx context.Context, req *HeartbeatRequest) (*HeartbeatReply, error)
+	// Inventory reconciles a page of a server's replicas with the shard's records.
+	Inventory(ctx context.Context, req *InventoryRequest) (*InventoryReply, error)
+
+	// Topology tells where every slot lives. Any node answers, as far as it knows.
+	Topology(ctx context.Context) (*TopologyReply, error)
+	// Status tells the health of the cluster as this node knows it.
+	Status(ctx context.Context) (*StatusReply, error)
+	// Identify tells what this process is; it is answered before there is a cluster.
+	Identify(ctx context.Context) (*IdentifyReply, error)
+	// Init makes a waiting master a member of a new cluster; see [InitRequest].
+	Init(ctx context.Context, req *InitRequest) error
+	// Join makes a waiting master a member of an existing cluster.
+	Join(ctx context.Context, req *JoinRequest) error
+	// Replace has a new master take the place of one that is gone, in every group. It
+	// returns when the new one has a vote everywhere.
+	Replace(ctx context.Context, req *ReplaceRequest) (*ReplaceReply, error)
+}

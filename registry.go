@@ -1,0 +1,211 @@
+package quarry
+
+// MasterNode is a master as the root group knows it.
+type MasterNode struct {
+	Node    NodeID
+	Disk    DiskID
+	Address string
+}
+
+// ShardInfo is where a shard is served.
+type ShardInfo struct {
+	Shard  ShardID
+	Leader NodeID // 0 if not known
+	Voters []NodeID
+	Slots  []SlotRange
+}
+
+// SlotRange is the slots from First to Last, both included.
+type SlotRange struct{ First, Last Slot }
+
+// TopologyReply tells where every slot lives.
+type TopologyReply struct {
+	Cluster ClusterID
+	Version uint64 // grows with every change of the slot map
+	Masters []MasterNode
+	Shards  []ShardInfo
+}
+
+// IdentifyReply tells what a master process is, before and after it belongs to a cluster.
+type IdentifyReply struct {
+	Disk    DiskID
+	Address string
+	Release string
+	Init    *InitRequest // how its cluster was made; nil if it waits to be given one
+	Node    NodeID
+}
+
+// InitRequest makes a waiting master a member of a new cluster. Every master is sent the
+// same request; a repeated one succeeds, a different one is refused.
+type InitRequest struct {
+	Cluster ClusterID
+	Masters []MasterNode
+	Shards  int // shards beside the root group
+	Key     Key // the first capability key
+}
+
+// JoinRequest makes a waiting master a member of an existing cluster in the place of
+// another one.
+type JoinRequest struct {
+	Cluster ClusterID
+	Node    MasterNode
+	Masters []MasterNode // where the others are
+}
+
+// ReplaceRequest has the root group and every shard take a new master in the place of one
+// that is gone.
+type ReplaceRequest struct {
+	Gone NodeID
+	New  MasterNode // Node 0: the cluster gives the next number
+}
+
+// ReplaceReply names the node that was added.
+type ReplaceReply struct{ Node MasterNode }
+
+// DiskUsage is the state of a server's disk.
+type DiskUsage struct {
+	Disk        DiskID
+	Total, Free int64 // bytes; Free without the reserve
+	Chunks      int64
+	Failed      string // why the disk was retired; "" while it is used
+}
+
+// RegisterRequest makes a chunk server's process known to the cluster.
+type RegisterRequest struct {
+	Server  ServerID // 0: a server that has none yet
+	Disks   []DiskUsage
+	Boot    string // the host's boot id: an old process of the same boot that held the folder lock is gone
+	Address string
+	Rack    string
+	Last    Incarnation // the highest one that the disks have seen
+	Release string
+}
+
+// RegisterReply gives the process its identity.
+type RegisterReply struct {
+	Server      ServerID
+	Incarnation Incarnation
+	Keys        Keys
+}
+
+// ItemKind says what an item of a grant asks for.
+type ItemKind uint8
+
+// The kinds of items.
+const (
+	ItemFence ItemKind = 1 // promise Version
+	ItemDrop  ItemKind = 2 // drop the replica at Version
+	ItemMark  ItemKind = 3 // mark the replica MUTABLE
+)
+
+// Item is something that a server must have done, durably, before a lease is valid.
+type Item struct {
+	Kind    ItemKind
+	Handle  Handle
+	Version Version
+}
+
+// ItemsMax bounds the items of a grant and of a heartbeat.
+const ItemsMax = 1000
+
+// HeartbeatRequest is sent by a chunk server to each master node, twice a second, for all
+// shards that the node leads.
+type HeartbeatRequest struct {
+	Server      ServerID
+	Incarnation Incarnation
+	Boot        string
+	Nonce       uint64
+	Address     string
+	Rack        string
+	Disks       []DiskUsage
+	Settled     []Item // items done since the last heartbeat that was answered
+	BusyBytes   int64  // bytes in flight: its load
+}
+
+// HeartbeatReply carries a grant for each shard that the node leads.
+type HeartbeatReply struct {
+	Nonce  uint64
+	Grants []Grant
+}
+
+// Grant gives a server the leases of one shard, counted from the instant at which it sent
+// the heartbeat, once it has settled the items. With More set there is no lease yet.
+type Grant struct {
+	Shard  ShardID
+	Term   uint64
+	Slots  []SlotRange
+	EndMS  int64 // the right to say where an open chunk ends
+	ReadMS int64 // the right to answer reads that are not validated
+	Items  []Item
+	More   bool
+}
+
+// ReplicaInfo is a replica as its server reports it.
+type ReplicaInfo struct {
+	Handle      Handle
+	Disk        DiskID
+	Promised    Version
+	LogVersion  Version
+	SealVersion Version
+	Length      int64 // sealed length, or durable length
+	Status      ReplicaStatus
+	Serving     bool
+	Mutable     bool
+}
+
+// InventoryRequest is a page of a server's replicas of one shard, in the order of handles.
+type InventoryRequest struct {
+	Server      ServerID
+	Incarnation Incarnation
+	Shard       ShardID
+	Replicas    []ReplicaInfo // at most InventoryMax
+	From, To    Handle        // the page speaks for all handles in [From, To]
+}
+
+// InventoryMax bounds a page of an inventory.
+const InventoryMax = 4096
+
+// InventoryReply tells what to drop; all else the master does itself.
+type InventoryReply struct {
+	Drop []Item
+}
+
+// StatusReply is the health of the cluster as one master sees it.
+type StatusReply struct {
+	Cluster ClusterID
+	Node    NodeID
+	Masters []MasterStatus
+	Shards  []ShardStatus
+	Servers []ServerStatus
+}
+
+// MasterStatus is a master node's health.
+type MasterStatus struct {
+	MasterNode
+	Alive bool
+}
+
+// ShardStatus is a shard's health.
+type ShardStatus struct {
+	Shard       ShardID
+	Leader      NodeID
+	Term        uint64
+	Applied     uint64
+	Inodes      int64
+	Chunks      int64
+	OpenChunks  int64
+	Missing     int64 // chunks with no replica known to be good
+	UnderCopied int64 // sealed chunks with fewer replicas than they should have
+	Repairing   int64
+	Suspect     int64 // chunks sealed with an alarm
+}
+
+// ServerStatus is a chunk server's health.
+type ServerStatus struct {
+	Server      ServerID
+	Incarnation Incarnation
+	Address     string
+	Rack        string
+	SilentMS    int64 // since its last heartbeat; -1 if none came to this leader
+	Disks       []DiskUsage
+}
