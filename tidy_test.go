@@ -58,9 +58,9 @@ var banned = []struct{ call, rooms, why string }{
 	{"time.NewTimer", "clock", "use clock.Clock.NewTimer"},
 	{"time.NewTicker", "clock", "use clock.Clock.NewTicker"},
 	{"time.Sleep", "clock", "use clock.Clock.Sleep"},
-	{"net.Dial", "rpc", "use rpc.Network"},
+	{"net.Dial", "rpc bench", "use rpc.Network"},
 	{"net.DialTimeout", "rpc", "use rpc.Network"},
-	{"net.Listen", "rpc gateway dashboard cmd", "use rpc.Network"},
+	{"net.Listen", "rpc gateway dashboard cmd bench", "use rpc.Network"},
 	{"os.OpenFile", "disk cmd bench cluster", "use disk.FS"},
 	{"os.Create", "disk cmd bench cluster", "use disk.FS"},
 }

@@ -1,0 +1,168 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/quarryfs/quarry"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	copyRequestBytes = 1 << 20 // one request of the framed copy
+	copyHeaderBytes  = 32
+	copySyncBytes    = 8 << 20 // the local copies are synced every so many bytes, as a stream is
+)
+
+// framedCopy moves bytes of a file over loopback TCP: per stream one connection, one request
+// of 1 MiB in flight, answered with a header of 32 bytes and the bytes by sendfile. Nothing
+// is checked and nothing is copied that need not be: the least that a remote read costs.
+func framedCopy(ctx context.Context, file string, streams int, bytesPerStream int64) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	for range streams {
+		g.Go(func() error {
+			conn, err := ln.Accept()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			return framedServe(conn.(*net.TCPConn), file)
+		})
+		g.Go(func() error { return framedFetch(ln.Addr().String(), bytesPerStream) })
+	}
+	return g.Wait()
+}
+
+func framedServe(conn *net.TCPConn, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var header [copyHeaderBytes]byte
+	for {
+		if _, err := io.ReadFull(conn, header[:]); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		offset, n := binary.LittleEndian.Uint64(header[:]), binary.LittleEndian.Uint64(header[8:])
+		if _, err := f.Seek(int64(offset), io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := conn.Write(header[:]); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(conn, f, int64(n)); err != nil {
+			return err
+		}
+	}
+}
+
+func framedFetch(addr string, total int64) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var header [copyHeaderBytes]byte
+	buf := make([]byte, copyRequestBytes)
+	for done := int64(0); done < total; {
+		n := min(total-done, copyRequestBytes)
+		binary.LittleEndian.PutUint64(header[:], uint64(done))
+		binary.LittleEndian.PutUint64(header[8:], uint64(n))
+		if _, err := conn.Write(header[:]); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(conn, header[:]); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(conn, buf[:n]); err != nil {
+			return err
+		}
+		done += n
+	}
+	return nil
+}
+
+// localCopies writes one stream of bytes as three copies in chunk files of 64 MiB, as one
+// process could: packet by packet into the three, write-back started every 8 MiB and then
+// all three synced, side by side.
+func localCopies(ctx context.Context, dir string, streams int, bytesPerStream int64) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for s := range streams {
+		g.Go(func() error {
+			for chunk := int64(0); chunk*quarry.ChunkBytesMax < bytesPerStream; chunk++ {
+				n := min(quarry.ChunkBytesMax, bytesPerStream-chunk*quarry.ChunkBytesMax)
+				name := filepath.Join(dir, fmt.Sprintf("local-%d-%d", s, chunk))
+				if err := localChunk(ctx, name, n); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func localChunk(ctx context.Context, name string, n int64) error {
+	packet := make([]byte, quarry.PacketBytes)
+	fillPattern(packet, 1)
+	var files [3]*os.File
+	for i := range files {
+		f, err := os.Create(fmt.Sprintf("%s.%d", name, i))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		files[i] = f
+	}
+	for done, synced := int64(0), int64(0); done < n; {
+		part := packet[:min(n-done, quarry.PacketBytes)]
+		for _, f := range files {
+			if _, err := f.Write(part); err != nil {
+				return err
+			}
+		}
+		done += int64(len(part))
+		if done-synced < copySyncBytes && done < n {
+			continue
+		}
+		var g errgroup.Group
+		for _, f := range files {
+			g.Go(func() error { return unix.Fdatasync(int(f.Fd())) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		synced = done
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillPattern fills b with bytes that do not compress and depend on seed only.
+func fillPattern(b []byte, seed uint64) {
+	x := seed*0x9e3779b97f4a7c15 + 1
+	for i := 0; i+8 <= len(b); i += 8 {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		binary.LittleEndian.PutUint64(b[i:], x)
+	}
+}

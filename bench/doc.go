@@ -1,0 +1,9 @@
+// Package bench is the reference benchmark: it measures a Quarry cluster and, in the same
+// run and interleaved with it, small bare programs that do the least that the same work
+// could cost on the same machine. What counts is the ratio; an absolute figure is a remark.
+//
+// The bare programs are frozen: they are the yardstick, so they do not change when Quarry
+// gets faster. They are a framed copy over TCP ([framedCopy]), one process that writes three
+// local copies with Quarry's sync policy ([localCopies]), and the same cluster with a batch
+// of one record.
+package bench
