@@ -1,0 +1,134 @@
+package route
+
+import (
+	"context"
+
+	"github.com/quarryfs/quarry"
+)
+
+// callErr is call for methods that return only an error.
+func callErr[Q any](ctx context.Context, m *Masters, op string, to target, req Q, method func(quarry.Master, context.Context, Q) error) error {
+	_, err := call(ctx, m, op, to, req, func(node quarry.Master, ctx context.Context, req Q) (struct{}, error) {
+		return struct{}{}, method(node, ctx, req)
+	})
+	return err
+}
+
+// Session goes to the shard it names.
+func (m *Masters) Session(ctx context.Context, req *quarry.SessionRequest) (*quarry.SessionReply, error) {
+	return call(ctx, m, "session", byShard(req.Shard), req, quarry.Master.Session)
+}
+
+// Lookup goes to the shard of From; see [quarry.LookupReply] for paths that leave it.
+func (m *Masters) Lookup(ctx context.Context, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
+	return call(ctx, m, "lookup", bySlot(req.From.Slot()), req, quarry.Master.Lookup)
+}
+
+// Stat goes to the shard of the inode.
+func (m *Masters) Stat(ctx context.Context, req *quarry.StatRequest) (*quarry.StatReply, error) {
+	return call(ctx, m, "stat", bySlot(req.Inode.Slot()), req, quarry.Master.Stat)
+}
+
+// List goes to the shard of the directory.
+func (m *Masters) List(ctx context.Context, req *quarry.ListRequest) (*quarry.ListReply, error) {
+	return call(ctx, m, "list", bySlot(req.Dir.Slot()), req, quarry.Master.List)
+}
+
+// Make goes to the shard of the parent.
+func (m *Masters) Make(ctx context.Context, req *quarry.MakeRequest) (*quarry.AttrReply, error) {
+	return call(ctx, m, "make", bySlot(req.Parent.Slot()), req, quarry.Master.Make)
+}
+
+// Link goes to the shard of the parent.
+func (m *Masters) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.AttrReply, error) {
+	return call(ctx, m, "link", bySlot(req.Parent.Slot()), req, quarry.Master.Link)
+}
+
+// Rename goes to the shard of the old parent, which coordinates.
+func (m *Masters) Rename(ctx context.Context, req *quarry.RenameRequest) (*quarry.AttrReply, error) {
+	return call(ctx, m, "rename", bySlot(req.Parent.Slot()), req, quarry.Master.Rename)
+}
+
+// Remove goes to the shard of the parent.
+func (m *Masters) Remove(ctx context.Context, req *quarry.RemoveRequest) error {
+	return callErr(ctx, m, "remove", bySlot(req.Parent.Slot()), req, quarry.Master.Remove)
+}
+
+// Locate goes to the shard of the file.
+func (m *Masters) Locate(ctx context.Context, req *quarry.LocateRequest) (*quarry.LocateReply, error) {
+	return call(ctx, m, "locate", bySlot(req.File.Slot()), req, quarry.Master.Locate)
+}
+
+// Roll goes to the shard of the file.
+func (m *Masters) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.RollReply, error) {
+	return call(ctx, m, "roll", bySlot(req.File.Slot()), req, quarry.Master.Roll)
+}
+
+// Allocate goes to the shard of Near.
+func (m *Masters) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*quarry.AllocateReply, error) {
+	return call(ctx, m, "allocate", bySlot(req.Near.Slot()), req, quarry.Master.Allocate)
+}
+
+// Finish goes to the shard of the handle.
+func (m *Masters) Finish(ctx context.Context, req *quarry.FinishRequest) (*quarry.ChunkReply, error) {
+	return call(ctx, m, "finish", bySlot(req.Handle.Slot()), req, quarry.Master.Finish)
+}
+
+// Chunk goes to the shard of the handle.
+func (m *Masters) Chunk(ctx context.Context, req *quarry.ChunkRequest) (*quarry.ChunkReply, error) {
+	return call(ctx, m, "chunk", bySlot(req.Handle.Slot()), req, quarry.Master.Chunk)
+}
+
+// Report goes to the shard of the handle.
+func (m *Masters) Report(ctx context.Context, req *quarry.ReportRequest) error {
+	return callErr(ctx, m, "report", bySlot(req.Handle.Slot()), req, quarry.Master.Report)
+}
+
+// Register goes to the root group.
+func (m *Masters) Register(ctx context.Context, req *quarry.RegisterRequest) (*quarry.RegisterReply, error) {
+	return call(ctx, m, "register", byShard(quarry.RootShard), req, quarry.Master.Register)
+}
+
+// Inventory goes to the shard it names.
+func (m *Masters) Inventory(ctx context.Context, req *quarry.InventoryRequest) (*quarry.InventoryReply, error) {
+	return call(ctx, m, "inventory", byShard(req.Shard), req, quarry.Master.Inventory)
+}
+
+// Topology asks any node.
+func (m *Masters) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
+	return call(ctx, m, "topology", target{any: true}, struct{}{}, func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.TopologyReply, error) {
+		return node.Topology(ctx)
+	})
+}
+
+// Status asks the leader of the root group, which hears of all servers.
+func (m *Masters) Status(ctx context.Context) (*quarry.StatusReply, error) {
+	return call(ctx, m, "status", byShard(quarry.RootShard), struct{}{}, func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.StatusReply, error) {
+		return node.Status(ctx)
+	})
+}
+
+// Replace goes to the root group.
+func (m *Masters) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
+	return call(ctx, m, "replace", byShard(quarry.RootShard), req, quarry.Master.Replace)
+}
+
+// Heartbeat is refused: it addresses one node.
+func (m *Masters) Heartbeat(context.Context, *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
+	return nil, notRouted("heartbeat")
+}
+
+// Identify is refused: it addresses one node.
+func (m *Masters) Identify(context.Context) (*quarry.IdentifyReply, error) {
+	return nil, notRouted("identify")
+}
+
+// Init is refused: it addresses one node.
+func (m *Masters) Init(context.Context, *quarry.InitRequest) error { return notRouted("init") }
+
+// Join is refused: it addresses one node.
+func (m *Masters) Join(context.Context, *quarry.JoinRequest) error { return notRouted("join") }
+
+func notRouted(op string) error {
+	return quarry.Errorf(op, quarry.Invalid, "", "the request is for one node and cannot be routed; send it to that node")
+}
