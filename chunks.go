@@ -111,6 +111,7 @@ type PrepareRequest struct {
 // PrepareReply tells how far the receiver and every member behind it are durable.
 type PrepareReply struct {
 	Durable []MemberLength
+	Failed  []Suspect // members behind the receiver that did not take the batch
 }
 
 // MemberLength is the durable length of a chunk at one member.

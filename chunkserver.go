@@ -31,7 +31,8 @@ type ChunkServer interface {
 	Append(ctx context.Context, req *AppendRequest, done func(*AppendReply, error))
 
 	// Prepare has a secondary write a batch and pass it on along the chain; done is called
-	// when it is durable here and at all members behind, or as soon as one of them fails.
+	// when it is durable here and at all members behind, or as soon as one of them fails,
+	// which the reply then names.
 	// Calls of one goroutine are taken in their order.
 	Prepare(ctx context.Context, req *PrepareRequest, done func(*PrepareReply, error))
 
