@@ -1,0 +1,50 @@
+package protocol
+
+import "github.com/quarryfs/quarry"
+
+// Fence makes a version promised, ends a role of a lower one, and is answered, when that is
+// durable, with what is durable here. The same fence is answered again; a lower one is
+// refused.
+func (m *Member) Fence(call Call, req *quarry.FenceRequest) []Effect {
+	v := req.Version
+	if err := m.meant("fence", &req.ChunkRef); err != nil {
+		if m.status == quarry.ReplicaLost && req.Target == m.incarnation {
+			return []Effect{Answer{Call: call, Reply: m.fenceReply(v)}}
+		}
+		return []Effect{Answer{Call: call, Err: err}}
+	}
+	if !m.r.Exists {
+		return []Effect{Answer{Call: call, Reply: m.fenceReply(v)}}
+	}
+	if v < m.r.Promised {
+		return m.stale(call, "fence", v)
+	}
+	out := m.promise(nil, v)
+	if off(PromiseNotDurable) || off(FenceReportsUnsynced) {
+		reply := m.fenceReply(v)
+		if off(FenceReportsUnsynced) {
+			reply.DurableLength = m.r.DurableLength()
+		}
+		return append(out, Answer{Call: call, Reply: reply})
+	}
+	return m.answerWhenDone(out, wait{call: call, kind: waitFenced, ver: v})
+}
+
+// Promise makes a version promised that a lease grant names; answered when it is durable.
+// Without a replica there is nothing to promise.
+func (m *Member) Promise(call Call, v quarry.Version) []Effect {
+	if m.status == quarry.ReplicaLost || !m.r.Exists {
+		return []Effect{Answer{Call: call}}
+	}
+	return m.answerWhenDone(m.promise(nil, v), wait{call: call})
+}
+
+func (m *Member) fenceReply(v quarry.Version) *quarry.FenceReply {
+	d := &m.durable
+	reply := &quarry.FenceReply{Version: v, Incarnation: m.incarnation, Status: m.state()}
+	if d.exists {
+		reply.LogVersion, reply.DurableLength, reply.Commit = d.logVersion, d.length, m.commit
+		reply.SealVersion, reply.SealLength = d.sealVersion, d.sealLength
+	}
+	return reply
+}

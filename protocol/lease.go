@@ -1,0 +1,202 @@
+package protocol
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/quarryfs/quarry"
+)
+
+const (
+	millisecond = Instant(1e6)
+	second      = 1000 * millisecond
+
+	// EndLease is how long, from the sending of a heartbeat, a server may say where an open
+	// chunk ends without asking the master.
+	EndLease = 2 * second
+	// ReadLease is how long, from the sending of a heartbeat, a server may answer reads that
+	// are not validated.
+	ReadLease = 10 * second
+
+	// LeaseDriftPercent is what the rates of two clocks may differ by. A server whose drift
+	// measures above half of it gets no lease.
+	LeaseDriftPercent = 1
+	leasePad          = 50 * millisecond
+)
+
+// Right is what a lease allows.
+type Right uint8
+
+// The rights of a lease.
+const (
+	RightEnd  Right = iota // to say where an open chunk ends
+	RightRead              // to answer reads that are not validated
+	rights
+)
+
+var leaseTime = [rights]Instant{RightEnd: EndLease, RightRead: ReadLease}
+
+// grantTime is how long the grantor believes that a lease of the right may last, by its own
+// clock and from the arrival of the heartbeat.
+func grantTime(r Right) Instant {
+	if off(NoClockMargin) {
+		return leaseTime[r]
+	}
+	return leaseTime[r] + leaseTime[r]*2*LeaseDriftPercent/100 + leasePad
+}
+
+// Leases is the grantor's side: what one leader of one shard has granted. It is volatile; a
+// leader that begins believes that every server holds every lease.
+//
+// A lease belongs to an incarnation of a server. When a server restarts, the lease of the
+// incarnation before goes on until its time, unless the start proves that it is gone.
+type Leases struct {
+	elected Instant
+	grants  []grant // sorted by server and incarnation
+}
+
+// grant is what one incarnation of a server holds at most.
+type grant struct {
+	server      quarry.ServerID
+	incarnation quarry.Incarnation
+	asked       bool // it has asked this leader
+	gone        bool // its process has surely ended
+	until       [rights]Instant
+}
+
+// NewLeases returns the leases of a leader elected at now. It may know of no grant, so it
+// waits out all those that leaders before it may have made.
+func NewLeases(now Instant) Leases { return Leases{elected: now} }
+
+// Heartbeat notes that a server asks for its lease, and reports whether it may have it. The
+// caller has confirmed its leadership after the heartbeat arrived; now is read after that. Only when
+// Heartbeat has returned true is the grant sent.
+func (l *Leases) Heartbeat(server quarry.ServerID, inc quarry.Incarnation, now Instant) bool {
+	i, ok := l.find(server, inc)
+	if newer := i + 1; ok && l.grants[i].gone || newer < len(l.grants) && ok && l.grants[newer].server == server ||
+		!ok && i < len(l.grants) && l.grants[i].server == server {
+		return false // another incarnation has registered since
+	}
+	g := l.put(i, ok, server, inc)
+	g.asked = true
+	for r := range g.until {
+		if until := now + grantTime(Right(r)); until > g.until[r] || off(GrantMovesBack) {
+			g.until[r] = until
+		}
+	}
+	return true
+}
+
+// Registered notes that an incarnation of a server has begun, as the log says. Leases of
+// lower incarnations are not renewed any more. proven says that they ended with their
+// process: the start came from the same boot of the same host and holds the lock of the
+// server's folder.
+func (l *Leases) Registered(server quarry.ServerID, inc quarry.Incarnation, proven bool) {
+	if i, ok := l.find(server, inc); !ok {
+		l.put(i, false, server, inc)
+	}
+	for i := range l.grants {
+		if g := &l.grants[i]; g.server == server && g.incarnation < inc && (proven || off(RegisterEndsLease)) {
+			g.gone = true
+		}
+	}
+}
+
+// Over reports whether an incarnation of a server surely does not hold a right at now.
+func (l *Leases) Over(server quarry.ServerID, inc quarry.Incarnation, r Right, now Instant) bool {
+	return now > l.Until(server, inc, r)
+}
+
+// Until returns the last instant at which an incarnation of a server may hold a right.
+func (l *Leases) Until(server quarry.ServerID, inc quarry.Incarnation, r Right) Instant {
+	until := l.elected + grantTime(r) // what a leader before this one granted
+	if off(FailoverWithoutWait) {
+		until = 0
+	}
+	i, ok := l.find(server, inc)
+	if !ok {
+		return until
+	}
+	if l.grants[i].gone {
+		return 0
+	}
+	return max(until, l.grants[i].until[r])
+}
+
+// Prune forgets grants that are over and not of a server's last incarnation.
+func (l *Leases) Prune(now Instant) {
+	kept := l.grants[:0]
+	for i, g := range l.grants {
+		last := i+1 == len(l.grants) || l.grants[i+1].server != g.server
+		if last || now <= max(g.until[RightEnd], g.until[RightRead], l.elected+grantTime(RightRead)) && !g.gone {
+			kept = append(kept, g)
+		}
+	}
+	l.grants = kept
+}
+
+// Clone returns a copy that shares nothing with l.
+func (l *Leases) Clone() Leases { return Leases{l.elected, slices.Clone(l.grants)} }
+
+func (l *Leases) find(server quarry.ServerID, inc quarry.Incarnation) (int, bool) {
+	i := sort.Search(len(l.grants), func(k int) bool {
+		g := &l.grants[k]
+		return g.server > server || g.server == server && g.incarnation >= inc
+	})
+	return i, i < len(l.grants) && l.grants[i].server == server && l.grants[i].incarnation == inc
+}
+
+func (l *Leases) put(i int, ok bool, server quarry.ServerID, inc quarry.Incarnation) *grant {
+	if !ok {
+		l.grants = slices.Insert(l.grants, i, grant{server: server, incarnation: inc})
+	}
+	return &l.grants[i]
+}
+
+// asksMax bounds the heartbeats whose grants a holder waits for.
+const asksMax = 16
+
+// HeldLease is the holder's side: what one server holds of one shard. It is counted from
+// the instant at which the heartbeat was sent, by the holder's clock.
+type HeldLease struct {
+	asks  []ask // the newest last
+	until [rights]Instant
+}
+
+type ask struct {
+	nonce uint64
+	sent  Instant
+}
+
+// Ask notes that a heartbeat is about to be sent at now. Its nonce grows with each.
+func (h *HeldLease) Ask(nonce uint64, now Instant) {
+	if len(h.asks) == asksMax {
+		h.asks = slices.Delete(h.asks, 0, 1)
+	}
+	h.asks = append(h.asks, ask{nonce, now})
+}
+
+// Granted notes that the heartbeat with this nonce was granted for these times, and that
+// everything the grant carried (fences, marks, drops) is durable here. Times above EndLease
+// and ReadLease are cut to them. A nonce that was not asked, or long ago, is ignored.
+func (h *HeldLease) Granted(nonce uint64, end, read Instant) {
+	i := slices.IndexFunc(h.asks, func(a ask) bool { return a.nonce == nonce })
+	if i < 0 {
+		return
+	}
+	for r, t := range [rights]Instant{RightEnd: end, RightRead: read} {
+		if t = min(t, leaseTime[r]); t > 0 {
+			h.until[r] = max(h.until[r], h.asks[i].sent+t)
+		}
+	}
+	h.asks = slices.Delete(h.asks, i, i+1)
+}
+
+// Holds reports whether the server has a right at now. The order in an answer is: take the
+// bytes and the commit, then read the clock and ask Holds, then send.
+func (h *HeldLease) Holds(r Right, now Instant) bool {
+	return now <= h.until[r] && h.until[r] != 0 || off(NoLeaseCheck)
+}
+
+// Clone returns a copy that shares nothing with h.
+func (h *HeldLease) Clone() HeldLease { return HeldLease{slices.Clone(h.asks), h.until} }
