@@ -14,15 +14,14 @@ func IsNoSpace(err error) bool {
 }
 
 // Wrap makes a quarry.Error of an error of this package, with the kind that it stands for:
-// NoSpace, NotFound, Exists, Permission, or Internal for a disk that fails. A quarry.Error
-// keeps its kind, nil stays nil.
+// NoSpace, NotFound, Exists, Permission, or Internal for a disk that fails. An error that
+// has a kind keeps it, nil stays nil.
 func Wrap(op, subject string, err error) error {
-	var known *quarry.Error
-	if err == nil || errors.As(err, &known) {
-		return quarry.Wrap(op, subject, err)
-	}
-	kind := quarry.Internal
+	kind := quarry.KindOf(err)
 	switch {
+	case err == nil:
+		return nil
+	case kind != quarry.Internal:
 	case IsNoSpace(err):
 		kind = quarry.NoSpace
 	case errors.Is(err, fs.ErrNotExist):

@@ -67,10 +67,14 @@ func makeFolder(folder string) error {
 // Close releases the folder. Open files stay open.
 func (d *OS) Close() error { return d.root.Close() }
 
+func pathError(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: name, Err: err}
+}
+
 // check refuses names that are not valid paths.
 func check(op, name string) error {
 	if !fs.ValidPath(name) || strings.Contains(name, "\x00") {
-		return &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+		return pathError(op, name, fs.ErrInvalid)
 	}
 	return nil
 }
@@ -135,7 +139,7 @@ func (d *OS) MkdirAll(name string) error {
 			return statErr
 		}
 		if !info.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: name, Err: syscall.ENOTDIR}
+			return pathError("mkdir", name, syscall.ENOTDIR)
 		}
 		return nil
 	}
@@ -174,6 +178,9 @@ func (d *OS) Size(name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if info.IsDir() {
+		return 0, pathError("size", name, syscall.EISDIR)
+	}
 	return info.Size(), nil
 }
 
@@ -197,7 +204,7 @@ func (d *OS) Usage() (total, free int64, err error) {
 		}
 	}
 	if err != nil {
-		return 0, 0, &fs.PathError{Op: "statfs", Path: d.path, Err: err}
+		return 0, 0, pathError("statfs", d.path, err)
 	}
 	return int64(s.Blocks) * int64(s.Bsize), int64(s.Bavail) * int64(s.Bsize), nil
 }
@@ -217,7 +224,7 @@ func (d *OS) Lock(name string) (io.Closer, error) {
 	if err == nil {
 		return f, nil
 	}
-	err = errors.Join(&fs.PathError{Op: "lock", Path: name, Err: err}, f.Close())
+	err = errors.Join(pathError("lock", name, err), f.Close())
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, inUse(d.path)
 	}
@@ -262,7 +269,7 @@ func (f *osFile) control(op string, call func(fd int) error) error {
 		err = outer
 	}
 	if err != nil {
-		return &fs.PathError{Op: op, Path: f.Name(), Err: err}
+		return pathError(op, f.Name(), err)
 	}
 	return nil
 }
