@@ -64,7 +64,7 @@ type Master interface {
 	Init(ctx context.Context, req *InitRequest) error
 	// Join makes a waiting master a member of an existing cluster.
 	Join(ctx context.Context, req *JoinRequest) error
-	// Replace has a new master take the place of one that is gone, in every group. It
-	// returns when the new one has a vote everywhere.
+	// Replace has a new master take the place of one that is gone, in one group. It returns
+	// when the new one has a vote there, or with Busy while it is catching up: ask again.
 	Replace(ctx context.Context, req *ReplaceRequest) (*ReplaceReply, error)
 }

@@ -50,13 +50,16 @@ type JoinRequest struct {
 	Cluster ClusterID
 	Node    MasterNode
 	Masters []MasterNode // where the others are
+	Shards  []ShardID    // the groups that it is to be a member of, the root group included
 }
 
-// ReplaceRequest has the root group and every shard take a new master in the place of one
-// that is gone.
+// ReplaceRequest has one group take a new master in the place of one that is gone. The root
+// group comes first: it gives the new master its number, with which it is then sent to every
+// shard.
 type ReplaceRequest struct {
-	Gone NodeID
-	New  MasterNode // Node 0: the cluster gives the next number
+	Shard ShardID
+	Gone  NodeID
+	New   MasterNode // Node 0, at the root group: give it the next number
 }
 
 // ReplaceReply names the node that was added.
