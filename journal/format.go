@@ -142,7 +142,7 @@ func decodeBatchHeader(s seed, off uint32, b []byte) (batchHeader, bool) {
 }
 
 // checkBatch reports whether every record of the batch in b, which begins at off and is as
-// long as its header says, is sound.
+// long as its header says, is sound, and the padding is zero.
 func checkBatch(s seed, off uint32, h batchHeader, b []byte) bool {
 	at, body := batchHeaderBytes, uint32(0)
 	for range h.records {
@@ -161,7 +161,7 @@ func checkBatch(s seed, off uint32, h batchHeader, b []byte) bool {
 		body = crc32.Update(body, castagnoli, head)
 		at += recordHeaderBytes + int(n)
 	}
-	return body == h.body && len(b)-at < batchAlign
+	return body == h.body && len(b)-at < batchAlign && bytes.Equal(b[at:], zeros[:len(b)-at])
 }
 
 // eachRecord calls f with the records of a sound batch at off.

@@ -89,7 +89,8 @@ type Journal struct {
 	filesMu sync.RWMutex // guards files, and the open files against being closed while read
 	files   map[uint64]disk.File
 
-	w writer
+	w       writer
+	stopped chan struct{} // closed when the writer has ended
 }
 
 // segment is one segment file.
@@ -110,14 +111,12 @@ func Open(fs disk.FS, dir string, opts Options, replay func(Position, []byte) er
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	j := &Journal{fs: fs, dir: dir, opts: opts, pending: &batch{}, files: map[uint64]disk.File{}}
+	j := &Journal{fs: fs, dir: dir, opts: opts, pending: &batch{}, files: map[uint64]disk.File{}, stopped: make(chan struct{})}
 	j.filled.L, j.drained.L = &j.mu, &j.mu
 	if err := j.recover(replay); err != nil {
 		j.closeFiles()
 		return nil, err
 	}
-	j.w.spare = &batch{}
-	j.w.stopped = make(chan struct{})
 	go j.write()
 	return j, nil
 }
@@ -264,6 +263,6 @@ func (j *Journal) Close() error {
 	j.filled.Signal()
 	j.drained.Broadcast()
 	j.mu.Unlock()
-	<-j.w.stopped
+	<-j.stopped
 	return j.Err()
 }

@@ -15,22 +15,21 @@ var zeros [zeroStepMax]byte
 
 // writer is the state of the goroutine that writes; nobody else touches it.
 type writer struct {
-	file      disk.File // of the last segment
-	number    uint64    // of the last segment
-	seed      seed      // of the last segment
-	tail      uint32    // where the next batch goes
-	chain     uint32    // checksum of the last batch header
-	zeroed    int64     // the file is written up to here, with zeros behind the tail
-	spare     *batch    // the batch that is not pending
-	positions []Position
-	stopped   chan struct{} // closed when the goroutine has ended
+	file      disk.File  // of the last segment
+	number    uint64     // of the last segment
+	seed      seed       // of the last segment
+	tail      uint32     // where the next batch goes
+	chain     uint32     // checksum of the last batch header
+	zeroed    int64      // the file is written up to here, with zeros behind the tail
+	positions []Position // of the records of the batch
 }
 
 // write commits batch after batch until the journal is closed.
 func (j *Journal) write() {
-	defer close(j.w.stopped)
+	defer close(j.stopped)
+	spare := &batch{}
 	for {
-		b := j.take()
+		b := j.take(spare)
 		if b == nil {
 			break
 		}
@@ -41,7 +40,7 @@ func (j *Journal) write() {
 		b.answer(j.w.positions, err)
 		b.reset(j.opts.QueueBytes)
 		j.w.positions = j.w.positions[:0]
-		j.w.spare = b
+		spare = b
 	}
 	if j.Err() == nil && j.w.tail > segmentHeaderBytes {
 		_ = j.commit(&batch{}) // the witness of the last record; Err has its failure
@@ -49,9 +48,9 @@ func (j *Journal) write() {
 	j.closeFiles()
 }
 
-// take waits for calls and takes them all; nil when the journal is closed and nothing is
-// pending.
-func (j *Journal) take() *batch {
+// take waits for calls and takes them all, and leaves spare to take the next ones; nil when
+// the journal is closed and nothing is pending.
+func (j *Journal) take(spare *batch) *batch {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for len(j.pending.calls) == 0 {
@@ -61,7 +60,7 @@ func (j *Journal) take() *batch {
 		j.filled.Wait()
 	}
 	b := j.pending
-	j.pending = j.w.spare
+	j.pending = spare
 	j.drained.Broadcast()
 	return b
 }
@@ -143,7 +142,7 @@ func (j *Journal) addSegment(h segmentHeader) error {
 		_ = f.Close() // the first error is the one that counts
 		return err
 	}
-	w.spare, w.positions, w.stopped = j.w.spare, j.w.positions, j.w.stopped
+	w.positions = j.w.positions
 	j.w = w
 	j.remember(h.number, f)
 	j.mu.Lock()
