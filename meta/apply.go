@@ -1,0 +1,153 @@
+package meta
+
+import (
+	"fmt"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/wire"
+)
+
+// WindowOps is the most operations of a session that may be unsettled: a sequence must be
+// less than the oldest unsettled one plus WindowOps.
+const WindowOps = 1024
+
+// Machine applies commands to a shard's state. The zero Machine is ready. One goroutine
+// calls its methods; the read functions of the package may run at the same time on a View
+// of their own.
+type Machine struct {
+	header header // as the state has it
+	loaded bool
+	key    []byte
+	value  []byte
+}
+
+// Installed tells the machine that the state was replaced by another one.
+func (m *Machine) Installed() { m.loaded = false }
+
+// Apply applies one command to the state and returns its encoded [Result]. It depends on
+// nothing but the state and the command. A command that cannot be read or carried out gives
+// a result that says so.
+//
+// A panic means that the state itself cannot be read: the node must stop.
+func (m *Machine) Apply(kv KV, command []byte) []byte {
+	var c Command
+	if err := wire.Unmarshal(command, &c, commandFields); err != nil {
+		r := Result{Err: quarry.Wrap("apply", "", err)}
+		return r.Append(nil)
+	}
+	return m.apply(kv, &c)
+}
+
+func (m *Machine) apply(kv KV, c *Command) []byte {
+	t := &tx{state: state{view: kv, key: m.key[:0]}, kv: kv, value: m.value[:0], wallNS: c.WallNS, op: c.Op}
+	if !m.loaded {
+		m.header, m.loaded = t.loadHeader(), true
+	}
+	t.header = &m.header
+	if c.Time > m.header.Time {
+		m.header.Time = c.Time
+	}
+	var out []byte
+	if v := &verbs[c.Body.kind()]; v.once {
+		out = t.once(c, v)
+	} else {
+		out = t.do(c, v)
+	}
+	t.saveHeader()
+	m.key, m.value = t.key, t.value
+	return out
+}
+
+// do carries the command out and returns the encoded result.
+func (t *tx) do(c *Command, v *verb) []byte {
+	var r Result
+	if err := c.Body.apply(t, &r); err != nil {
+		r.Err = quarry.Wrap(v.name, "", err)
+	}
+	return r.Append(nil)
+}
+
+// once carries out a command that belongs to a session, or answers with the result that it
+// had before.
+func (t *tx) once(c *Command, v *verb) []byte {
+	place, out, err := t.recall(&c.Op)
+	if err != nil {
+		r := Result{Err: quarry.Wrap(v.name, "", err)}
+		return r.Append(nil)
+	}
+	if out != nil {
+		return out
+	}
+	var r Result
+	if err := c.Body.apply(t, &r); err != nil {
+		r.Err = quarry.Wrap(v.name, "", err)
+	}
+	out = r.Append(nil)
+	if !retryable(r.Err) {
+		t.setResult(&c.Op, place, out)
+	}
+	return out
+}
+
+// retryable reports whether the same operation may be sent again to be done after all, so
+// that the error must not be its result for ever.
+func retryable(err error) bool {
+	switch quarry.KindOf(err) {
+	case quarry.Busy, quarry.Unavailable, quarry.WrongShard, quarry.NoSpace:
+		return true
+	}
+	return false
+}
+
+// refuse returns the error of a command or read that cannot be done; the operation's name is
+// put before it by the caller.
+func refuse(kind quarry.Kind, subject, format string, args ...any) error {
+	return &quarry.Error{Kind: kind, Subject: subject, Err: fmt.Errorf(format, args...)}
+}
+
+// tx is the state while one command is applied.
+type tx struct {
+	state
+	kv     KV
+	header *header
+	wallNS int64
+	op     quarry.Op
+	value  []byte // room for the value that is written
+}
+
+// now returns the log time, which is never 0.
+func (t *tx) now() LogTime { return max(t.header.Time, 1) }
+
+func (t *tx) saveHeader() {
+	put(t, headerKey(t.key[:0]), t.header, headerFields)
+}
+
+// put writes a record. The key may use the room of t.key.
+func put[M any](t *tx, key []byte, m *M, fields func(*wire.Walk, *M)) {
+	t.key = key
+	t.value = wire.Marshal(t.value[:0], m, fields)
+	t.kv.Set(key, t.value)
+}
+
+// set writes an entry of an index.
+func (t *tx) set(key []byte) {
+	t.key = key
+	t.kv.Set(key, nil)
+}
+
+func (t *tx) delete(key []byte) {
+	t.key = key
+	t.kv.Delete(key)
+}
+
+// checkSlot returns WrongShard unless the shard owns the slot.
+func (t *tx) checkSlot(s quarry.Slot) error {
+	if !t.header.owns(s) {
+		return wrongShard(s)
+	}
+	return nil
+}
+
+func wrongShard(s quarry.Slot) error {
+	return refuse(quarry.WrongShard, fmt.Sprintf("slot %d", s), "it lives on another shard")
+}

@@ -1,0 +1,119 @@
+package meta
+
+import (
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/wire"
+)
+
+// Kind is the number of a verb in the log; never changed or used again.
+type Kind uint8
+
+// The kinds of commands.
+const (
+	KindInit           Kind = 1
+	KindOpenSession    Kind = 2
+	KindKeepSessions   Kind = 3
+	KindCloseSession   Kind = 4
+	KindExpireSessions Kind = 5
+	KindMake           Kind = 6
+	KindLink           Kind = 7
+	KindRename         Kind = 8
+	KindRemove         Kind = 9
+	KindReserveHandles Kind = 10
+	KindOpenTail       Kind = 11
+	KindOpenOwned      Kind = 12
+	KindBeginSeal      Kind = 13
+	KindSeal           Kind = 14
+	KindHold           Kind = 15
+	KindDropReplica    Kind = 16
+	KindAddReplica     Kind = 17
+	KindServerGone     Kind = 18
+	KindSettleItems    Kind = 19
+	KindCollect        Kind = 20
+)
+
+// Body is the part of a command that its verb defines: one of this package's types, by
+// pointer.
+type Body interface {
+	kind() Kind
+	// fields walks the body's fields, whose numbers begin at 10.
+	fields(w *wire.Walk)
+	// apply carries the command out and fills in the result. If it returns an error it has
+	// changed nothing.
+	apply(t *tx, r *Result) error
+}
+
+// verb is what the table of verbs says of a kind.
+type verb struct {
+	name string
+	make func() Body
+	once bool // done once per session and sequence: the command carries an Op
+}
+
+// verbs is the table of all kinds; it is never changed.
+var verbs = [...]verb{
+	KindInit:           {"init", func() Body { return new(Init) }, false},
+	KindOpenSession:    {"open session", func() Body { return new(OpenSession) }, false},
+	KindKeepSessions:   {"keep sessions", func() Body { return new(KeepSessions) }, false},
+	KindCloseSession:   {"close session", func() Body { return new(CloseSession) }, false},
+	KindExpireSessions: {"expire sessions", func() Body { return new(ExpireSessions) }, false},
+	KindMake:           {"make", func() Body { return new(Make) }, true},
+	KindLink:           {"link", func() Body { return new(Link) }, true},
+	KindRename:         {"rename", func() Body { return new(Rename) }, true},
+	KindRemove:         {"remove", func() Body { return new(Remove) }, true},
+	KindReserveHandles: {"reserve handles", func() Body { return new(ReserveHandles) }, false},
+	KindOpenTail:       {"open tail", func() Body { return new(OpenTail) }, false},
+	KindOpenOwned:      {"open chunks", func() Body { return new(OpenOwned) }, true},
+	KindBeginSeal:      {"begin seal", func() Body { return new(BeginSeal) }, false},
+	KindSeal:           {"seal", func() Body { return new(Seal) }, false},
+	KindHold:           {"hold", func() Body { return new(Hold) }, false},
+	KindDropReplica:    {"drop replica", func() Body { return new(DropReplica) }, false},
+	KindAddReplica:     {"add replica", func() Body { return new(AddReplica) }, false},
+	KindServerGone:     {"server gone", func() Body { return new(ServerGone) }, false},
+	KindSettleItems:    {"settle items", func() Body { return new(SettleItems) }, false},
+	KindCollect:        {"collect", func() Body { return new(Collect) }, false},
+}
+
+// Command is one entry of the shard's log.
+type Command struct {
+	Time   LogTime   // the last logged time plus what has passed at the leader since
+	WallNS int64     // wall-clock nanoseconds since 1970 at the leader; stored to be shown only
+	Op     quarry.Op // of Make, Link, Rename, Remove and OpenOwned: what makes them happen once
+	Body   Body
+}
+
+func commandFields(w *wire.Walk, c *Command) {
+	var kind Kind
+	if c.Body != nil {
+		kind = c.Body.kind()
+	}
+	wire.Uint(w, 1, &kind)
+	wire.Uint(w, 2, &c.Time)
+	wire.Uint(w, 3, &c.WallNS)
+	wire.Uint(w, 4, &c.Op.Session)
+	wire.Uint(w, 5, &c.Op.Sequence)
+	wire.Uint(w, 6, &c.Op.Oldest)
+	if w.Reading() {
+		c.Body = nil
+		if int(kind) < len(verbs) && verbs[kind].make != nil {
+			c.Body = verbs[kind].make()
+		}
+	}
+	if c.Body == nil {
+		w.Fail("command kind %d is not known", kind)
+		return
+	}
+	c.Body.fields(w)
+}
+
+// Append appends the command's encoding to dst. TooLarge: a field is beyond its limit.
+func (c *Command) Append(dst []byte) ([]byte, error) { return wire.Append(dst, c, commandFields) }
+
+// DecodeCommand reads an encoded command.
+func DecodeCommand(src []byte) (*Command, error) {
+	c := new(Command)
+	if err := wire.Unmarshal(src, c, commandFields); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

@@ -1,0 +1,66 @@
+// Package meta is the state machine of one shard: the namespace, the layouts of files, the
+// records of chunks, and the sessions of clients. [Machine.Apply] turns an ordered key-value
+// state and a command into a changed state and a result; the read functions ([Lookup],
+// [Stat], [List], [Locate], …) answer from a state. The package starts no goroutine, reads
+// no clock, draws no random number and does no input or output: time and every choice come
+// in with the commands, so the same commands give the same bytes on every node.
+//
+// # Nouns
+//
+// A [Command] is one entry of the shard's Raft log: an envelope with the log time, the wall
+// time and, for what a client does once, its session and sequence; and a [Body], one type
+// for each verb. A [Result] is what the proposer gets. A [ChunkRecord] is all that the shard
+// knows of a chunk; each of its replicas has a state ([ReplicaState]) and may owe the shard
+// an item, a fence or a drop, that its server has yet to make durable.
+//
+// # Invariants
+//
+//   - A command that is refused changes nothing but log time and, if it belongs to a session,
+//     the stored result.
+//   - A chunk's Refs is the number of pieces that name it, in files and in removed files that
+//     are not collected yet.
+//   - Indexes and counters follow from the records alone; savings of a record and of its
+//     index entries are one step (index.go).
+//   - A chunk's record goes away only when no replica of it can be anywhere: each one's server
+//     has settled its drop, or is gone for good.
+//
+// # State: keys
+//
+// Integers in keys are big endian. Keys begin with the slot, two bytes, so that a slot is
+// one range of keys; a session's slot is the first bits of its id. Values are messages of
+// package wire, which may grow by fields; the state store checks their checksums. Each field
+// number is beside its name, in the walk functions of records.go.
+//
+//	slot 'e' directory(8) name         entry: inode, kind
+//	slot 'i' inode(8)                  attributes: inodeRecord
+//	slot 'p' inode(8) end(8)           piece that ends at this offset of the file: pieceRecord
+//	slot 'c' handle(8)                 chunk: ChunkRecord
+//	slot 's' session(8)                session: SessionRecord
+//	slot 'r' session(8) place(2)       result of an operation: resultRecord
+//
+// Pieces are keyed by their end, so that the piece which holds an offset is the first one
+// behind it and the last piece of a file is found by the file's length, without a scan
+// backwards. The open-ended piece has the end 2^64-1. A session has a ring of [WindowOps]
+// places for results; the place is the sequence modulo WindowOps. So an operation costs one
+// write, no delete, and a session's results are bounded.
+//
+// Keys that begin with 0xffff belong to the shard, not to a slot. But for the header they
+// follow from the records, so a slot that comes from another shard brings no part of them:
+//
+//	ffff 'h'                           header: slots, log time, next numbers, counters
+//	ffff 's' server(8) handle(8)       a record lists a replica at this server
+//	ffff 'u' server(8) handle(8)       that replica owes this item: kind, version
+//	ffff 'a' handle(8)                 open, being sealed, or with replicas that have not
+//	                                   confirmed the seal
+//	ffff 'r' copies(1) handle(8)       sealed, with fewer copies than wanted
+//	ffff 'g' time(8) kind(1) id(8)     garbage since this log time: 1 a removed file, 2 a chunk
+//	ffff 'o' session(8) handle(8)      the session owns the chunk
+//	ffff 'x' lastSeen(8) session(8)    sessions in the order of their expiry
+//
+// # Commands: bytes
+//
+// A command is one message: fields 1 to 9 are the envelope's, those from 10 on the body's,
+// as its kind says. The Raft log frames it and checks its sum. A node that does not know a
+// kind or a field would come to another state than the others: a leader proposes what a
+// release has added only when every member runs it.
+package meta

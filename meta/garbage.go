@@ -1,0 +1,142 @@
+package meta
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/wire"
+)
+
+// collectMax is the most pieces and chunks that one Collect frees.
+const collectMax = 1000
+
+// Collect frees garbage that has been kept for KeepMS of log time, the oldest first: the
+// pieces of removed files, and chunks, whose replicas are then owed as drops. The record of
+// a chunk goes when all its drops are settled. KeepMS must be longer than sessions live
+// without being kept alive: until then somebody may ask for the fate of a record. Result:
+// Count, pieces and chunks; More.
+type Collect struct {
+	KeepMS uint64
+	Max    int // pieces and chunks, 1 to 1,000
+}
+
+func (*Collect) kind() Kind { return KindCollect }
+
+func (c *Collect) fields(w *wire.Walk) {
+	wire.Uint(w, 10, &c.KeepMS)
+	wire.Uint(w, 11, &c.Max)
+}
+
+func (c *Collect) apply(t *tx, r *Result) error {
+	if c.Max < 1 || c.Max > collectMax {
+		return refuse(quarry.Invalid, "", "%d pieces and chunks; from 1 to %d can be freed", c.Max, collectMax)
+	}
+	due := t.garbage(t.now(), c.KeepMS, c.Max)
+	r.More = len(due) == c.Max
+	for _, g := range due {
+		if r.Count >= c.Max {
+			r.More = true
+			return nil
+		}
+		if g.kind == garbageFile {
+			t.freeFile(g, c.Max, r)
+			continue
+		}
+		chunk := t.edit(quarry.Handle(g.id))
+		if chunk == nil {
+			panic(fmt.Sprintf("meta: the state is broken: chunk %x is garbage and has no record", g.id))
+		}
+		t.doom(chunk)
+		r.Count++
+	}
+	return nil
+}
+
+// Garbage reports whether there is anything to collect at log time now.
+func Garbage(v View, now LogTime, keepMS uint64) bool {
+	s := state{view: v}
+	return len(s.garbage(now, keepMS, 1)) > 0
+}
+
+// garbageEntry is an entry of the garbage queue.
+type garbageEntry struct {
+	at   LogTime
+	kind garbageKind
+	id   uint64
+}
+
+// garbage returns at most n entries of the garbage queue that are due.
+func (s *state) garbage(now LogTime, keepMS uint64, n int) (due []garbageEntry) {
+	if uint64(now) <= keepMS {
+		return nil
+	}
+	hi := table(nil, shardSlot, tableGarbage, uint64(now)-keepMS+1)
+	s.view.Scan(table(nil, shardSlot, tableGarbage), hi, func(key, _ []byte) bool {
+		due = append(due, garbageEntry{
+			at: LogTime(binary.BigEndian.Uint64(key[3:])), kind: garbageKind(key[11]), id: lastNumber(key),
+		})
+		return len(due) < n
+	})
+	return due
+}
+
+// freeFile frees pieces of a removed file until the result counts limit, and the file when
+// none is left.
+func (t *tx) freeFile(g garbageEntry, limit int, r *Result) {
+	id := quarry.Inode(g.id)
+	type place struct {
+		end    uint64
+		handle quarry.Handle
+	}
+	var pieces []place
+	room := limit - r.Count
+	t.scan(table(nil, uint16(id.Slot()), tablePiece, uint64(id)), nil, func(key, value []byte) bool {
+		var p pieceRecord
+		decode(key, value, &p, pieceFields)
+		pieces = append(pieces, place{lastNumber(key), p.Handle})
+		return len(pieces) <= room
+	})
+	for _, p := range pieces[:min(room, len(pieces))] {
+		t.delete(pieceKey(t.key[:0], id, p.end))
+		if p.handle != 0 {
+			t.unref(p.handle)
+		}
+		r.Count++
+	}
+	if len(pieces) > room {
+		r.More = true
+		return
+	}
+	t.delete(garbageKey(t.key[:0], g.at, garbageFile, g.id))
+	t.delete(inodeKey(t.key[:0], id))
+	t.header.Counters.Removed--
+	r.Count++
+}
+
+// unref takes a piece's reference from a chunk. A chunk without references has been kept
+// with its file.
+func (t *tx) unref(h quarry.Handle) {
+	c := t.edit(h)
+	if c == nil {
+		panic(fmt.Sprintf("meta: the state is broken: a piece names chunk %v, which has no record", h))
+	}
+	if c.Refs--; c.Refs > 0 {
+		t.saveChunk(c)
+		return
+	}
+	c.File = 0
+	t.doom(c)
+}
+
+// doom has every replica of a chunk dropped.
+func (t *tx) doom(c *chunkEdit) {
+	if c.Freed == 0 {
+		c.Freed = t.now()
+	}
+	c.Doomed = true
+	for i := range c.Replicas {
+		c.Replicas[i].drop(c.Version)
+	}
+	t.saveChunk(c)
+}

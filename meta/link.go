@@ -1,0 +1,155 @@
+package meta
+
+import (
+	"math"
+	"strconv"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/wire"
+)
+
+// Link publishes a file, whole, under a name: sealed chunks that the session owns, or a few
+// bytes inline, become its pieces in the same step in which it gets the name. NotFound (the
+// parent, or a chunk), Exists, IsDir, Invalid. Result: Attr; Orphans, of a file that was
+// replaced.
+type Link struct {
+	Parent  quarry.Inode
+	Name    string
+	Mode    uint32
+	Pieces  []quarry.LinkPiece // at most PiecesMax; at most one is inline
+	Replace bool               // an existing file of the name is replaced
+}
+
+func (*Link) kind() Kind { return KindLink }
+
+func (c *Link) fields(w *wire.Walk) {
+	wire.Uint(w, 10, &c.Parent)
+	wire.String(w, 11, &c.Name, quarry.NameBytesMax)
+	wire.Uint(w, 12, &c.Mode)
+	wire.List(w, 13, &c.Pieces, quarry.PiecesMax, linkPieceFields)
+	wire.Bool(w, 14, &c.Replace)
+}
+
+func linkPieceFields(w *wire.Walk, p *quarry.LinkPiece) {
+	wire.Uint(w, 1, &p.Handle)
+	wire.Uint(w, 2, &p.Length)
+	wire.Bytes(w, 3, &p.Inline, quarry.InlineBytesMax)
+}
+
+func (c *Link) apply(t *tx, r *Result) error {
+	parent, err := t.place(c.Parent, c.Name, c.Mode)
+	if err != nil {
+		return err
+	}
+	old, replaced := t.entry(c.Parent, c.Name)
+	switch {
+	case replaced && !c.Replace:
+		return exists(c.Name, old.Kind)
+	case replaced && old.Kind != quarry.KindFile:
+		return refuse(quarry.IsDir, strconv.Quote(c.Name), "a directory cannot be replaced by a file")
+	}
+	chunks, err := t.linkable(c.Pieces)
+	if err != nil {
+		return err
+	}
+	id, err := t.nextInode(c.Parent.Slot())
+	if err != nil {
+		return err
+	}
+	file := inodeRecord{
+		Kind: quarry.KindFile, Mode: c.Mode, Links: 1,
+		CreatedNS: t.wallNS, ModifiedNS: t.wallNS, Parent: c.Parent,
+	}
+	t.linkPieces(id, &file, c.Pieces, chunks)
+	t.putInode(id, &file)
+	t.header.Counters.Files++
+	t.putEntry(c.Parent, c.Name, entryRecord{id, quarry.KindFile})
+	if replaced {
+		t.unlink(old.Inode, r)
+		t.changed(c.Parent, parent, 0)
+	} else {
+		t.changed(c.Parent, parent, +1)
+	}
+	r.Attr = file.attr(id)
+	return nil
+}
+
+// linkable checks the pieces of a new file and returns the chunks of those that have one.
+func (t *tx) linkable(pieces []quarry.LinkPiece) ([]*chunkEdit, error) {
+	chunks := make([]*chunkEdit, 0, len(pieces))
+	seen := make(map[quarry.Handle]bool, len(pieces))
+	total, inline := int64(0), 0
+	for i := range pieces {
+		p := &pieces[i]
+		length := int64(len(p.Inline))
+		switch {
+		case p.Handle == 0 && length == 0:
+			return nil, refuse(quarry.Invalid, "", "piece %d has neither a chunk nor bytes", i)
+		case p.Handle != 0 && length > 0:
+			return nil, refuse(quarry.Invalid, "", "piece %d has a chunk and bytes", i)
+		case p.Handle == 0:
+			if inline++; inline > 1 {
+				return nil, refuse(quarry.Invalid, "", "a file can have one inline piece")
+			}
+		case seen[p.Handle]:
+			return nil, refuse(quarry.Invalid, p.Handle.String(), "the chunk comes twice")
+		default:
+			c, err := t.linkableChunk(p)
+			if err != nil {
+				return nil, err
+			}
+			seen[p.Handle] = true
+			chunks = append(chunks, c)
+			length = p.Length
+		}
+		if total += length; total > math.MaxInt64-quarry.ChunkBytesMax {
+			return nil, refuse(quarry.TooLarge, "", "the file is longer than can be counted")
+		}
+	}
+	return chunks, nil
+}
+
+func (t *tx) linkableChunk(p *quarry.LinkPiece) (*chunkEdit, error) {
+	subject := p.Handle.String()
+	if err := t.checkSlot(p.Handle.Slot()); err != nil {
+		return nil, err
+	}
+	c := t.edit(p.Handle)
+	switch {
+	case c == nil || c.Owner != t.op.Session || c.Linked:
+		return nil, refuse(quarry.NotFound, subject, "the session owns no such chunk")
+	case c.State != quarry.ChunkSealed:
+		return nil, refuse(quarry.Invalid, subject, "the chunk is %v, only a sealed one can be linked", c.State)
+	case p.Length < 1 || p.Length > c.Length:
+		return nil, refuse(quarry.Invalid, subject, "%d bytes of a chunk that has %d", p.Length, c.Length)
+	}
+	return c, nil
+}
+
+// linkPieces gives a new file its pieces.
+func (t *tx) linkPieces(id quarry.Inode, file *inodeRecord, pieces []quarry.LinkPiece, chunks []*chunkEdit) {
+	if len(chunks) > 0 {
+		t.disown(uint64(len(chunks)))
+		file.Chunks = true
+	}
+	for i := range pieces {
+		p := pieceRecord{Kind: quarry.PieceInline, Length: int64(len(pieces[i].Inline)), Inline: pieces[i].Inline}
+		if h := pieces[i].Handle; h != 0 {
+			p = pieceRecord{Kind: quarry.PieceChunk, Length: pieces[i].Length, Handle: h}
+			c := chunks[0]
+			chunks = chunks[1:]
+			c.Owner, c.Linked, c.Refs = 0, true, 1
+			c.File, c.Position = id, file.Length
+			t.saveChunk(c)
+		}
+		file.Length += p.Length
+		t.putPiece(id, uint64(file.Length), &p)
+	}
+}
+
+// disown notes that n chunks do not belong to the operation's session any more.
+func (t *tx) disown(n uint64) {
+	s, _ := t.session(t.op.Session)
+	s.Owned -= n
+	t.putSession(t.op.Session, &s, false)
+}

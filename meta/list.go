@@ -1,0 +1,51 @@
+package meta
+
+import (
+	"fmt"
+
+	"github.com/quarryfs/quarry"
+)
+
+// List returns a page of a directory. Entries that lead to another shard have only the id
+// and kind of their inodes.
+func List(v View, req *quarry.ListRequest) (*quarry.ListReply, error) {
+	reply, err := list(&state{view: v}, req)
+	return reply, quarry.Wrap("list", fmt.Sprint(req.Dir), err)
+}
+
+func list(s *state, req *quarry.ListRequest) (*quarry.ListReply, error) {
+	h := s.loadHeader()
+	if !h.owns(req.Dir.Slot()) {
+		return nil, wrongShard(req.Dir.Slot())
+	}
+	if req.Max < 1 || req.Max > quarry.ListMax || len(req.After) > quarry.NameBytesMax {
+		return nil, refuse(quarry.Invalid, "", "%d entries; from 1 to %d can be listed", req.Max, quarry.ListMax)
+	}
+	if _, err := s.dir(req.Dir); err != nil {
+		return nil, err
+	}
+	prefix := entryKey(nil, req.Dir, "")
+	from := prefix
+	if req.After != "" {
+		from = append(entryKey(nil, req.Dir, req.After), 0)
+	}
+	reply := &quarry.ListReply{}
+	s.scan(prefix, from, func(key, value []byte) bool {
+		if reply.More = len(reply.Entries) == req.Max; reply.More {
+			return false
+		}
+		var e entryRecord
+		decode(key, value, &e, entryFields)
+		reply.Entries = append(reply.Entries, quarry.Entry{
+			Name: string(key[len(prefix):]), Attr: quarry.Attr{Inode: e.Inode, Kind: e.Kind},
+		})
+		return true
+	})
+	for i := range reply.Entries {
+		a := &reply.Entries[i].Attr
+		if inode := s.inode(a.Inode); inode != nil {
+			*a = inode.attr(a.Inode)
+		}
+	}
+	return reply, nil
+}

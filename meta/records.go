@@ -1,0 +1,353 @@
+package meta
+
+import (
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/wire"
+)
+
+// LogTime is the time that the shard's log counts by itself, in milliseconds: each command
+// carries the last logged time plus the time that has passed at the leader since. No wall
+// clock touches it.
+type LogTime uint64
+
+// ReplicaState is what the shard knows of one replica of a chunk.
+type ReplicaState uint8
+
+// The states of a replica.
+const (
+	// ReplicaMember belongs to the writable version of an open or sealing chunk.
+	ReplicaMember ReplicaState = 1
+	// ReplicaPending was a good member when the chunk was sealed; it has not confirmed the
+	// seal yet. It counts as a copy.
+	ReplicaPending ReplicaState = 2
+	// ReplicaHolding is complete at the seal, durably. It counts as a copy.
+	ReplicaHolding ReplicaState = 3
+	// ReplicaAway is at a server that is silent or was declared gone. It may be complete,
+	// and is taken back if it proves so while copies are wanted. It does not count.
+	ReplicaAway ReplicaState = 4
+	// ReplicaBad has broken bytes and is kept as the last resort until a good copy holds.
+	// It does not count.
+	ReplicaBad ReplicaState = 5
+	// ReplicaDropping is to be removed: its server owes the drop.
+	ReplicaDropping ReplicaState = 6
+)
+
+func (s ReplicaState) String() string {
+	return [...]string{"none", "member", "pending", "holding", "away", "bad", "dropping", "unknown"}[min(s, 7)]
+}
+
+// Replica is one replica of a chunk as its record names it.
+type Replica struct {
+	Server      quarry.ServerID
+	Incarnation quarry.Incarnation // that took part in the writable version, or made the copy
+	Disk        quarry.DiskID
+	State       ReplicaState
+	Owes        quarry.ItemKind // what the server has yet to make durable; 0: nothing
+	OwesVersion quarry.Version
+}
+
+func replicaFields(w *wire.Walk, r *Replica) {
+	wire.Uint(w, 1, &r.Server)
+	wire.Uint(w, 2, &r.Incarnation)
+	wire.Fixed16(w, 3, &r.Disk)
+	wire.Uint(w, 4, &r.State)
+	wire.Uint(w, 5, &r.Owes)
+	wire.Uint(w, 6, &r.OwesVersion)
+}
+
+// listMax is the most replicas, of any state, that a chunk's record lists.
+const listMax = 2 * quarry.ReplicasMax
+
+// ChunkRecord is what the shard keeps of a chunk.
+type ChunkRecord struct {
+	Handle              quarry.Handle
+	State               quarry.ChunkState
+	Version             quarry.Version
+	WritableVersion     quarry.Version // the last writable version
+	PrevWritableVersion quarry.Version // the one before, of a re-opened chunk
+	Base                int64          // length at which the writable version began
+	Length              int64          // if LengthKnown
+	LengthKnown         bool           // a seal has decided the length; of a lost chunk as well
+	CRC                 uint32         // of the sealed bytes, if CRCKnown
+	CRCKnown            bool
+	Suspect             bool // sealed with an alarm: no member of its version answered, or replicas differ
+	Mutable             bool // reads must be validated; always false until overwrites are offered
+	Linked              bool // a piece has named it
+	Doomed              bool // garbage whose keep time is over: every replica is to be dropped
+	Replicas            []Replica
+	Wanted              uint8            // copies it should have
+	Refs                uint64           // pieces that name it
+	Owner               quarry.SessionID // the session it belongs to until it is linked
+	File                quarry.Inode     // of whose layout it is a part; 0 for an owned chunk
+	Position            int64            // of its first byte in the file
+	Freed               LogTime          // since when it is garbage; 0: it is not
+}
+
+func chunkFields(w *wire.Walk, c *ChunkRecord) {
+	wire.Uint(w, 1, &c.Handle)
+	wire.Uint(w, 2, &c.State)
+	wire.Uint(w, 3, &c.Version)
+	wire.Uint(w, 4, &c.WritableVersion)
+	wire.Uint(w, 5, &c.PrevWritableVersion)
+	wire.Uint(w, 6, &c.Base)
+	wire.Uint(w, 7, &c.Length)
+	wire.Bool(w, 8, &c.LengthKnown)
+	wire.Uint(w, 9, &c.CRC)
+	wire.Bool(w, 10, &c.CRCKnown)
+	wire.Bool(w, 11, &c.Suspect)
+	wire.Bool(w, 12, &c.Mutable)
+	wire.Bool(w, 13, &c.Linked)
+	wire.Bool(w, 14, &c.Doomed)
+	wire.List(w, 15, &c.Replicas, listMax, replicaFields)
+	wire.Uint(w, 16, &c.Wanted)
+	wire.Uint(w, 17, &c.Refs)
+	wire.Uint(w, 18, &c.Owner)
+	wire.Uint(w, 19, &c.File)
+	wire.Uint(w, 20, &c.Position)
+	wire.Uint(w, 21, &c.Freed)
+}
+
+// Replica returns the replica at a server, or nil.
+func (c *ChunkRecord) Replica(s quarry.ServerID) *Replica {
+	for i := range c.Replicas {
+		if c.Replicas[i].Server == s {
+			return &c.Replicas[i]
+		}
+	}
+	return nil
+}
+
+// Count returns how many replicas are in one of the states.
+func (c *ChunkRecord) Count(states ...ReplicaState) (n int) {
+	for i := range c.Replicas {
+		for _, s := range states {
+			if c.Replicas[i].State == s {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Copies returns how many replicas count as copies.
+func (c *ChunkRecord) Copies() int { return c.Count(ReplicaPending, ReplicaHolding) }
+
+// Orphan reports whether nothing needs the chunk any more, though it is still open.
+func (c *ChunkRecord) Orphan() bool { return c.Refs == 0 && c.Owner == 0 && c.Freed == 0 }
+
+// Chunk returns what a master tells of the chunk: without addresses, racks and capability.
+// The members of a sealed chunk are the replicas that hold the seal, then those that have
+// not confirmed it; if there are neither, those that may still prove to be good.
+func (c *ChunkRecord) Chunk() quarry.Chunk {
+	out := quarry.Chunk{
+		Handle: c.Handle, State: c.State, Version: c.Version, WritableVersion: c.WritableVersion,
+		CRC: c.CRC, CRCKnown: c.CRCKnown, Mutable: c.Mutable,
+	}
+	if c.LengthKnown {
+		out.Length = c.Length
+	}
+	for _, states := range [...][2]ReplicaState{
+		{ReplicaMember, ReplicaHolding}, {ReplicaPending}, {ReplicaAway, ReplicaBad},
+	} {
+		if states[0] == ReplicaAway && len(out.Members) > 0 {
+			break
+		}
+		for i := range c.Replicas {
+			if r := &c.Replicas[i]; r.State != 0 && (r.State == states[0] || r.State == states[1]) {
+				out.Members = append(out.Members, quarry.Member{Server: r.Server, Incarnation: r.Incarnation, Disk: r.Disk})
+			}
+		}
+	}
+	return out
+}
+
+// entryRecord is the value of an entry.
+type entryRecord struct {
+	Inode quarry.Inode
+	Kind  quarry.FileKind
+}
+
+func entryFields(w *wire.Walk, e *entryRecord) {
+	wire.Uint(w, 1, &e.Inode)
+	wire.Uint(w, 2, &e.Kind)
+}
+
+// inodeRecord is the value of an inode: of a directory, a file, or a removed file that is
+// not collected yet (Links 0).
+type inodeRecord struct {
+	Kind            quarry.FileKind
+	Mode            uint32
+	Links           uint32
+	Length          int64 // of the fixed pieces
+	Open            bool  // the last piece is open-ended
+	Chunks          bool  // a piece names, or named, a chunk
+	Entries         int64 // of a directory
+	CreatedNS       int64
+	ModifiedNS      int64
+	LayoutVersion   uint64
+	TruncateVersion uint64
+	Mutable         bool
+	Marked          bool         // every replica of its chunks is marked; see protocol.md
+	Parent          quarry.Inode // the directory that holds its entry
+	Name            string       // of a directory in its parent; a file's is not kept
+	Removed         LogTime      // when a removed file entered the garbage queue; 0: it has not
+}
+
+func inodeFields(w *wire.Walk, i *inodeRecord) {
+	wire.Uint(w, 1, &i.Kind)
+	wire.Uint(w, 2, &i.Mode)
+	wire.Uint(w, 3, &i.Links)
+	wire.Uint(w, 4, &i.Length)
+	wire.Bool(w, 5, &i.Open)
+	wire.Bool(w, 6, &i.Chunks)
+	wire.Uint(w, 7, &i.Entries)
+	wire.Uint(w, 8, &i.CreatedNS)
+	wire.Uint(w, 9, &i.ModifiedNS)
+	wire.Uint(w, 10, &i.LayoutVersion)
+	wire.Uint(w, 11, &i.TruncateVersion)
+	wire.Bool(w, 12, &i.Mutable)
+	wire.Bool(w, 13, &i.Marked)
+	wire.Uint(w, 14, &i.Parent)
+	wire.String(w, 15, &i.Name, quarry.NameBytesMax)
+	wire.Uint(w, 16, &i.Removed)
+}
+
+func (i *inodeRecord) attr(id quarry.Inode) quarry.Attr {
+	return quarry.Attr{
+		Inode: id, Kind: i.Kind, Mode: i.Mode, Length: i.Length, Open: i.Open, Links: i.Links,
+		Entries: i.Entries, Created: i.CreatedNS, Modified: i.ModifiedNS,
+		LayoutVersion: i.LayoutVersion, TruncateVersion: i.TruncateVersion, Mutable: i.Mutable,
+	}
+}
+
+// pieceRecord is the value of a piece, whose key has its end.
+type pieceRecord struct {
+	Kind        quarry.PieceKind
+	Length      int64 // of a fixed piece
+	Handle      quarry.Handle
+	ChunkOffset int64
+	Inline      []byte
+}
+
+func pieceFields(w *wire.Walk, p *pieceRecord) {
+	wire.Uint(w, 1, &p.Kind)
+	wire.Uint(w, 2, &p.Length)
+	wire.Uint(w, 3, &p.Handle)
+	wire.Uint(w, 4, &p.ChunkOffset)
+	wire.Bytes(w, 5, &p.Inline, quarry.InlineBytesMax)
+}
+
+// piece returns what a master tells of the piece that ends at end, in a file whose fixed
+// pieces are length long.
+func (p *pieceRecord) piece(end uint64, length int64) quarry.Piece {
+	out := quarry.Piece{
+		Offset: length, Length: quarry.OpenEnded, Kind: p.Kind,
+		Handle: p.Handle, ChunkOffset: p.ChunkOffset, Inline: p.Inline,
+	}
+	if end != openEnd {
+		out.Offset, out.Length = int64(end)-p.Length, p.Length
+	}
+	return out
+}
+
+// SessionRecord is what the shard keeps of a session.
+type SessionRecord struct {
+	Seen     LogTime // when it was opened or kept alive last
+	Owned    uint64  // chunks it owns
+	OpenedNS int64   // wall time, to be shown
+	Closed   bool    // it takes no operation any more; its chunks are being freed
+}
+
+func sessionFields(w *wire.Walk, s *SessionRecord) {
+	wire.Uint(w, 1, &s.Seen)
+	wire.Uint(w, 2, &s.Owned)
+	wire.Uint(w, 3, &s.OpenedNS)
+	wire.Bool(w, 4, &s.Closed)
+}
+
+// resultRecord is the value of a place in a session's ring of results.
+type resultRecord struct {
+	Sequence quarry.Sequence
+	Result   []byte // an encoded Result
+}
+
+func resultRecordFields(w *wire.Walk, r *resultRecord) {
+	wire.Uint(w, 1, &r.Sequence)
+	wire.Bytes(w, 2, &r.Result, resultBytesMax)
+}
+
+func itemFields(w *wire.Walk, i *quarry.Item) {
+	wire.Uint(w, 1, &i.Kind)
+	wire.Uint(w, 2, &i.Version)
+	wire.Uint(w, 3, &i.Handle)
+}
+
+func slotRangeFields(w *wire.Walk, r *quarry.SlotRange) {
+	wire.Uint(w, 1, &r.First)
+	wire.Uint(w, 2, &r.Last)
+}
+
+// Counters are totals of the shard's state, kept with every change.
+type Counters struct {
+	Files       int64
+	Dirs        int64
+	Removed     int64 // files that are removed and not collected yet
+	Chunks      int64 // all chunk records
+	Open        int64 // chunks that are open or being sealed
+	UnderCopied int64 // sealed chunks with fewer copies than wanted, the missing ones among them
+	Missing     int64 // chunks with no copy that counts, lost ones among them
+	Suspect     int64 // chunks sealed with an alarm
+	Garbage     int64 // chunks that nothing needs, until their replicas are dropped
+	Items       int64 // that servers owe
+	Sessions    int64
+}
+
+func countersFields(w *wire.Walk, c *Counters) {
+	wire.Uint(w, 1, &c.Files)
+	wire.Uint(w, 2, &c.Dirs)
+	wire.Uint(w, 3, &c.Removed)
+	wire.Uint(w, 4, &c.Chunks)
+	wire.Uint(w, 5, &c.Open)
+	wire.Uint(w, 6, &c.UnderCopied)
+	wire.Uint(w, 7, &c.Missing)
+	wire.Uint(w, 8, &c.Suspect)
+	wire.Uint(w, 9, &c.Garbage)
+	wire.Uint(w, 10, &c.Items)
+	wire.Uint(w, 11, &c.Sessions)
+}
+
+// slotRangesMax bounds the ranges of slots that a shard owns: each slot one.
+const slotRangesMax = quarry.Slots
+
+// header is the state of the shard as a whole.
+type header struct {
+	Slots       []quarry.SlotRange
+	Time        LogTime
+	NextInode   uint64 // the number that the next inode gets, whatever its slot
+	NextSession uint64
+	NextHandle  uint64 // the first number that no term has reserved
+	RangeTerm   uint64 // the last term that reserved handles
+	RangeFirst  uint64 // the first number that it reserved
+	Counters    Counters
+}
+
+func headerFields(w *wire.Walk, h *header) {
+	wire.List(w, 1, &h.Slots, slotRangesMax, slotRangeFields)
+	wire.Uint(w, 2, &h.Time)
+	wire.Uint(w, 3, &h.NextInode)
+	wire.Uint(w, 4, &h.NextSession)
+	wire.Uint(w, 5, &h.NextHandle)
+	wire.Uint(w, 6, &h.RangeTerm)
+	wire.Uint(w, 7, &h.RangeFirst)
+	wire.Message(w, 8, &h.Counters, countersFields)
+}
+
+// owns reports whether the shard owns the slot.
+func (h *header) owns(s quarry.Slot) bool {
+	for _, r := range h.Slots {
+		if r.First <= s && s <= r.Last {
+			return true
+		}
+	}
+	return false
+}

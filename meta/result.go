@@ -1,0 +1,145 @@
+package meta
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/wire"
+)
+
+// Result is what a command's proposer gets. Each command says which fields it fills in.
+type Result struct {
+	Err      error // nil, or a *quarry.Error
+	Attr     quarry.Attr
+	Session  quarry.SessionID
+	Sessions []quarry.SessionID
+	Handles  []quarry.Handle // chunks that were opened
+	Orphans  []quarry.Handle // open chunks that nothing needs any more: seal them
+	Range    HandleRange
+	Piece    quarry.Piece
+	Chunk    *ChunkRecord
+	Next     quarry.Handle // go on from here, if More
+	More     bool          // there is more to do: give the command again
+	Count    int           // how much was done
+}
+
+// HandleRange is a row of handle numbers, which may be used with any slot of the shard.
+type HandleRange struct {
+	First, Count uint64
+}
+
+const (
+	orphansMax     = 1000
+	resultBytesMax = 64 << 10
+	errorBytesMax  = 512
+)
+
+func resultFields(w *wire.Walk, r *Result) {
+	e := errorRecord{}
+	if !w.Reading() {
+		e.from(r.Err)
+	}
+	wire.Message(w, 1, &e, errorFields)
+	if w.Reading() {
+		r.Err = e.err()
+	}
+	wire.Message(w, 2, &r.Attr, attrFields)
+	wire.Uint(w, 3, &r.Session)
+	wire.Uints(w, 4, &r.Sessions, sessionsMax)
+	wire.Uints(w, 5, &r.Handles, openMax)
+	wire.Uints(w, 6, &r.Orphans, orphansMax)
+	wire.Uint(w, 7, &r.Range.First)
+	wire.Uint(w, 8, &r.Range.Count)
+	wire.Message(w, 9, &r.Piece, wholePieceFields)
+	wire.Optional(w, 10, &r.Chunk, chunkFields)
+	wire.Uint(w, 11, &r.Next)
+	wire.Bool(w, 12, &r.More)
+	wire.Uint(w, 13, &r.Count)
+}
+
+func attrFields(w *wire.Walk, a *quarry.Attr) {
+	wire.Uint(w, 1, &a.Inode)
+	wire.Uint(w, 2, &a.Kind)
+	wire.Uint(w, 3, &a.Mode)
+	wire.Uint(w, 4, &a.Length)
+	wire.Bool(w, 5, &a.Open)
+	wire.Uint(w, 6, &a.Links)
+	wire.Uint(w, 7, &a.Entries)
+	wire.Uint(w, 8, &a.Created)
+	wire.Uint(w, 9, &a.Modified)
+	wire.Uint(w, 10, &a.LayoutVersion)
+	wire.Uint(w, 11, &a.TruncateVersion)
+	wire.Bool(w, 12, &a.Mutable)
+}
+
+func wholePieceFields(w *wire.Walk, p *quarry.Piece) {
+	wire.Uint(w, 1, &p.Offset)
+	wire.Uint(w, 2, &p.Length)
+	wire.Uint(w, 3, &p.Kind)
+	wire.Uint(w, 4, &p.Handle)
+	wire.Uint(w, 5, &p.ChunkOffset)
+	wire.Bytes(w, 6, &p.Inline, quarry.InlineBytesMax)
+}
+
+// errorRecord is an error as a result carries it.
+type errorRecord struct {
+	Kind    quarry.Kind
+	Op      string
+	Subject string
+	Text    string
+}
+
+func errorFields(w *wire.Walk, e *errorRecord) {
+	wire.Uint(w, 1, &e.Kind)
+	wire.String(w, 2, &e.Op, errorBytesMax)
+	wire.String(w, 3, &e.Subject, errorBytesMax)
+	wire.String(w, 4, &e.Text, errorBytesMax)
+}
+
+func (e *errorRecord) from(err error) {
+	if err == nil {
+		return
+	}
+	e.Kind = quarry.KindOf(err)
+	var qe *quarry.Error
+	if !errors.As(err, &qe) {
+		e.Text = clip(err.Error())
+		return
+	}
+	e.Op, e.Subject = clip(qe.Op), clip(qe.Subject)
+	if qe.Err != nil {
+		e.Text = clip(qe.Err.Error())
+	}
+}
+
+func (e *errorRecord) err() error {
+	if e.Kind == 0 {
+		return nil
+	}
+	err := &quarry.Error{Op: e.Op, Kind: e.Kind, Subject: e.Subject}
+	if e.Text != "" {
+		err.Err = errors.New(e.Text)
+	}
+	return err
+}
+
+// clip shortens what stands in an error.
+func clip(s string) string {
+	if len(s) <= errorBytesMax {
+		return s
+	}
+	return strings.ToValidUTF8(s[:errorBytesMax-len("…")], "") + "…"
+}
+
+// Append appends the result's encoding to dst.
+func (r *Result) Append(dst []byte) []byte { return wire.Marshal(dst, r, resultFields) }
+
+// DecodeResult reads an encoded result.
+func DecodeResult(src []byte) (*Result, error) {
+	r := new(Result)
+	if err := wire.Unmarshal(src, r, resultFields); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
