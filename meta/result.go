@@ -6,6 +6,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/wire"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Result is what a command's proposer gets. Each command says which fields it fills in.
@@ -36,14 +37,7 @@ const (
 )
 
 func resultFields(w *wire.Walk, r *Result) {
-	e := errorRecord{}
-	if !w.Reading() {
-		e.from(r.Err)
-	}
-	wire.Message(w, 1, &e, errorFields)
-	if w.Reading() {
-		r.Err = e.err()
-	}
+	ErrorField(w, 1, &r.Err)
 	wire.Message(w, 2, &r.Attr, attrFields)
 	wire.Uint(w, 3, &r.Session)
 	wire.Uints(w, 4, &r.Sessions, sessionsMax)
@@ -80,6 +74,19 @@ func wholePieceFields(w *wire.Walk, p *quarry.Piece) {
 	wire.Uint(w, 4, &p.Handle)
 	wire.Uint(w, 5, &p.ChunkOffset)
 	wire.Bytes(w, 6, &p.Inline, quarry.InlineBytesMax)
+}
+
+// ErrorField walks a field that holds an error: its kind, operation, subject and text, cut at
+// 512 bytes each. What is read is nil or a *quarry.Error.
+func ErrorField(w *wire.Walk, num protowire.Number, err *error) {
+	var e errorRecord
+	if !w.Reading() {
+		e.from(*err)
+	}
+	wire.Message(w, num, &e, errorFields)
+	if w.Reading() {
+		*err = e.err()
+	}
 }
 
 // errorRecord is an error as a result carries it.
