@@ -125,6 +125,11 @@ func (a *Appender) Unsettled() (records int, bytes int64) {
 	return records, a.bytes
 }
 
+// At reports whether a chunk is the home of a record that is not settled.
+func (a *Appender) At(h quarry.Handle) bool {
+	return slices.ContainsFunc(a.records, func(r unsettled) bool { return !r.settled && r.home.handle == h })
+}
+
 // Tail is the event that the master named the chunk to write to.
 func (a *Appender) Tail(chunk *quarry.Chunk) []Effect {
 	a.asked = false
@@ -203,6 +208,10 @@ func (a *Appender) Ask() []Effect {
 
 // Located is the event that the master told of a chunk.
 func (a *Appender) Located(chunk *quarry.Chunk) []Effect {
+	var out []Effect
+	if a.tail.handle == chunk.Handle && chunk.Version > a.tail.version {
+		out = a.Doubt(a.tail.handle, a.tail.version)
+	}
 	var at []quarry.Sequence
 	for i := range a.records {
 		if r := &a.records[i]; !r.settled && r.home.handle == chunk.Handle && chunk.Version > r.home.version {
@@ -211,13 +220,12 @@ func (a *Appender) Located(chunk *quarry.Chunk) []Effect {
 	}
 	switch {
 	case len(at) == 0:
-		return nil
 	case chunk.State == quarry.ChunkLost:
-		return a.die(nil)
+		return a.die(out)
 	case chunk.State == quarry.ChunkSealed:
-		return []Effect{AskFate{chunk.Handle, chunk.Version, chunk.Length, at}}
+		out = append(out, AskFate{chunk.Handle, chunk.Version, chunk.Length, at})
 	}
-	return nil
+	return out
 }
 
 // Fates is the event that a replica told the fates of records in a sealed chunk. Only an

@@ -59,7 +59,6 @@ type Leases struct {
 type grant struct {
 	server      quarry.ServerID
 	incarnation quarry.Incarnation
-	asked       bool // it has asked this leader
 	gone        bool // its process has surely ended
 	until       [rights]Instant
 }
@@ -73,12 +72,15 @@ func NewLeases(now Instant) Leases { return Leases{elected: now} }
 // Heartbeat has returned true is the grant sent.
 func (l *Leases) Heartbeat(server quarry.ServerID, inc quarry.Incarnation, now Instant) bool {
 	i, ok := l.find(server, inc)
-	if newer := i + 1; ok && l.grants[i].gone || newer < len(l.grants) && ok && l.grants[newer].server == server ||
-		!ok && i < len(l.grants) && l.grants[i].server == server {
-		return false // another incarnation has registered since
+	next := i
+	if ok {
+		next++
+	}
+	superseded := next < len(l.grants) && l.grants[next].server == server
+	if superseded || ok && l.grants[i].gone {
+		return false
 	}
 	g := l.put(i, ok, server, inc)
-	g.asked = true
 	for r := range g.until {
 		if until := now + grantTime(Right(r)); until > g.until[r] || off(GrantMovesBack) {
 			g.until[r] = until
@@ -88,18 +90,24 @@ func (l *Leases) Heartbeat(server quarry.ServerID, inc quarry.Incarnation, now I
 }
 
 // Registered notes that an incarnation of a server has begun, as the log says. Leases of
-// lower incarnations are not renewed any more. proven says that they ended with their
-// process: the start came from the same boot of the same host and holds the lock of the
-// server's folder.
-func (l *Leases) Registered(server quarry.ServerID, inc quarry.Incarnation, proven bool) {
+// lower incarnations are not renewed any more, but go on until their time.
+func (l *Leases) Registered(server quarry.ServerID, inc quarry.Incarnation) {
 	if i, ok := l.find(server, inc); !ok {
 		l.put(i, false, server, inc)
 	}
 	for i := range l.grants {
-		if g := &l.grants[i]; g.server == server && g.incarnation < inc && (proven || off(RegisterEndsLease)) {
+		if g := &l.grants[i]; off(RegisterEndsLease) && g.server == server && g.incarnation < inc {
 			g.gone = true
 		}
 	}
+}
+
+// Ended notes that the process of an incarnation has surely ended, and its leases with it:
+// another one was started in the same boot of the same host and holds the lock of the
+// server's folder.
+func (l *Leases) Ended(server quarry.ServerID, inc quarry.Incarnation) {
+	i, ok := l.find(server, inc)
+	l.put(i, ok, server, inc).gone = true
 }
 
 // Over reports whether an incarnation of a server surely does not hold a right at now.

@@ -173,13 +173,17 @@ func (m *Member) Corrupt() {
 }
 
 // Forget is the event that a session has expired and that its records are to be dropped
-// from the table. FATE says unknown of them from then on, and no record of the session is
-// taken here.
+// from the table; answered when that is durable. FATE says unknown of them from then on, and
+// no record of the session is taken here. Busy: one is on its way.
 func (m *Member) Forget(call Call, session quarry.SessionID) []Effect {
-	if !m.r.Exists || m.status == quarry.ReplicaLost || len(m.r.Forgotten) >= ForgottenMax {
-		return m.refuse(call, "forget", quarry.NotFound, "there is no replica to forget it, or it has forgotten too many")
-	}
-	if slices.Contains(m.r.Forgotten, session) {
+	switch {
+	case m.status == quarry.ReplicaLost || !m.r.Exists:
+		return m.refuse(call, "forget", quarry.NotFound, "there is no replica")
+	case len(m.r.Forgotten) >= ForgottenMax:
+		return m.refuse(call, "forget", quarry.TooLarge, "%d sessions are forgotten already", ForgottenMax)
+	case m.primary != nil && slices.ContainsFunc(m.primary.taken, func(t taken) bool { return t.rec.Session == session }):
+		return m.refuse(call, "forget", quarry.Busy, "a record of the session waits for its commit")
+	case slices.Contains(m.r.Forgotten, session):
 		return m.answerWhenDone(nil, wait{call: call})
 	}
 	return m.answerWhenDone(m.persist(nil, Change{Kind: ChangeForget, Session: session}), wait{call: call})

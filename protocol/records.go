@@ -143,10 +143,11 @@ func (t *Records) Cut(length int64) bool {
 			run.Count = uint64((length - run.Offset) / run.Length)
 			break
 		}
-		i, _ := t.session(run.Session)
-		s := &t.sessions[i]
-		if s.runs = s.runs[:len(s.runs)-1]; len(s.runs) == 0 {
-			t.sessions = slices.Delete(t.sessions, i, i+1)
+		if i, ok := t.session(run.Session); ok { // not of a forgotten one
+			s := &t.sessions[i]
+			if s.runs = s.runs[:len(s.runs)-1]; len(s.runs) == 0 {
+				t.sessions = slices.Delete(t.sessions, i, i+1)
+			}
 		}
 		t.runs = t.runs[:n]
 	}

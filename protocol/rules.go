@@ -41,6 +41,7 @@ const (
 	LostCountedAsEmpty    Rule = "lost member counted as length 0"
 	ShortReplyCounted     Rule = "short fence reply counted"
 	CommitNotCompared     Rule = "commit in fence replies ignored"
+	SupersededCounted     Rule = "superseded member counted"
 	RestartedCounted      Rule = "restarted member counted"
 	ShortestOfRestarted   Rule = "all restarted, min taken"
 	RestartedAloneDecides Rule = "decide on a restarted member alone"

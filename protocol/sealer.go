@@ -34,6 +34,7 @@ type answer struct {
 	came  bool
 	gone  bool // declared dead, no answer
 	firm  bool // from the incarnation that the log names
+	over  bool // that incarnation has answered, so its role is over
 	reply quarry.FenceReply
 }
 
@@ -84,20 +85,25 @@ func (s *Sealer) Unanswered() []quarry.ServerID {
 	return out
 }
 
-// Replied is the event that a member's server answered the fence. Answers to another
-// version's fence are dropped. What a restarted server says never replaces the answer of the
-// incarnation that was the member.
-func (s *Sealer) Replied(from quarry.ServerID, reply *quarry.FenceReply, now Instant) {
+// Replied is the event that a member's server answered the fence. current is the incarnation
+// of that server that is registered when the answer is looked at.
+//
+// Answers to another version's fence are dropped. What a restarted server says never
+// replaces the answer of the incarnation that was the member. The answer of an incarnation
+// that has a successor, as of a host that was paused and copied, tells only that it is
+// fenced: its disk is no longer the one that counts.
+func (s *Sealer) Replied(from quarry.ServerID, reply *quarry.FenceReply, current quarry.Incarnation, now Instant) {
 	i := slices.IndexFunc(s.s.Members, func(m quarry.Member) bool { return m.Server == from })
 	if i < 0 || reply.Version != s.s.Version && !off(OldFenceReplyCounted) {
 		return
 	}
 	a := &s.answers[i]
 	firm := reply.Incarnation == s.s.Members[i].Incarnation
-	if a.came && a.firm && !firm {
+	a.over = a.over || firm
+	if a.came && a.firm && !firm || reply.Incarnation < current && !off(SupersededCounted) {
 		return
 	}
-	*a = answer{came: true, firm: firm, reply: *reply}
+	a.came, a.firm, a.reply = true, firm, *reply
 	if _, good := s.length(i); good && firm && !s.haveFirm {
 		s.haveFirm, s.firstFirm = true, now
 	}
@@ -152,7 +158,7 @@ func (s *Sealer) Decide(l *Leases, now Instant) Decision {
 // end: it has answered the fence itself, or its lease is over. An answer of its successor
 // says nothing of it.
 func (s *Sealer) primaryOver(l *Leases, now Instant) (bool, Instant) {
-	if a := &s.answers[0]; a.came && a.firm {
+	if s.answers[0].over {
 		return true, 0
 	}
 	p := &s.s.Members[0]
@@ -279,7 +285,8 @@ func (r *SealRound) Unfit() []quarry.ServerID {
 }
 
 // Replied is the event that a server answered the SEAL of this round; holds is false also
-// if it has no replica.
+// if it has no replica. The caller drops answers of incarnations that have a successor: what
+// they hold is not on the disk that counts.
 func (r *SealRound) Replied(from quarry.ServerID, holds bool) {
 	for i := range r.replicas {
 		if h := &r.replicas[i]; h.server == from {

@@ -1,0 +1,184 @@
+package model
+
+import (
+	"slices"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/protocol"
+)
+
+const (
+	maxServers = 4
+	maxChunks  = 5
+	maxClients = 3
+	maxSeq     = 5 // records of a session
+
+	version = quarry.Version(1) // the one writable version of every chunk
+	sealVer = quarry.Version(2) // and its seal
+
+	second = protocol.Instant(1e9)
+)
+
+// config is what does not change in a schedule.
+type config struct {
+	servers, replicas, clients int
+	length                     int64 // of each record; 16 MiB makes a chunk hold four
+	window                     int   // records in flight per session
+	late                       bool  // random runs: fences travel slowly
+}
+
+// budgets bound the faults and the work of a schedule.
+type budgets struct {
+	crash, seal, failover, heartbeat, dup, sends, reads, ticks int
+	wipe, copies, rollback, zombie, forget, garbage, gone      int
+	doubt                                                      int
+}
+
+// recID names a record: client<<3 | sequence, below 32.
+type recID = uint8
+
+// state is all that decides the future.
+type state struct {
+	cfg     config
+	left    budgets
+	now     protocol.Instant
+	servers [maxServers]*process
+	zombie  *process // an old incarnation that runs beside its successor, with a copy of the disk
+	m       master
+	clients [maxClients]*client
+	rd      reader
+	g       ghost
+	stop    bool // data was lost with an alarm: nothing more to check
+}
+
+// world is a state with its net.
+type world struct {
+	state
+	net []packet
+
+	dirty []place // replicas that the last act touched
+	path  string  // of a search
+	trace func(format string, args ...any)
+}
+
+// place is a replica: of a server, or of the zombie.
+type place struct {
+	p *process
+	k uint8
+}
+
+// ghost is what the checks remember.
+type ghost struct {
+	truth    [maxChunks][]recID // longest content that any replica could show
+	acked    uint32             // records acknowledged
+	pos      [32]uint8          // place of an acknowledged record: chunk*32 + index + 1
+	absent   [maxChunks]uint32  // records told absent from a chunk
+	promised [maxServers][maxChunks]quarry.Version
+	long     []recID // longest read
+	wiped    uint8   // servers that got a new disk
+	fault    uint8   // servers whose disk lost records, or was copied
+	gone     uint8   // servers declared dead
+}
+
+func newWorld(cfg config, b budgets) *world {
+	w := &world{state: state{cfg: cfg, left: b, now: 100 * second}}
+	if w.cfg.window == 0 {
+		w.cfg.window = 1
+	}
+	w.m.leases = protocol.NewLeases(0)
+	for i := range cfg.servers {
+		w.servers[i] = &process{id: quarry.ServerID(i + 1), inc: 1}
+		w.m.incs[i] = 1
+		w.m.leases.Registered(w.servers[i].id, 1)
+	}
+	for i := range cfg.clients {
+		w.clients[i] = &client{id: uint8(i), app: protocol.NewAppender(quarry.SessionID(i + 1))}
+	}
+	w.begin()
+	return w
+}
+
+// begin makes the first chunk, with its primary active and every lease held.
+func (w *world) begin() {
+	var ids []uint8
+	for i := range w.cfg.replicas {
+		ids = append(ids, uint8(i))
+	}
+	w.create(ids)
+	w.settle(func(p *packet) bool { return true })
+	if w.m.chunks[0].state == logging {
+		w.logged(0)
+	}
+	w.activate()
+	for i := range w.cfg.servers {
+		w.heartbeat(w.servers[i])
+	}
+	w.settle(func(p *packet) bool { return true })
+	w.rd.chunks, w.rd.version = 1, version
+	w.dirty = nil
+}
+
+// settle delivers every packet that is wanted, and syncs every disk, until nothing is left.
+func (w *world) settle(want func(*packet) bool) {
+	for busy := true; busy; {
+		busy = false
+		for i := 0; i < len(w.net); i++ {
+			if want(&w.net[i]) {
+				w.deliver(w.take(i))
+				busy, i = true, -1
+			}
+		}
+		for i := range w.cfg.servers {
+			for k := range uint8(maxChunks) {
+				if len(w.servers[i].disk[k].queue) > 0 {
+					w.sync(w.servers[i], k, 0)
+					busy = true
+				}
+			}
+		}
+	}
+}
+
+func (w *world) clone() *world {
+	c := &world{state: w.state, trace: w.trace}
+	c.net = slices.Clone(w.net)
+	for i := range c.servers {
+		c.servers[i] = w.servers[i].clone()
+	}
+	c.zombie = w.zombie.clone()
+	c.m.clone()
+	for i := range c.clients {
+		c.clients[i] = w.clients[i].clone()
+	}
+	c.rd.prefix, c.rd.floor = slices.Clone(w.rd.prefix), slices.Clone(w.rd.floor)
+	for k := range c.g.truth {
+		c.g.truth[k] = slices.Clone(w.g.truth[k])
+	}
+	c.g.long = slices.Clone(w.g.long)
+	return c
+}
+
+// key hashes everything that decides the future and the checks; the net is a set.
+func (w *world) key() uint64 {
+	var sum uint64
+	for i := range w.net {
+		sum += w.net[i].key
+	}
+	h := hasher(sum)
+	h.value(refl(&w.state))
+	return uint64(h)
+}
+
+// masterNow is the instant by the master's clock, which runs 1 % fast.
+func (w *world) masterNow() protocol.Instant { return w.now / 100 * 101 }
+
+// serverNow is the instant by a server's clock, which runs 1 % slow: the worst for a lease.
+func (w *world) serverNow() protocol.Instant { return w.now / 100 * 99 }
+
+func (w *world) touch(p *process, k uint8) { w.dirty = append(w.dirty, place{p, k}) }
+
+func handleOf(k uint8) quarry.Handle          { return quarry.Handle(k) + 1 }
+func chunkOf(h quarry.Handle) uint8           { return uint8(h) - 1 }
+func bit[T uint8 | uint32](m T, i uint8) bool { return m>>i&1 == 1 }
+
+func record(s quarry.SessionID, q quarry.Sequence) recID { return uint8(s-1)<<3 | uint8(q) }
