@@ -1,0 +1,137 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quarryfs/quarry/clock"
+)
+
+const (
+	// silentTicks is how many keep-alive intervals may pass without a byte from the other
+	// side, or without being able to send one, before it is given up.
+	silentTicks = 3
+	// frameTime is how long one frame may take to arrive.
+	frameTime = time.Minute
+)
+
+var errSilent = errors.New("nothing was heard from the other side")
+
+// What the reading goroutine of a link is doing.
+const (
+	readingNot   = 0 // it waits for room in this process; the other side is not to blame
+	readingHead  = 1 // it waits for the next frame
+	readingFrame = 2 // it receives a frame
+)
+
+// link is one end of a connection after the handshake, without what differs between client
+// and server.
+type link struct {
+	conn    Conn
+	peer    *Peer
+	lane    Lane
+	reader  *frameReader
+	writer  *writer
+	gone    chan struct{} // closed when the link is closed
+	closing sync.Once
+	cause   error // why it was closed; valid once gone is closed
+
+	reading  atomic.Int32
+	received atomic.Uint64 // grows when bytes come
+	frames   atomic.Uint64 // grows with every frame
+
+	// For tend only.
+	lastReceived, lastFrames, lastWritten uint64
+	silent, slow, stuck                   int
+}
+
+// newLink starts a handshake's reader; complete sets the rest.
+func newLink(conn Conn, bufferBytes int) *link {
+	l := &link{conn: conn, gone: make(chan struct{})}
+	l.reader = newFrameReader(conn, bufferBytes, func() { l.received.Add(1) })
+	return l
+}
+
+// complete makes the link ready for use after the handshake.
+func (l *link) complete(peer *Peer, lane Lane, replied func(int)) {
+	l.peer, l.lane = peer, lane
+	l.writer = newWriter(l.conn, replied)
+	if n := lane.bufferBytes(); n > len(l.reader.buf) {
+		buf := make([]byte, n)
+		l.reader.end = copy(buf, l.reader.buf[l.reader.start:l.reader.end])
+		l.reader.start, l.reader.buf = 0, buf
+	}
+}
+
+// close ends the link; the first cause counts. It does not wait.
+func (l *link) close(cause error) {
+	l.closing.Do(func() {
+		l.cause = cause
+		close(l.gone)
+		l.conn.Close()
+	})
+}
+
+// next takes the head of the next frame.
+func (l *link) next(h *head) error {
+	l.reading.Store(readingHead)
+	if err := l.reader.head(h); err != nil {
+		return err
+	}
+	if h.version != l.peer.Version {
+		return fmt.Errorf("a frame has version %d after %d was agreed on", h.version, l.peer.Version)
+	}
+	l.frames.Add(1)
+	l.reading.Store(readingFrame)
+	return nil
+}
+
+// tend is called once in each keep-alive interval. It sends a sign of life if nothing else
+// was sent, and closes a link whose other side gave none for too long. Both sides do so of
+// their own accord and none answers the other, so that a side that reads no more, because it
+// has no room for more requests, still shows that it lives.
+func (l *link) tend(interval time.Duration) {
+	received, frames, written := l.received.Load(), l.frames.Load(), l.writer.progress.Load()
+	reading := l.reading.Load()
+	l.writer.mu.Lock()
+	writing := l.writer.busy
+	l.writer.mu.Unlock()
+
+	l.silent = counted(l.silent, reading != readingNot && received == l.lastReceived)
+	l.slow = counted(l.slow, reading == readingFrame && frames == l.lastFrames)
+	l.stuck = counted(l.stuck, writing && written == l.lastWritten)
+	switch {
+	case l.silent >= silentTicks || l.stuck >= silentTicks:
+		l.close(fmt.Errorf("%w for %v", errSilent, silentTicks*interval))
+	case time.Duration(l.slow)*interval > frameTime:
+		l.close(fmt.Errorf("one frame took more than %v to come", frameTime))
+	case !writing && written == l.lastWritten:
+		l.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: l.peer.Version, kind: kindKeepAlive}, nil)}, false)
+	}
+	l.lastReceived, l.lastFrames, l.lastWritten = received, frames, written
+}
+
+func counted(n int, again bool) int {
+	if again {
+		return n + 1
+	}
+	return 0
+}
+
+// closeAfter closes a connection after d, unless the returned function is called before.
+func closeAfter(clk clock.Clock, d time.Duration, conn Conn) (stop func()) {
+	timer := clk.NewTimer(d)
+	stopped := make(chan struct{})
+	go func() {
+		defer timer.Stop()
+		select {
+		case <-timer.C():
+			conn.Close()
+		case <-stopped:
+		}
+	}()
+	return sync.OnceFunc(func() { close(stopped) })
+}

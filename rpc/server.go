@@ -1,0 +1,307 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+)
+
+// ServerConfig says how a server takes connections. Only Clock and Identity must be set.
+type ServerConfig struct {
+	Clock clock.Clock
+	// Identity tells who this process is at this time; called for every handshake.
+	Identity func() Identity
+	// Key is the cluster's secret, at least 16 random bytes; nil: anybody may connect.
+	Key []byte
+	// Check may refuse a peer after its handshake; nil: none is refused.
+	Check func(Peer) error
+	// Logger gets refused handshakes and broken connections; nil: nobody does.
+	Logger *slog.Logger
+
+	// ConnectionsMax bounds the connections, those in their handshake included. Default 4096.
+	ConnectionsMax int
+	// RequestsMax bounds the requests in service of one connection; beyond it nothing more
+	// is read from there. Default 1024. Requests that wait for something to happen are
+	// bounded apart, by four times as many, and refused with Busy beyond it.
+	RequestsMax int
+	// PayloadMax bounds the bytes of payloads in service, for each lane; beyond it those
+	// that come have to wait. Default 256 MiB, at least PayloadBytesMax.
+	PayloadMax int64
+	// KeepAlive is how long a connection may be silent before a sign of life is sent; a
+	// peer is given up after three to four times as long. Default 2 s.
+	KeepAlive time.Duration
+}
+
+const (
+	defaultKeepAlive = 2 * time.Second
+	handshakeTime    = 5 * time.Second
+)
+
+func (c ServerConfig) withDefaults() ServerConfig {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.ConnectionsMax == 0 {
+		c.ConnectionsMax = 4096
+	}
+	if c.RequestsMax == 0 {
+		c.RequestsMax = 1024
+	}
+	if c.PayloadMax == 0 {
+		c.PayloadMax = 256 << 20
+	}
+	c.PayloadMax = max(c.PayloadMax, PayloadBytesMax)
+	if c.KeepAlive == 0 {
+		c.KeepAlive = defaultKeepAlive
+	}
+	return c
+}
+
+// Server takes connections and serves the operations that were registered, with ServeMaster,
+// ServeChunkServer, HandleRaw and HandleMessages, before the first call of Serve.
+type Server struct {
+	config   ServerConfig
+	services [opMax]*service
+	budgets  [laneMax + 1]budget
+	stop     chan struct{} // closed by Close
+
+	mu        sync.Mutex
+	changed   sync.Cond // a connection has gone
+	listeners map[Listener]struct{}
+	conns     map[Conn]struct{} // all, those in their handshake included
+	links     map[*serverConn]struct{}
+	closed    bool
+	going     bool // Shutdown was called
+	tending   bool
+}
+
+// service is an operation as the server sees it, its types erased.
+type service struct {
+	name       string
+	bodyMax    int64
+	payloadMax int64
+	parked     bool
+	message    bool // no reply is wanted
+	// serve decodes the body and starts to serve the request. It is called by the reading
+	// goroutine, in the order in which requests come. It finishes the request, once, and
+	// does not use body after it has returned.
+	serve func(in *inbound, body []byte)
+}
+
+// NewServer returns a server without operations.
+func NewServer(config ServerConfig) *Server {
+	s := &Server{config: config.withDefaults(), stop: make(chan struct{}),
+		listeners: map[Listener]struct{}{}, conns: map[Conn]struct{}{}, links: map[*serverConn]struct{}{}}
+	s.changed.L = &s.mu
+	for i := range s.budgets {
+		s.budgets[i].total = s.config.PayloadMax
+	}
+	return s
+}
+
+// register makes an operation known. That one is registered twice is a mistake in the program.
+func (s *Server) register(op Op, v *service) {
+	if op >= opMax || s.services[op] != nil {
+		panic(fmt.Sprintf("rpc: operation %d (%s) cannot be registered", op, v.name))
+	}
+	s.services[op] = v
+}
+
+// Serve takes connections until the listener or the server is closed, and then returns nil.
+// It closes the listener. It may be called for several listeners.
+func (s *Server) Serve(l Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.closed || s.going {
+		s.mu.Unlock()
+		return nil
+	}
+	s.listeners[l] = struct{}{}
+	if !s.tending {
+		s.tending = true
+		go s.tend()
+	}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+	}()
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			s.admit(conn)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			// Too many open files, most likely: what is being served may end.
+			s.config.Logger.Warn("cannot take connections", "address", l.Address(), "error", err)
+			if !s.pause(100 * time.Millisecond) {
+				return nil
+			}
+		}
+	}
+}
+
+// pause waits; false if the server is closed meanwhile.
+func (s *Server) pause(d time.Duration) bool {
+	timer := s.config.Clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+		return true
+	case <-s.stop:
+		return false
+	}
+}
+
+// admit starts to serve a connection, or closes it if there are too many.
+func (s *Server) admit(conn Conn) {
+	s.mu.Lock()
+	full := len(s.conns) >= s.config.ConnectionsMax
+	if full || s.closed || s.going {
+		s.mu.Unlock()
+		if full {
+			s.config.Logger.Warn("too many connections", "peer", conn.RemoteAddress(), "limit", s.config.ConnectionsMax)
+			if try, ok := conn.(tryWriter); ok {
+				try.TryWrite(refusal(quarry.Errorf("hello", quarry.Busy, "", "the server has as many connections as it may have")))
+			}
+		}
+		conn.Close()
+		return
+	}
+	s.conns[conn] = struct{}{}
+	s.mu.Unlock()
+	go func() {
+		s.serve(conn)
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	}()
+}
+
+// serve does a connection's handshake and then serves its requests until it ends.
+func (s *Server) serve(conn Conn) {
+	defer conn.Close()
+	c := &serverConn{link: newLink(conn, 4<<10), server: s, requests: map[uint64]*inbound{}}
+	c.free.L = &c.mu
+	stop := closeAfter(s.config.Clock, handshakeTime, conn)
+	p := party{identity: s.config.Identity(), key: s.config.Key, check: s.config.Check}
+	peer, lane, err := p.receive(conn, c.reader)
+	stop()
+	if err != nil {
+		s.config.Logger.Warn("connection refused", "peer", conn.RemoteAddress(), "error", err)
+		conn.Write(refusal(err))
+		return
+	}
+	c.complete(peer, lane, c.replied)
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.links[c] = struct{}{}
+	if s.going {
+		c.goAway()
+	}
+	s.mu.Unlock()
+	err = c.read()
+	c.close(err)
+	s.mu.Lock()
+	delete(s.links, c)
+	s.mu.Unlock()
+	c.end()
+	s.config.Logger.Debug("connection ended", "peer", peer.Address, "role", peer.Role, "error", c.cause)
+}
+
+// refusal is the frame that tells a client why its handshake failed.
+func refusal(err error) []byte {
+	b, _ := appendFrame(nil, head{kind: kindError}, encodeError(err), errorFields)
+	return b
+}
+
+// tend keeps the connections alive and finds the dead ones.
+func (s *Server) tend() {
+	ticker := s.config.Clock.NewTicker(s.config.KeepAlive)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C():
+		case <-s.stop:
+			return
+		}
+		for _, c := range s.connected() {
+			c.tend(s.config.KeepAlive)
+		}
+	}
+}
+
+func (s *Server) connected() []*serverConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*serverConn, 0, len(s.links))
+	for c := range s.links {
+		list = append(list, c)
+	}
+	return list
+}
+
+// Shutdown stops taking connections, has the clients send no more requests, and waits until
+// those in service are answered or ctx ends; then it closes the server.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.going = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.links {
+		c.goAway()
+	}
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})
+	defer stop()
+	s.mu.Lock()
+	for len(s.conns) > 0 && ctx.Err() == nil && !s.closed {
+		s.changed.Wait()
+	}
+	s.mu.Unlock()
+	return s.Close()
+}
+
+// Close ends all connections and returns when nothing is read from them or written to them
+// any more. Handlers that are still at work find their contexts ended; Close does not wait
+// for them.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.stop)
+	}
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.links {
+		c.close(net.ErrClosed)
+	}
+	for conn := range s.conns {
+		conn.Close()
+	}
+	for len(s.conns) > 0 {
+		s.changed.Wait()
+	}
+	s.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,324 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quarryfs/quarry"
+)
+
+const (
+	smallPayloadBytes = 4 << 10  // payloads up to this are copied in among the small frames
+	batchBytes        = 64 << 10 // small frames are gathered in buffers of this size
+	tryBytes          = 32 << 10 // what a caller writes itself; more is left to the goroutine
+)
+
+var errClosed = errors.New("the connection is closed")
+
+// writer sends the frames of many callers over one connection, in the order in which they
+// come, and as many as there are in one call to the system.
+//
+// There is no goroutine that waits for frames. Who finds the writer idle writes the frame
+// itself, as far as that goes without waiting, which spares a single caller two switches of
+// goroutines (45 instead of 60 us per call). If other calls are under way it first yields
+// once, and so they add their frames: with 128 callers one write then carries dozens of
+// them. What cannot be written without waiting is left to a goroutine that lives until the
+// queue is empty. So enqueue never waits for the network.
+type writer struct {
+	conn     Conn
+	try      tryWriter // nil if the connection has no TryWrite
+	progress atomic.Uint64
+	replied  func(n int) // called when the frames of n requests have left, or never will
+
+	mu      sync.Mutex
+	idle    sync.Cond // busy became false
+	busy    bool      // somebody writes
+	err     error     // why nothing is written any more
+	pieces  []piece   // what is to be written, in order
+	spare   []piece
+	bytes   int64 // in the queue or being written
+	replies int   // requests whose frames are in pieces
+	notify  []func()
+	written chan struct{} // closed when a batch has been written, if somebody waits for that
+}
+
+// piece is a part of the stream of bytes.
+type piece struct {
+	small   []byte // frames gathered here, in a buffer of the writer's
+	payload []byte // a large payload, borrowed until after is called
+	file    *quarry.FileRange
+	after   func() // called when the piece is written or never will be
+}
+
+func newWriter(conn Conn, replied func(n int)) *writer {
+	w := &writer{conn: conn, replied: replied}
+	w.try, _ = conn.(tryWriter)
+	w.idle.L = &w.mu
+	return w
+}
+
+// outgoing is a frame to be sent.
+type outgoing struct {
+	frame   []byte            // head and body; copied
+	payload []byte            // borrowed until after is called
+	file    *quarry.FileRange // instead of payload
+	after   func()            // called once payload or file is no longer needed; may be nil
+	reply   bool              // tell replied when it has left
+}
+
+// enqueue adds a frame to the stream. It does not wait for the network, nor bound the queue;
+// see room. After an error, after and replied are not called. With yield, other goroutines
+// get a chance to add their frames before this one is written.
+func (w *writer) enqueue(out *outgoing, yield bool) error {
+	w.mu.Lock()
+	if w.err != nil {
+		w.mu.Unlock()
+		return w.err
+	}
+	w.add(out)
+	if w.busy {
+		w.mu.Unlock()
+		return nil
+	}
+	w.busy = true
+	if yield {
+		w.mu.Unlock()
+		runtime.Gosched()
+		w.mu.Lock()
+	}
+	w.writeFirst()
+	return nil
+}
+
+// add puts a frame at the end of the queue.
+func (w *writer) add(out *outgoing) {
+	size := len(out.frame) + len(out.payload)
+	small := out.file == nil && len(out.payload) <= smallPayloadBytes
+	var last *piece
+	if n := len(w.pieces); n > 0 && w.pieces[n-1].small != nil && len(w.pieces[n-1].small)+size <= batchBytes {
+		last = &w.pieces[n-1]
+	} else {
+		w.pieces = append(w.pieces, piece{small: getBuffer(size)[:0]})
+		last = &w.pieces[n]
+	}
+	last.small = appendPooled(last.small, out.frame)
+	switch {
+	case small:
+		last.small = appendPooled(last.small, out.payload)
+		if out.after != nil {
+			w.notify = append(w.notify, out.after)
+		}
+	case out.file != nil:
+		size += int(out.file.Length)
+		w.pieces = append(w.pieces, piece{file: out.file, after: out.after})
+	default:
+		w.pieces = append(w.pieces, piece{payload: out.payload, after: out.after})
+	}
+	w.bytes += int64(size)
+	if out.reply {
+		w.replies++
+	}
+}
+
+// appendPooled is append for buffers of getBuffer.
+func appendPooled(b, more []byte) []byte {
+	if len(b)+len(more) > cap(b) {
+		larger := getBuffer(len(b) + len(more))
+		copy(larger, b)
+		b, larger = larger[:len(b)], b
+		putBuffer(larger)
+	}
+	return append(b, more...)
+}
+
+// queued returns how many bytes are to be written.
+func (w *writer) queued() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bytes
+}
+
+// room waits until at most limit bytes are to be written. It returns the context's error if
+// that ends first; that the connection fails ends the waiting without an error.
+func (w *writer) room(ctx context.Context, limit int64) error {
+	for {
+		w.mu.Lock()
+		if w.bytes <= limit || w.err != nil {
+			w.mu.Unlock()
+			return nil
+		}
+		if w.written == nil {
+			w.written = make(chan struct{})
+		}
+		written := w.written
+		w.mu.Unlock()
+		select {
+		case <-written:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// writeFirst is called, with mu held and busy set, by the goroutine that found the writer
+// idle. It writes without waiting, and leaves the rest to a goroutine. It releases mu.
+func (w *writer) writeFirst() {
+	if w.try == nil || len(w.pieces) != 1 || w.pieces[0].small == nil || len(w.pieces[0].small) > tryBytes {
+		w.mu.Unlock()
+		go w.write()
+		return
+	}
+	batch := w.take()
+	w.mu.Unlock()
+	buf := batch.pieces[0].small
+	n, err := w.try.TryWrite(buf)
+	w.progress.Add(1)
+	if err == nil && n < len(buf) {
+		go func() {
+			_, err := w.conn.Write(buf[n:])
+			w.done(batch, err)
+			w.write()
+		}()
+		return
+	}
+	w.done(batch, err)
+	w.mu.Lock()
+	more := len(w.pieces) > 0
+	if !more {
+		w.rest()
+	}
+	w.mu.Unlock()
+	if more {
+		go w.write()
+	}
+}
+
+// write writes until the queue is empty.
+func (w *writer) write() {
+	for {
+		w.mu.Lock()
+		if len(w.pieces) == 0 {
+			w.rest()
+			w.mu.Unlock()
+			return
+		}
+		failed := w.err
+		batch := w.take()
+		w.mu.Unlock()
+		if failed == nil {
+			failed = w.writeBatch(batch)
+		}
+		w.done(batch, failed)
+	}
+}
+
+// rest makes the writer idle; mu is held.
+func (w *writer) rest() {
+	w.busy = false
+	w.idle.Broadcast()
+}
+
+// batch is what one goroutine writes at a time.
+type batch struct {
+	pieces  []piece
+	replies int
+	bytes   int64
+	notify  []func()
+}
+
+// take empties the queue; mu is held.
+func (w *writer) take() batch {
+	b := batch{pieces: w.pieces, replies: w.replies, bytes: w.bytes, notify: w.notify}
+	w.pieces, w.spare, w.replies, w.notify = w.spare[:0], nil, 0, nil
+	return b
+}
+
+// writeBatch writes all pieces of a batch.
+func (w *writer) writeBatch(b batch) error {
+	var buffers [][]byte
+	flush := func() error {
+		if len(buffers) == 0 {
+			return nil
+		}
+		err := writeBuffers(w.conn, buffers)
+		w.progress.Add(1)
+		buffers = buffers[:0]
+		return err
+	}
+	for _, p := range b.pieces {
+		switch {
+		case p.small != nil:
+			buffers = append(buffers, p.small)
+		case p.file != nil:
+			if err := flush(); err != nil {
+				return err
+			}
+			if err := sendFile(w.conn, *p.file); err != nil {
+				return err
+			}
+			w.progress.Add(1)
+		default:
+			buffers = append(buffers, p.payload)
+		}
+	}
+	return flush()
+}
+
+// done ends a batch: it gives back what was borrowed.
+func (w *writer) done(b batch, err error) {
+	for i := range b.pieces {
+		p := &b.pieces[i]
+		if p.small != nil {
+			putBuffer(p.small)
+		}
+		if p.after != nil {
+			p.after()
+		}
+		*p = piece{}
+	}
+	for _, after := range b.notify {
+		after()
+	}
+	if b.replies > 0 {
+		w.replied(b.replies)
+	}
+	w.mu.Lock()
+	w.bytes -= b.bytes
+	w.spare = b.pieces[:0]
+	if w.written != nil {
+		close(w.written)
+		w.written = nil
+	}
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	w.mu.Unlock()
+	if err != nil {
+		w.conn.Close() // the reader notices
+	}
+}
+
+// close refuses further frames and waits until nobody writes. The connection must have been
+// closed, so that writing ends.
+func (w *writer) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = errClosed
+	}
+	for w.busy {
+		w.idle.Wait()
+	}
+}
+
+// drain waits until all that was enqueued has been written, or the connection fails.
+func (w *writer) drain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.busy {
+		w.idle.Wait()
+	}
+}
