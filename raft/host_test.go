@@ -1,0 +1,123 @@
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quarryfs/quarry"
+)
+
+func TestElectsAndApplies(t *testing.T) {
+	inBubble(t, 3, 1, nil, func(t *testing.T, c *testCluster) {
+		var want []string
+		for i := range 100 {
+			e := fmt.Sprint(i)
+			c.put(0, e)
+			want = append(want, e)
+		}
+		if got := c.list(0); !slices.Equal(got, want) {
+			t.Fatalf("the list is %v", got)
+		}
+	})
+}
+
+func TestFollowerNamesLeader(t *testing.T) {
+	inBubble(t, 3, 1, nil, func(t *testing.T, c *testCluster) {
+		leader, other := c.leader(0), c.other(0)
+		_, err := other.host.Propose(context.Background(), 0, []byte("x"))
+		var hint *quarry.NotLeaderError
+		if !errors.Is(err, quarry.NotLeader) || !errors.As(err, &hint) || hint.Leader != leader.id || hint.Address != fmt.Sprintf("node%d:7400", leader.id) {
+			t.Fatalf("the error is %v", err)
+		}
+		if err := other.host.ReadIndex(context.Background(), 0); !errors.Is(err, quarry.NotLeader) {
+			t.Fatalf("the error of a read is %v", err)
+		}
+	})
+}
+
+func TestFailover(t *testing.T) {
+	inBubble(t, 3, 1, nil, func(t *testing.T, c *testCluster) {
+		for i := range 5 {
+			c.put(0, fmt.Sprint("before", i))
+			old := c.leader(0)
+			old.crash()
+			start := time.Now()
+			c.put(0, fmt.Sprint("after", i))
+			if d := time.Since(start); d > 2*time.Second {
+				t.Errorf("failover %d took %v", i, d)
+			}
+			old.start()
+			c.list(0)
+		}
+		if n := len(c.list(0)); n != 10 {
+			t.Fatalf("the list has %d elements", n)
+		}
+	})
+}
+
+// TestPowerLoss crashes all nodes at once under load, again and again: what was acknowledged
+// must be there, in one order.
+func TestPowerLoss(t *testing.T) {
+	inBubble(t, 3, 2, func(cfg *Config) { cfg.LogBytes = 64 << 10 }, func(t *testing.T, c *testCluster) {
+		acked := map[quarry.ShardID][]string{}
+		tried := map[string]bool{}
+		for round := range 8 {
+			var mu sync.Mutex
+			var wg sync.WaitGroup
+			ctx, cancel := context.WithCancel(context.Background())
+			for w := range 8 {
+				g := quarry.ShardID(w % 2)
+				wg.Go(func() {
+					for i := 0; ctx.Err() == nil; i++ {
+						e := fmt.Sprintf("%d.%d.%d-%0200d", round, w, i, 0)
+						mu.Lock()
+						tried[e] = true
+						mu.Unlock()
+						if _, err := c.leader(g).host.Propose(ctx, g, []byte(e)); err == nil {
+							mu.Lock()
+							acked[g] = append(acked[g], e)
+							mu.Unlock()
+						}
+						c.sleep(5 * time.Millisecond)
+					}
+				})
+			}
+			c.sleep(time.Duration(1300+c.rng.IntN(1000)) * time.Millisecond)
+			for _, n := range c.nodes {
+				n.c.net.detach(n.id)
+			}
+			cancel()
+			wg.Wait()
+			for _, n := range c.nodes {
+				n.crash()
+			}
+			for _, n := range c.nodes {
+				n.start()
+			}
+			for _, g := range c.groups {
+				c.leader(g)
+				list := c.list(g)
+				at := map[string]int{}
+				for i, e := range list {
+					if _, twice := at[e]; twice || !tried[e] {
+						t.Fatalf("round %d: %s stands twice, or was never proposed", round, e)
+					}
+					at[e] = i
+				}
+				for _, e := range acked[g] {
+					if _, ok := at[e]; !ok {
+						t.Fatalf("round %d: %s was acknowledged and is lost", round, e)
+					}
+				}
+			}
+		}
+		if len(acked[0]) == 0 || len(acked[1]) == 0 {
+			t.Fatal("nothing was acknowledged")
+		}
+	})
+}
