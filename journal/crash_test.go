@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -56,48 +57,61 @@ func (h *history) setAcked(n int) int {
 }
 
 // check opens an image and compares it with the history. Then it goes on writing on the
-// image and opens it again.
-func (h *history) check(t *testing.T, image disk.FS, what string) {
+// image and opens it again. It runs on the writer's goroutine, where a test cannot end, so
+// after a failure the rest is passed over.
+func (h *history) check(t *testing.T, image disk.FS, format string, args ...any) {
 	t.Helper()
+	if t.Failed() {
+		return
+	}
+	if err := h.compare(image); err != nil {
+		t.Errorf(format+": %v", append(args, err)...)
+	}
+}
+
+func (h *history) compare(image disk.FS) error {
 	h.mu.Lock()
 	appended, acked, trimmed, ends := h.appended, h.acked, h.trimmed, maps.Clone(h.ends)
 	h.mu.Unlock()
-	next := -1 // the number of the next record
-	replay := func(p Position, b []byte) error {
+	count, err := replayAll(image, trimmed, func(j *Journal, count int) error {
+		if count < acked || count > appended || !ends[count] && count > trimmed {
+			return fmt.Errorf("%d records were recovered of %d appended; %d were acknowledged", count, appended, acked)
+		}
+		_, err := j.Write(record(count), record(count+1))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	again, err := replayAll(image, trimmed, func(*Journal, int) error { return nil })
+	if err == nil && again != count+2 {
+		err = fmt.Errorf("the second Open found %d records, want %d", again, count+2)
+	}
+	return err
+}
+
+// replayAll opens the journal, checks that the records follow each other and that none from
+// the trimmed one on is missing at the start, hands the journal and the number of the
+// record that comes next to use, and closes it.
+func replayAll(fs disk.FS, trimmed int, use func(*Journal, int) error) (next int, err error) {
+	next = -1
+	j, err := Open(fs, "j", small, func(p Position, b []byte) error {
 		if next < 0 {
 			if _, err := fmt.Sscan(string(b), &next); err != nil || next > trimmed {
-				t.Fatalf("%s: the first record is %.10q, those from %d on must be there", what, b, trimmed)
+				return fmt.Errorf("the first record is %.10q, those from %d on must be there", b, trimmed)
 			}
 		}
 		if string(b) != string(record(next)) {
-			t.Fatalf("%s: record %.10q stands at %v, want number %d", what, b, p, next)
+			return fmt.Errorf("record %.10q stands at %v, want number %d", b, p, next)
 		}
 		next++
 		return nil
-	}
-	j, err := Open(image, "j", small, replay)
+	})
 	if err != nil {
-		t.Fatalf("%s: %v", what, err)
+		return 0, err
 	}
-	count := max(next, 0)
-	if count < acked || count > appended || !ends[count] && count > trimmed {
-		t.Fatalf("%s: %d records were recovered of %d appended; %d were acknowledged", what, count, appended, acked)
-	}
-	next = count
-	if _, err := j.Write(record(next), record(next+1)); err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	if err := j.Close(); err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	next = -1
-	if j, err = Open(image, "j", small, replay); err != nil {
-		t.Fatalf("%s: the second Open: %v", what, err)
-	}
-	if next != count+2 {
-		t.Fatalf("%s: the second Open found %d records, want %d", what, next, count+2)
-	}
-	_ = j.Close()
+	next = max(next, 0)
+	return next, errors.Join(use(j, next), j.Close())
 }
 
 // workload appends, alone and in groups, fills segments and trims.
@@ -147,7 +161,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			cuts++
 			m.Images(60, func(image *disk.Mem) {
 				images++
-				h.check(t, image, fmt.Sprintf("crash %d before %v", cuts, op))
+				h.check(t, image, "crash %d before %v", cuts, op)
 			})
 		}
 		return disk.Fault{}
@@ -175,7 +189,7 @@ func TestCrashInRecovery(t *testing.T) {
 				if isChange(inner) {
 					image.Images(6, func(second *disk.Mem) {
 						images++
-						h.check(t, second, fmt.Sprintf("crash in recovery before %v, after one before %v", inner, op))
+						h.check(t, second, "crash in recovery before %v, after one before %v", inner, op)
 					})
 				}
 				return disk.Fault{}
@@ -188,7 +202,8 @@ func TestCrashInRecovery(t *testing.T) {
 				return err
 			})
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
+				return
 			}
 			h.setAcked(max(acked, replayed))
 			image.Images(6, func(second *disk.Mem) { h.check(t, second, "crash after recovery") })
@@ -228,6 +243,37 @@ func TestReplayAfterFailedSyncIsDurable(t *testing.T) {
 	m.Images(1000, func(image *disk.Mem) {
 		j, again := open(t, image, small)
 		wantEntries(t, again, got)
+		closeJournal(t, j)
+	})
+	closeJournal(t, j)
+}
+
+// TestSegmentWithoutSyncedName: the process ends between the renaming of a segment and the
+// sync of the folder, and the next one writes to that segment.
+func TestSegmentWithoutSyncedName(t *testing.T) {
+	m := disk.NewMem()
+	fail := false
+	d := disk.NewFaulty(m, func(op disk.Op) disk.Fault {
+		if fail && op.Kind == disk.OpSyncDir {
+			return disk.Fault{Err: syscall.EIO}
+		}
+		return disk.Fault{}
+	})
+	j, _ := open(t, d, small)
+	want := write(t, j, strings.Repeat("a", 3000))
+	fail = true
+	if _, err := j.Write(make([]byte, 3000)); err == nil {
+		t.Fatal("a failed sync of the folder was not noticed")
+	}
+	m = m.Clone()
+	j, _ = open(t, m, small)
+	want = append(want, write(t, j, strings.Repeat("b", 500))...)
+	if want[1].at.Segment != 2 {
+		t.Fatalf("the record is at %v, not in the segment in question", want[1].at)
+	}
+	m.Images(1000, func(image *disk.Mem) {
+		j, got := open(t, image, small)
+		wantEntries(t, got, want)
 		closeJournal(t, j)
 	})
 	closeJournal(t, j)

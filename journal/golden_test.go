@@ -24,9 +24,7 @@ func TestFormat(t *testing.T) {
 	closeJournal(t, j)
 	for _, n := range []uint64{1, 2} {
 		golden := "testdata/v1-" + segmentName(n) + ".hex"
-		var b []byte
-		change(t, m, segmentPath(n), func(p []byte) []byte { b = p; return p })
-		b = bytes.TrimRight(b, "\x00") // what is written ahead
+		b := bytes.TrimRight(contents(t, m, segmentPath(n)), "\x00") // not what is written ahead
 		b = append(b, make([]byte, -len(b)&(batchAlign-1))...)
 		if *rewrite {
 			if err := os.WriteFile(golden, []byte(hex.Dump(b)), 0o644); err != nil {

@@ -191,6 +191,9 @@ func TestTrim(t *testing.T) {
 	if names, err := m.List("j"); err != nil || len(names) != 1 {
 		t.Errorf("after trimming all there are %q, %v", names, err)
 	}
+	if len(j.files) != 1 {
+		t.Errorf("after trimming all %d files are open", len(j.files))
+	}
 	last := write(t, j, "after")
 	closeJournal(t, j)
 	j, got = open(t, m, small)

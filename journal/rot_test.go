@@ -107,32 +107,66 @@ func TestZeroedBatchIsRefused(t *testing.T) {
 	wantKind(t, "Open with a write that never arrived", err, quarry.Corrupt)
 }
 
-// TestOldBatchIsRefused puts a sound batch of another history of the journal in a batch's
-// place: only the chain tells.
-func TestOldBatchIsRefused(t *testing.T) {
-	m := disk.NewMem()
-	j, _ := open(t, m, small)
-	write(t, j, "one")
-	a := write(t, j, "two")[0].at
-	closeJournal(t, j)
+// contents returns the bytes of a file.
+func contents(t *testing.T, m *disk.Mem, name string) (b []byte) {
+	t.Helper()
+	change(t, m, name, func(p []byte) []byte { b = bytes.Clone(p); return p })
+	return b
+}
 
-	other := disk.NewMem()
-	j, _ = open(t, other, small)
-	write(t, j, "ONE")
-	if b := write(t, j, "TWO")[0].at; a != b {
-		t.Fatalf("the records stand at %v and %v", a, b)
+// TestOtherHistoryIsRefused puts sound bytes of another history of the same journal in the
+// place of its own, as a disk does that has lost a write or taken one for another place.
+func TestOtherHistoryIsRefused(t *testing.T) {
+	build := func(letter string) (*disk.Mem, []entry) {
+		m := disk.NewMem()
+		j, _ := open(t, m, small)
+		var all []entry
+		for i := range 6 {
+			all = append(all, write(t, j, strings.Repeat(letter, 1000+i))...)
+		}
+		closeJournal(t, j)
+		return m, all
 	}
-	closeJournal(t, j)
-	var tail []byte
-	change(t, other, segmentPath(1), func(p []byte) []byte {
-		tail = bytes.Clone(p[a.Offset-batchHeaderBytes:])
-		return p
+	m, ours := build("a")
+	other, theirs := build("b")
+	for i := range ours {
+		if ours[i].at != theirs[i].at {
+			t.Fatalf("the records stand at %v and %v", ours[i].at, theirs[i].at)
+		}
+	}
+	last := ours[len(ours)-1].at
+	splice := func(segment uint64, from, to uint32) *disk.Mem {
+		image := m.Clone()
+		their := contents(t, other, segmentPath(segment))
+		change(t, image, segmentPath(segment), func(p []byte) []byte {
+			copy(p[from:to], their[from:])
+			return p
+		})
+		return image
+	}
+	size := uint32(len(contents(t, m, segmentPath(last.Segment))))
+	for name, image := range map[string]*disk.Mem{
+		"record":        splice(1, ours[1].at.Offset, ours[1].at.Offset+recordHeaderBytes+1001),
+		"batch":         splice(1, ours[1].at.Offset-batchHeaderBytes, ours[2].at.Offset-batchHeaderBytes),
+		"tail":          splice(last.Segment, last.Offset-batchHeaderBytes, size),
+		"whole segment": splice(1, 0, uint32(len(contents(t, m, segmentPath(1))))),
+	} {
+		_, err := Open(image, "j", small, nil)
+		wantKind(t, "Open with another history's "+name, err, quarry.Corrupt)
+	}
+
+	// A segment that says that the one before it ends where none of its batches does.
+	image := m.Clone()
+	change(t, image, segmentPath(2), func(p []byte) []byte {
+		h, err := decodeSegmentHeader("", p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.prevEnd -= batchAlign
+		return append(h.encode(), p[segmentHeaderBytes:]...)
 	})
-	change(t, m, segmentPath(1), func(p []byte) []byte {
-		return append(p[:a.Offset-batchHeaderBytes], tail...)
-	})
-	_, err := Open(m, "j", small, nil)
-	wantKind(t, "Open with a batch of another history", err, quarry.Corrupt)
+	_, err := Open(image, "j", small, nil)
+	wantKind(t, "Open with a wrong end of the segment before", err, quarry.Corrupt)
 }
 
 func TestTornTailIsCut(t *testing.T) {
@@ -145,9 +179,7 @@ func TestTornTailIsCut(t *testing.T) {
 	full := m.Clone()
 	next := j.End()
 	closeJournal(t, j)
-	var old, whole []byte
-	change(t, before, segmentPath(1), func(p []byte) []byte { old = bytes.Clone(p); return p })
-	change(t, full, segmentPath(1), func(p []byte) []byte { whole = bytes.Clone(p); return p })
+	old, whole := contents(t, before, segmentPath(1)), contents(t, full, segmentPath(1))
 	for name, edit := range map[string]func(p []byte) []byte{
 		"start missing": func(p []byte) []byte { return append(p[:end.Offset+64], whole[end.Offset+64:]...) },
 		"end missing":   func(p []byte) []byte { copy(p[end.Offset:next.Offset-64], whole[end.Offset:]); return p },
@@ -165,8 +197,8 @@ func TestTornTailIsCut(t *testing.T) {
 			change(t, image, segmentPath(1), edit)
 			j, got := open(t, image, small)
 			wantEntries(t, got, kept)
-			if j.End() != end {
-				t.Errorf("the end is %v, want %v", j.End(), end)
+			if size, err := image.Size(segmentPath(1)); err != nil || j.End() != end || size != int64(end.Offset) {
+				t.Errorf("the end is %v and the file has %d bytes, want %v (%v)", j.End(), size, end, err)
 			}
 			after := write(t, j, "x")
 			closeJournal(t, j)
@@ -209,9 +241,7 @@ func TestFolderIsChecked(t *testing.T) {
 			return nil
 		}},
 		{"segment of another journal", quarry.Corrupt, "does not belong", func(m *disk.Mem) error {
-			var theirs []byte
-			change(t, other, segmentPath(2), func(p []byte) []byte { theirs = bytes.Clone(p); return p })
-			change(t, m, segmentPath(2), func([]byte) []byte { return theirs })
+			change(t, m, segmentPath(2), func([]byte) []byte { return contents(t, other, segmentPath(2)) })
 			return nil
 		}},
 		{"segment that is short", quarry.Corrupt, "segment 2 is behind it", func(m *disk.Mem) error {
