@@ -1,0 +1,177 @@
+package chunkserver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/chunk"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/protocol"
+)
+
+// arrival is a sealed chunk that has been fetched and waits to be installed.
+type arrival struct {
+	incoming *chunk.Incoming
+	runs     []quarry.RecordRun
+}
+
+// commit installs the copy.
+func (a *arrival) commit(c *protocol.Change, done func(error)) {
+	a.incoming.Commit(a.runs, c.Forgotten, done)
+}
+
+// Copy fetches a sealed chunk from one of its sources. The records come with the bytes, in
+// one change of the disk: bytes without them would say "absent" of records that are there.
+func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
+	r, err := s.ordered("copy", &req.ChunkRef, req.Disk)
+	if err != nil {
+		return err
+	}
+	defer r.release()
+	if len(req.Sources) == 0 || len(req.Sources) > quarry.ReplicasMax {
+		return quarry.Errorf("copy", quarry.Invalid, req.Handle.String(), "%d sources", len(req.Sources))
+	}
+	if _, err := look(r, func(m *protocol.Member) (struct{}, error) { return struct{}{}, m.CanCopy(req) }); err != nil {
+		return err
+	}
+	err = quarry.Errorf("copy", quarry.Unavailable, req.Handle.String(), "no source could be read")
+	for _, source := range req.Sources {
+		if err = r.copyFrom(ctx, req, source); err == nil || ctx.Err() != nil || !elsewhere(err) {
+			return err
+		}
+		s.cfg.Logger.Warn("a copy is tried from another source", "chunk", req.Handle, "source", source.Address, "error", err)
+	}
+	return err
+}
+
+// elsewhere reports whether another source may help.
+func elsewhere(err error) bool {
+	switch quarry.KindOf(err) {
+	case quarry.NoSpace, quarry.Permission:
+		return false
+	}
+	return true
+}
+
+// copyFrom fetches the chunk from one source and installs it.
+func (r *replica) copyFrom(ctx context.Context, req *quarry.CopyRequest, source quarry.Member) error {
+	s := r.server
+	from := s.cfg.Dial(source)
+	ref := quarry.ChunkRef{
+		Handle: req.Handle, Version: req.Version, Target: source.Incarnation,
+		Capability: s.sign(req.Handle, quarry.RightRead),
+	}
+	runs, forgotten, err := fetchRecords(ctx, from, ref, req.Length)
+	if err != nil {
+		return err
+	}
+	table, err := protocol.MakeRecords(runs)
+	if err != nil {
+		return err
+	}
+	incoming, err := r.disk.Receive(req)
+	if err != nil {
+		return err
+	}
+	if err := s.fetchBytes(ctx, from, ref, req, incoming); err != nil {
+		incoming.Abort()
+		return err
+	}
+	return r.install(ctx, req, &arrival{incoming, runs}, &table, forgotten)
+}
+
+// install makes what was fetched the replica.
+func (r *replica) install(ctx context.Context, req *quarry.CopyRequest, a *arrival, table *protocol.Records, forgotten []quarry.SessionID) error {
+	taken := false
+	_, err := r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
+		if r.copied != nil {
+			return []protocol.Effect{protocol.Answer{Call: c, Err: quarry.Errorf("copy", quarry.Busy, req.Handle.String(), "another copy is being installed")}}
+		}
+		effects := m.Copied(c, req, table, forgotten)
+		for _, e := range effects {
+			p, ok := e.(protocol.Persist)
+			taken = taken || ok && p.Change.Kind == protocol.ChangeCopy
+		}
+		if taken {
+			r.copied = a
+		}
+		return effects
+	})
+	if !taken {
+		a.incoming.Abort()
+		return err
+	}
+	r.mu.Lock()
+	r.copied = nil
+	r.mu.Unlock()
+	return err
+}
+
+// fetchRecords fetches the table of a chunk's records.
+func fetchRecords(ctx context.Context, from quarry.ChunkServer, ref quarry.ChunkRef, length int64) (runs []quarry.RecordRun, forgotten []quarry.SessionID, err error) {
+	req := &quarry.RecordsRequest{ChunkRef: ref}
+	for {
+		reply, err := from.Records(ctx, req)
+		if err != nil {
+			return nil, nil, err
+		}
+		if reply.Length != length {
+			return nil, nil, quarry.Errorf("copy", quarry.StaleVersion, ref.Handle.String(), "the source has %d bytes of %d", reply.Length, length)
+		}
+		runs, forgotten = append(runs, reply.Runs...), reply.Forgotten
+		if !reply.More {
+			return runs, forgotten, nil
+		}
+		if reply.Next <= req.Offset || len(runs) > protocol.RunsMax {
+			return nil, nil, quarry.Errorf("copy", quarry.Invalid, ref.Handle.String(), "the source's list of records does not end")
+		}
+		req.Offset = reply.Next
+	}
+}
+
+// fetchBytes fetches the bytes, a piece after the other, no faster than the request allows.
+func (s *Server) fetchBytes(ctx context.Context, from quarry.ChunkServer, ref quarry.ChunkRef, req *quarry.CopyRequest, to *chunk.Incoming) error {
+	buf := make([]byte, quarry.ReadBytesMax)
+	start := s.cfg.Clock.Now()
+	tries := 0
+	for to.Length() < req.Length {
+		at := to.Length()
+		n := min(req.Length-at, quarry.ReadBytesMax)
+		reply, err := from.Read(ctx, &quarry.ReadRequest{ChunkRef: ref, Offset: at, Length: n, Validated: true, Into: buf[:n]})
+		if err != nil {
+			return err
+		}
+		if len(reply.Data) == 0 {
+			return quarry.Errorf("copy", quarry.StaleVersion, ref.Handle.String(), "the source has only %d bytes of %d", at, req.Length)
+		}
+		err = to.Write(reply.Data, reply.CRCs)
+		if reply.Release != nil {
+			reply.Release()
+		}
+		if errors.Is(err, quarry.Corrupt) && tries == 0 {
+			tries++ // they may have broken on the way
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := pace(ctx, s.cfg.Clock, start, to.Length(), req.BytesPerSecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pace waits until n bytes since start are not more than rate allows.
+func pace(ctx context.Context, c clock.Clock, start clock.Instant, n, rate int64) error {
+	if rate <= 0 {
+		return nil
+	}
+	due := time.Duration(float64(n) / float64(rate) * float64(time.Second))
+	if wait := due - c.Now().Sub(start); wait > 0 {
+		return c.Sleep(ctx, wait)
+	}
+	return nil
+}

@@ -1,0 +1,17 @@
+// Package chunkserver serves quarry.ChunkServer: it joins the chunk protocol's machines
+// (package protocol) to the disks (package chunk) and to the network, and keeps the server
+// known to the masters.
+//
+// Every replica is a small actor: an event (a request, an answer of another server, a change
+// that became durable) is one step of its protocol.Member, under the replica's lock; the
+// effects of all steps are carried out in their order by one goroutine at a time, without
+// the lock. So nothing waits for a disk or a socket while it holds a lock, and changes reach
+// the disk in the order of their tickets.
+//
+// The walks: append.go (the primary's end of an append), prepare.go (a batch on its way down
+// the chain), seal.go (create, activate, fence, seal, drop: the master's orders), read.go,
+// wait.go, copy.go. Beside them run the heartbeat with the leases (heartbeat.go, lease.go),
+// the inventory (inventory.go) and the scrub (scrub.go).
+//
+// Lock order: Server.mu, then replica.mu; none is held over input or output.
+package chunkserver

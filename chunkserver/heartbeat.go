@@ -1,0 +1,150 @@
+package chunkserver
+
+import (
+	"context"
+	"sync"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/protocol"
+)
+
+// pulse is the heartbeat to one master node.
+type pulse struct {
+	mu      sync.Mutex
+	busy    bool
+	settled []quarry.Item // done, but the node may not know it
+}
+
+// heartbeats sends a heartbeat to every master node, again and again. A node that does not
+// answer holds up only itself.
+func (s *Server) heartbeats(ctx context.Context) {
+	ticker := s.cfg.Clock.NewTicker(s.cfg.HeartbeatEvery)
+	defer ticker.Stop()
+	pulses := map[string]*pulse{}
+	nonce := uint64(0)
+	for {
+		usage, busy := s.usage(), s.memory.Load()
+		for _, address := range s.cfg.Masters.Addresses() {
+			p := pulses[address]
+			if p == nil {
+				p = &pulse{}
+				pulses[address] = p
+			}
+			if !p.begin() {
+				continue // the one before is still under way
+			}
+			nonce++
+			req := &quarry.HeartbeatRequest{
+				Server: s.id, Incarnation: s.incarnation, Boot: s.cfg.Boot, Nonce: nonce,
+				Address: s.cfg.Address, Rack: s.cfg.Rack, Disks: usage, BusyBytes: busy,
+			}
+			s.jobs.Go(func() { s.beat(ctx, address, p, req) })
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+		}
+	}
+}
+
+func (p *pulse) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.busy {
+		return false
+	}
+	p.busy = true
+	return true
+}
+
+// beat sends one heartbeat and does what its answer asks for: the items first, durably, and
+// only then is the lease valid. It is counted from the instant before the sending.
+func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry.HeartbeatRequest) {
+	defer func() {
+		p.mu.Lock()
+		p.busy = false
+		p.mu.Unlock()
+	}()
+	node, err := s.cfg.Masters.Node(address)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	req.Settled = p.settled
+	p.mu.Unlock()
+	ctx, cancel := s.cfg.Clock.WithTimeout(ctx, 4*s.cfg.HeartbeatEvery)
+	defer cancel()
+	sent := s.cfg.Clock.Now()
+	reply, err := node.Heartbeat(ctx, req)
+	if err != nil || reply.Nonce != req.Nonce {
+		s.cfg.Logger.Debug("heartbeat", "master", address, "error", err)
+		return
+	}
+	var settled []quarry.Item
+	for i := range reply.Grants {
+		g := &reply.Grants[i]
+		if !s.settle(ctx, g.Items) {
+			continue
+		}
+		settled = append(settled, g.Items...)
+		if !g.More {
+			s.leases.granted(g, req.Nonce, sent)
+		}
+	}
+	p.mu.Lock()
+	p.settled = settled[:min(len(settled), quarry.ItemsMax)]
+	p.mu.Unlock()
+}
+
+// settle does items, side by side, and reports whether all of them are durable.
+func (s *Server) settle(ctx context.Context, items []quarry.Item) bool {
+	failed := make(chan error, len(items))
+	for _, item := range items {
+		r, err := s.find(item.Handle)
+		if r == nil {
+			failed <- err // without a replica there is nothing to fence or drop
+			continue
+		}
+		r.request(nil, func(_ any, err error) { failed <- err }, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
+			switch item.Kind {
+			case quarry.ItemFence:
+				return m.Promise(c, item.Version)
+			case quarry.ItemDrop:
+				return m.Drop(c, &quarry.DropRequest{ChunkRef: quarry.ChunkRef{Handle: item.Handle, Version: item.Version, Target: s.incarnation}})
+			}
+			return []protocol.Effect{protocol.Answer{Call: c, Err: quarry.Errorf("settle", quarry.Unsupported, item.Handle.String(), "item of kind %d", item.Kind)}}
+		})
+		r.release()
+	}
+	done := true
+	for range items {
+		select {
+		case err := <-failed:
+			// A replica that has promised more than a drop names stays, and the item is
+			// settled: whoever judged it knows better by then.
+			if err != nil && quarry.KindOf(err) != quarry.StaleVersion {
+				s.cfg.Logger.Warn("an item of a grant could not be settled", "error", err)
+				done = false
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return done
+}
+
+// usage tells the state of the disks.
+func (s *Server) usage() []quarry.DiskUsage {
+	out := make([]quarry.DiskUsage, 0, len(s.cfg.Disks))
+	for _, d := range s.cfg.Disks {
+		u := quarry.DiskUsage{Disk: d.Identity().Disk}
+		usage, err := d.Usage()
+		u.Total, u.Free, u.Chunks = usage.Total, usage.Free, usage.Chunks
+		if err != nil {
+			u.Failed = clip(err.Error())
+		}
+		out = append(out, u)
+	}
+	return out
+}

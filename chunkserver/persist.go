@@ -1,0 +1,192 @@
+package chunkserver
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/protocol"
+)
+
+// How a change of the protocol becomes one of the disk. Each method of chunk.Store returns
+// at once, but for Write, and calls back when the change is durable; changes of one replica
+// become durable in the order in which they are asked for. The store applies a change to a
+// state of its own by the same rules as protocol.Replica, and refuses what cannot follow it:
+// a refusal here means that memory and disk differ, and the replica is given up.
+
+// persist hands a change to the disk.
+func (r *replica) persist(p protocol.Persist) {
+	r.mu.Lock()
+	r.writes++
+	r.mu.Unlock()
+	durable := func(err error) {
+		r.later(func(m *protocol.Member) []protocol.Effect { return r.persisted(m, p.Ticket, err) })
+	}
+	c := &p.Change
+	switch c.Kind {
+	case protocol.ChangeCreate:
+		r.disk.Create(r.create, durable)
+	case protocol.ChangeBatch:
+		r.write(p, durable)
+	case protocol.ChangePromise:
+		r.disk.Promise(r.handle, c.Version, durable)
+	case protocol.ChangeAdopt:
+		r.disk.Adopt(r.handle, c.Version, durable)
+	case protocol.ChangeSeal:
+		r.disk.Seal(&quarry.SealRequest{
+			ChunkRef: quarry.ChunkRef{Handle: r.handle, Version: c.Version}, Length: c.Length, WritableVersion: c.WritableVersion,
+		}, durable)
+	case protocol.ChangeCopy:
+		r.copied.commit(c, durable)
+	case protocol.ChangeAdd:
+		r.disk.Add(r.handle, c.Version, c.Mutable, durable)
+	case protocol.ChangeDrop:
+		r.disk.Drop(r.handle, c.Version, r.server.cfg.Clock.Wall(), durable)
+	case protocol.ChangeForget:
+		r.disk.Forget(r.handle, c.Session, durable)
+	}
+}
+
+// persisted is the event that a change is durable, or that the disk refused it. r.mu is held.
+func (r *replica) persisted(m *protocol.Member, t protocol.Ticket, err error) []protocol.Effect {
+	r.writes--
+	if err == nil {
+		return m.Durable(t)
+	}
+	if r.failure == nil {
+		r.failure = err
+		r.server.cfg.Logger.Error("a replica is given up", "chunk", r.handle, "error", err)
+	}
+	return m.Fail()
+}
+
+// batch is the bytes of one batch in one piece, for the disk and for the next member.
+type batch struct {
+	first   protocol.Call
+	bodies  []*body
+	headers []quarry.RecordHeader
+	data    []byte
+}
+
+// gather returns the bytes that came with a batch's requests. A batch that is needed again
+// at once, as after writing it for sending it, is not joined twice.
+func (r *replica) gather(calls []protocol.Call) *batch {
+	if len(calls) > 0 && calls[0] == r.joined.first {
+		return &r.joined
+	}
+	b := batch{bodies: r.bodies(calls)}
+	if len(calls) > 0 {
+		b.first = calls[0]
+	}
+	for _, part := range b.bodies {
+		b.headers = append(b.headers, part.headers...)
+	}
+	if len(b.bodies) == 1 {
+		b.data = b.bodies[0].data
+	} else {
+		b.data = make([]byte, 0, batchBytes(b.bodies))
+		for _, part := range b.bodies {
+			b.data = append(b.data, part.data...)
+		}
+	}
+	r.joined = b
+	return &r.joined
+}
+
+// write writes a batch and asks for it to be synced: at once if it is small, because
+// somebody waits for it, and in large steps if it is part of a stream.
+func (r *replica) write(p protocol.Persist, durable func(error)) {
+	b := r.gather(p.Calls)
+	err := r.disk.Write(r.handle, p.Change.Records[0].Offset, b.headers, b.data)
+	switch {
+	case err != nil:
+		durable(err)
+	case len(b.data) < streamBytes:
+		r.disk.Sync(r.handle, durable)
+	default:
+		r.disk.SyncLater(r.handle, durable)
+		r.server.streams.wrote(r)
+	}
+}
+
+const (
+	// streamBytes is the size from which a batch counts as a part of a stream.
+	streamBytes = quarry.PacketBytes
+	// streamPause is how long a stream's writer must be silent before what it wrote is synced
+	// though there is little of it; streamAge is how long it waits at most.
+	streamPause = 10 * time.Millisecond
+	streamAge   = 200 * time.Millisecond
+)
+
+// stream is a replica's part in streams; streams.mu guards it.
+type stream struct {
+	waits       bool
+	since, last clock.Instant
+}
+
+// streams are the replicas that have bytes which nobody has asked to be synced soon.
+type streams struct {
+	server *Server
+	mu     sync.Mutex
+	wait   map[*replica]struct{}
+	wake   chan struct{}
+}
+
+func (s *streams) init(server *Server) {
+	s.server, s.wait, s.wake = server, map[*replica]struct{}{}, make(chan struct{}, 1)
+}
+
+// wrote notes that a stream wrote to a replica.
+func (s *streams) wrote(r *replica) {
+	now := s.server.cfg.Clock.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.stream.last = now
+	if r.stream.waits {
+		return
+	}
+	r.stream.waits, r.stream.since = true, now
+	s.wait[r] = struct{}{}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// due takes out the replicas whose writers pause, or have waited long enough, and reports
+// whether others are left.
+func (s *streams) due(now clock.Instant) (due []*replica, left bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.wait {
+		if now.Sub(r.stream.last) >= streamPause || now.Sub(r.stream.since) >= streamAge {
+			r.stream.waits = false
+			delete(s.wait, r)
+			due = append(due, r)
+		}
+	}
+	return due, len(s.wait) > 0
+}
+
+// run syncs streams that pause.
+func (s *streams) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		}
+		for left := true; left; {
+			if s.server.cfg.Clock.Sleep(ctx, streamPause) != nil {
+				return
+			}
+			var due []*replica
+			due, left = s.due(s.server.cfg.Clock.Now())
+			for _, r := range due {
+				r.disk.Sync(r.handle, nil)
+			}
+		}
+	}
+}

@@ -1,0 +1,37 @@
+package chunkserver
+
+import (
+	"context"
+
+	"github.com/quarryfs/quarry"
+)
+
+// register makes this start of the server known: the root group gives it an incarnation, and
+// an id if its disks have none. Both are on every disk before any request is answered.
+func (s *Server) register(ctx context.Context) error {
+	req := &quarry.RegisterRequest{Boot: s.cfg.Boot, Address: s.cfg.Address, Rack: s.cfg.Rack, Release: s.cfg.Release}
+	for _, d := range s.cfg.Disks {
+		id, last := d.Identity().Server, d.Incarnation()
+		if id != 0 && req.Server != 0 && id != req.Server {
+			return quarry.Errorf("register", quarry.Invalid, d.Identity().Disk.String(), "the disk belongs to server %d, another disk to server %d: start them apart", id, req.Server)
+		}
+		req.Server, req.Last = max(req.Server, id), max(req.Last, last)
+	}
+	req.Disks = s.usage()
+	reply, err := s.cfg.Masters.Register(ctx, req)
+	if err != nil {
+		return quarry.Wrap("register", s.cfg.Address, err)
+	}
+	for _, d := range s.cfg.Disks {
+		err := d.SetServer(reply.Server)
+		if err == nil {
+			err = d.SetIncarnation(reply.Incarnation)
+		}
+		if err != nil {
+			return quarry.Wrap("register", d.Identity().Disk.String(), err)
+		}
+	}
+	s.id, s.incarnation, s.keys = reply.Server, reply.Incarnation, reply.Keys
+	s.cfg.Logger.Info("registered", "server", s.id, "incarnation", s.incarnation, "address", s.cfg.Address)
+	return nil
+}

@@ -1,0 +1,137 @@
+package chunkserver
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/chunk"
+	"github.com/quarryfs/quarry/protocol"
+)
+
+// backgroundMax bounds the small jobs (reports, commits) that run beside the requests.
+const backgroundMax = 1024
+
+// Server is a chunk server. All methods may be called by many goroutines.
+type Server struct {
+	cfg         Config
+	ctx         context.Context // ends with the server
+	stop        context.CancelFunc
+	jobs        sync.WaitGroup
+	room        chan struct{} // one token per background job
+	id          quarry.ServerID
+	incarnation quarry.Incarnation
+	leases      leases
+	streams     streams
+	memory      atomic.Int64 // bytes received and not yet committed
+
+	mu       sync.RWMutex
+	keys     quarry.Keys
+	replicas map[quarry.Handle]*replica
+	disks    map[quarry.DiskID]*chunk.Store
+}
+
+var _ quarry.ChunkServer = (*Server)(nil)
+
+// Open registers the server at the cluster's masters, which may take as long as ctx allows,
+// and returns it ready for requests. The leases come with the first heartbeats, which begin
+// at once.
+func Open(ctx context.Context, cfg Config) (*Server, error) {
+	if err := cfg.withDefaults(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, room: make(chan struct{}, backgroundMax),
+		replicas: map[quarry.Handle]*replica{}, disks: map[quarry.DiskID]*chunk.Store{},
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	for _, d := range cfg.Disks {
+		s.disks[d.Identity().Disk] = d
+	}
+	if err := s.register(ctx); err != nil {
+		s.stop()
+		return nil, err
+	}
+	s.streams.init(s)
+	for _, d := range cfg.Disks {
+		s.loop(func(ctx context.Context) { s.watch(ctx, d) })
+		s.loop(func(ctx context.Context) { s.scrub(ctx, d) })
+	}
+	s.loop(s.heartbeats)
+	s.loop(s.inventories)
+	s.loop(s.streams.run)
+	s.loop(s.purge)
+	return s, nil
+}
+
+// ID returns the server's id.
+func (s *Server) ID() quarry.ServerID { return s.id }
+
+// Incarnation returns the number of this start of the server.
+func (s *Server) Incarnation() quarry.Incarnation { return s.incarnation }
+
+// Close stops the server and closes its disks. Requests under way are answered with errors;
+// what was acknowledged is durable already.
+func (s *Server) Close() error {
+	s.stop()
+	s.jobs.Wait()
+	var first error
+	for _, d := range s.cfg.Disks {
+		if err := d.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// loop runs a job for as long as the server lives.
+func (s *Server) loop(job func(context.Context)) {
+	s.jobs.Go(func() { job(s.ctx) })
+}
+
+// background runs a small job. When too many run already it is not run: each of them only
+// tells sooner what others learn anyway.
+func (s *Server) background(job func(context.Context)) {
+	select {
+	case s.room <- struct{}{}:
+	default:
+		return
+	}
+	s.jobs.Go(func() {
+		defer func() { <-s.room }()
+		job(s.ctx)
+	})
+}
+
+// watch waits for a disk to fail, and then gives all its replicas up.
+func (s *Server) watch(ctx context.Context, d *chunk.Store) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-d.Done():
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	s.cfg.Logger.Error("a disk is retired: its replicas are copied from elsewhere", "disk", d.Identity().Disk, "error", d.Err())
+	s.mu.Lock()
+	var lost []*replica
+	for _, r := range s.replicas {
+		if r.disk == d {
+			lost = append(lost, r)
+		}
+	}
+	s.mu.Unlock()
+	for _, r := range lost {
+		r.step(func(m *protocol.Member) []protocol.Effect { return m.Fail() })
+	}
+}
+
+// sign returns a capability for another server of the cluster.
+func (s *Server) sign(h quarry.Handle, rights quarry.Rights) quarry.Capability {
+	s.mu.RLock()
+	keys := s.keys
+	s.mu.RUnlock()
+	return keys.Sign(s.cfg.Cluster, h, rights)
+}
