@@ -108,9 +108,9 @@ func (m *Masters) Status(ctx context.Context) (*quarry.StatusReply, error) {
 	})
 }
 
-// Replace goes to the root group.
+// Replace goes to the group that is to take the new master. It waits while that catches up.
 func (m *Masters) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
-	return call(ctx, m, "replace", byShard(quarry.RootShard), req, quarry.Master.Replace)
+	return call(ctx, m, "replace", byShard(req.Shard), req, quarry.Master.Replace)
 }
 
 // Heartbeat is refused: it addresses one node.
