@@ -235,8 +235,8 @@ func (l *lister) master() {
 	switch tail.state {
 	case open:
 		l.addIf(w.left.seal > 0, aSeal, 0, 0, 0)
-		p := w.servers[tail.members[0].Server-1].members[k]
-		l.addIf(l.random || p != nil && p.Replica().Adopted == 0, aActivate, 0, 0, 0)
+		m := w.at(w.index(memberNode(tail.members[0]))).members[k]
+		l.addIf(l.random || m != nil && m.Replica().Adopted == 0, aActivate, 0, 0, 0)
 	case sealing:
 		l.addIf(l.random, aFences, 0, 0, 0)
 		l.addIf(w.decision().Verdict != protocol.Waiting, aDecide, 0, 0, 0)

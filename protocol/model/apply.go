@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/quarryfs/quarry"
-	"github.com/quarryfs/quarry/protocol"
 )
 
 // apply performs one act.
@@ -20,7 +19,7 @@ func (w *world) apply(a act) {
 	case aStart, aTail, aResend, aLearn, aDoubt:
 		w.applyClient(a, w.clients[a.A])
 	case aSync, aCommit, aPreps, aHeartbeat:
-		w.applyProcess(a, w.at(a.A))
+		w.applyProcess(a, w.own(a.A))
 	case aCrash, aWipe, aRollback, aZombie, aForget, aGarbage:
 		w.applyFault(a)
 	case aTick:
@@ -51,10 +50,7 @@ func (w *world) deliver(p packet) {
 	case atReader:
 		w.atReader(p.body.(*endedMsg))
 	default:
-		to := w.servers[p.to.id]
-		if z := w.zombie; z != nil && z.index() == p.to.id && z.inc == p.to.inc {
-			to = z
-		}
+		to := w.own(w.index(p.to))
 		switch p.body.(type) {
 		case *grantMsg, *ackMsg: // answers belong to who asked
 			if to.inc != p.to.inc {
@@ -63,6 +59,14 @@ func (w *world) deliver(p packet) {
 		}
 		w.atServer(to, p.body)
 	}
+}
+
+// index is that of the process that a packet reaches: the zombie only if it is meant.
+func (w *world) index(n node) uint8 {
+	if z := w.zombie; z != nil && z.index() == n.id && z.inc == n.inc {
+		return maxServers
+	}
+	return n.id
 }
 
 // at is the process of server i; maxServers is the zombie.
@@ -113,7 +117,7 @@ func (w *world) applyProcess(a act, p *process) {
 }
 
 func (w *world) applyFault(a act) {
-	p := w.servers[a.A]
+	p := w.own(a.A)
 	switch a.K {
 	case aCrash:
 		w.left.crash--
@@ -139,7 +143,7 @@ func (w *world) applyFault(a act) {
 	case aZombie: // the host was paused and copied: a new incarnation begins on the copy
 		w.left.zombie--
 		w.g.fault |= 1 << a.A
-		w.zombie = p.clone()
+		w.zombie, w.owned[maxServers] = p.clone(), true
 		w.restart(a.A, 0, false)
 	case aForget: // the session has expired: a server may drop its records, and says so for ever
 		w.left.forget--
@@ -207,5 +211,3 @@ func (w *world) find(text string) int {
 		return len(s) >= len(text) && s[:len(text)] == text
 	})
 }
-
-var _ = protocol.Waiting

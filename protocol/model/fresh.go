@@ -2,8 +2,6 @@ package model
 
 import (
 	"math/rand"
-
-	"github.com/quarryfs/quarry/protocol"
 )
 
 const (
@@ -105,18 +103,16 @@ func newStale(b budgets, window int) *world {
 	}
 	w.cfg.late = b.rollback > 0
 	deliver("Prepare -> s2")
-	w.sync(w.servers[1], 0, 0)
-	w.sync(w.servers[0], 0, 0)
+	w.sync(w.own(1), 0, 0)
+	w.sync(w.own(0), 0, 0)
 	w.left.seal--
 	w.beginSeal(0)
 	deliver("Fence -> s2")
-	w.sync(w.servers[1], 0, 0)
+	w.sync(w.own(1), 0, 0)
 	deliver("Fenced")
 	w.check()
 	return w
 }
-
-var _ = protocol.Waiting
 
 // stats counts acknowledged records and sealed chunks.
 func (w *world) stats() (acked, seals int) {

@@ -17,6 +17,7 @@ type process struct {
 	nonce   uint64
 	grants  []promising
 	settled []quarry.Item // to be told with the next heartbeat
+	key     uint64        // hash of the rest; 0 if not known
 }
 
 // disk is what is durable of a replica, and the changes on their way.
@@ -238,7 +239,7 @@ func (p *process) apply(k uint8, c *protocol.Change) {
 // restart ends a process: of each replica the first keep changes on their way are durable.
 // A new incarnation begins and registers; proven: it is known that the old one has ended.
 func (w *world) restart(i uint8, keep int, proven bool) {
-	old := w.servers[i]
+	old := w.own(i)
 	p := &process{id: old.id, inc: old.inc + 1}
 	for k := range uint8(maxChunks) {
 		for n := range min(keep, len(old.disk[k].queue)) {

@@ -37,13 +37,11 @@ type budgets struct {
 // recID names a record: client<<3 | sequence, below 32.
 type recID = uint8
 
-// state is all that decides the future.
+// state is all that decides the future, but for processes and the net.
 type state struct {
 	cfg     config
 	left    budgets
 	now     protocol.Instant
-	servers [maxServers]*process
-	zombie  *process // an old incarnation that runs beside its successor, with a copy of the disk
 	m       master
 	clients [maxClients]*client
 	rd      reader
@@ -51,10 +49,13 @@ type state struct {
 	stop    bool // data was lost with an alarm: nothing more to check
 }
 
-// world is a state with its net.
+// world is a state with its processes and its net.
 type world struct {
 	state
-	net []packet
+	servers [maxServers]*process
+	zombie  *process // an old incarnation that runs beside its successor, with a copy of the disk
+	owned   [maxServers + 1]bool
+	net     []packet
 
 	dirty []place // replicas that the last act touched
 	path  string  // of a search
@@ -111,7 +112,7 @@ func (w *world) begin() {
 	}
 	w.activate()
 	for i := range w.cfg.servers {
-		w.heartbeat(w.servers[i])
+		w.heartbeat(w.own(uint8(i)))
 	}
 	w.settle(func(p *packet) bool { return true })
 	w.rd.chunks, w.rd.version = 1, version
@@ -131,7 +132,7 @@ func (w *world) settle(want func(*packet) bool) {
 		for i := range w.cfg.servers {
 			for k := range uint8(maxChunks) {
 				if len(w.servers[i].disk[k].queue) > 0 {
-					w.sync(w.servers[i], k, 0)
+					w.sync(w.own(uint8(i)), k, 0)
 					busy = true
 				}
 			}
@@ -139,13 +140,11 @@ func (w *world) settle(want func(*packet) bool) {
 	}
 }
 
+// clone copies a world. Processes, the bulk of it, are shared until one is owned again.
 func (w *world) clone() *world {
-	c := &world{state: w.state, trace: w.trace}
+	w.owned = [maxServers + 1]bool{}
+	c := &world{state: w.state, servers: w.servers, zombie: w.zombie, trace: w.trace}
 	c.net = slices.Clone(w.net)
-	for i := range c.servers {
-		c.servers[i] = w.servers[i].clone()
-	}
-	c.zombie = w.zombie.clone()
 	c.m.clone()
 	for i := range c.clients {
 		c.clients[i] = w.clients[i].clone()
@@ -158,6 +157,19 @@ func (w *world) clone() *world {
 	return c
 }
 
+// own returns the process of server i, or the zombie if i is maxServers, to be changed.
+func (w *world) own(i uint8) *process {
+	p := &w.zombie
+	if i < maxServers {
+		p = &w.servers[i]
+	}
+	if !w.owned[i] {
+		*p, w.owned[i] = (*p).clone(), true
+	}
+	(*p).key = 0
+	return *p
+}
+
 // key hashes everything that decides the future and the checks; the net is a set.
 func (w *world) key() uint64 {
 	var sum uint64
@@ -165,6 +177,16 @@ func (w *world) key() uint64 {
 		sum += w.net[i].key
 	}
 	h := hasher(sum)
+	for i := range uint8(maxServers + 1) {
+		if p := w.at(i); p != nil {
+			if p.key == 0 {
+				p.key = hash(p)
+			}
+			h.word(p.key)
+		} else {
+			h.word(0)
+		}
+	}
 	h.value(refl(&w.state))
 	return uint64(h)
 }
