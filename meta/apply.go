@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/quarryfs/quarry"
@@ -32,7 +33,7 @@ func (m *Machine) Installed() { m.loaded = false }
 func (m *Machine) Apply(kv KV, command []byte) []byte {
 	var c Command
 	if err := wire.Unmarshal(command, &c, commandFields); err != nil {
-		r := Result{Err: quarry.Wrap("apply", "", err)}
+		r := Result{Err: named("apply", "", err)}
 		return r.Append(nil)
 	}
 	return m.apply(kv, &c)
@@ -62,7 +63,7 @@ func (m *Machine) apply(kv KV, c *Command) []byte {
 func (t *tx) do(c *Command, v *verb) []byte {
 	var r Result
 	if err := c.Body.apply(t, &r); err != nil {
-		r.Err = quarry.Wrap(v.name, "", err)
+		r.Err = named(v.name, "", err)
 	}
 	return r.Append(nil)
 }
@@ -72,7 +73,7 @@ func (t *tx) do(c *Command, v *verb) []byte {
 func (t *tx) once(c *Command, v *verb) []byte {
 	place, out, err := t.recall(&c.Op)
 	if err != nil {
-		r := Result{Err: quarry.Wrap(v.name, "", err)}
+		r := Result{Err: named(v.name, "", err)}
 		return r.Append(nil)
 	}
 	if out != nil {
@@ -80,7 +81,7 @@ func (t *tx) once(c *Command, v *verb) []byte {
 	}
 	var r Result
 	if err := c.Body.apply(t, &r); err != nil {
-		r.Err = quarry.Wrap(v.name, "", err)
+		r.Err = named(v.name, "", err)
 	}
 	out = r.Append(nil)
 	if !retryable(r.Err) {
@@ -99,8 +100,23 @@ func retryable(err error) bool {
 	return false
 }
 
-// refuse returns the error of a command or read that cannot be done; the operation's name is
-// put before it by the caller.
+// named puts the operation's name before the error of a command or read, and a subject if it
+// has none.
+func named(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *quarry.Error
+	if !errors.As(err, &e) {
+		return quarry.Wrap(op, subject, err)
+	}
+	if e.Subject != "" {
+		subject = e.Subject
+	}
+	return &quarry.Error{Op: op, Kind: e.Kind, Subject: subject, Err: e.Err}
+}
+
+// refuse returns the error of a command or read that cannot be done; see named.
 func refuse(kind quarry.Kind, subject, format string, args ...any) error {
 	return &quarry.Error{Kind: kind, Subject: subject, Err: fmt.Errorf(format, args...)}
 }

@@ -15,10 +15,10 @@ const collectMax = 1000
 // pieces of removed files, and chunks, whose replicas are then owed as drops. The record of
 // a chunk goes when all its drops are settled. KeepMS must be longer than sessions live
 // without being kept alive: until then somebody may ask for the fate of a record. Result:
-// Count, pieces and chunks; More.
+// Count, what was freed; More.
 type Collect struct {
 	KeepMS uint64
-	Max    int // pieces and chunks, 1 to 1,000
+	Max    int // pieces, files and chunks to free, 1 to 1,000
 }
 
 func (*Collect) kind() Kind { return KindCollect }
@@ -95,16 +95,16 @@ func (t *tx) freeFile(g garbageEntry, limit int, r *Result) {
 		var p pieceRecord
 		decode(key, value, &p, pieceFields)
 		pieces = append(pieces, place{lastNumber(key), p.Handle})
-		return len(pieces) <= room
+		return len(pieces) < room
 	})
-	for _, p := range pieces[:min(room, len(pieces))] {
+	for _, p := range pieces {
 		t.delete(pieceKey(t.key[:0], id, p.end))
 		if p.handle != 0 {
 			t.unref(p.handle)
 		}
 		r.Count++
 	}
-	if len(pieces) > room {
+	if len(pieces) == room { // there may be others, and the file itself counts too
 		r.More = true
 		return
 	}

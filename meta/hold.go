@@ -41,7 +41,7 @@ func (c *Hold) apply(t *tx, r *Result) error {
 		return err
 	}
 	r.Chunk = &chunk.ChunkRecord
-	if chunk.Version != c.Version || !chunk.LengthKnown || chunk.Version.Writable() || chunk.Doomed {
+	if chunk.was.open || chunk.Version != c.Version || !chunk.LengthKnown || chunk.Doomed {
 		return staleVersion(&chunk.ChunkRecord)
 	}
 	for _, h := range c.Holders {

@@ -10,7 +10,7 @@ import (
 // and kind of their inodes.
 func List(v View, req *quarry.ListRequest) (*quarry.ListReply, error) {
 	reply, err := list(&state{view: v}, req)
-	return reply, quarry.Wrap("list", fmt.Sprint(req.Dir), err)
+	return reply, named("list", fmt.Sprint(req.Dir), err)
 }
 
 func list(s *state, req *quarry.ListRequest) (*quarry.ListReply, error) {

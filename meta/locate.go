@@ -11,7 +11,7 @@ import (
 // pieces that is the open-ended piece, or none.
 func Locate(v View, req *quarry.LocateRequest) (*quarry.LocateReply, error) {
 	reply, err := locate(&state{view: v}, req)
-	return reply, quarry.Wrap("locate", fmt.Sprint(req.File), err)
+	return reply, named("locate", fmt.Sprint(req.File), err)
 }
 
 func locate(s *state, req *quarry.LocateRequest) (*quarry.LocateReply, error) {

@@ -12,7 +12,7 @@ import (
 // inode of another shard, the attributes are only its id and kind.
 func Lookup(v View, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
 	reply, err := lookup(&state{view: v}, req)
-	return reply, quarry.Wrap("lookup", "", err)
+	return reply, named("lookup", "", err)
 }
 
 func lookup(s *state, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
@@ -51,7 +51,7 @@ func lookup(s *state, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
 		if id = e.Inode; !h.owns(id.Slot()) {
 			return &quarry.LookupReply{Attr: quarry.Attr{Inode: id, Kind: e.Kind}, Rest: strings.TrimLeft(rest, "/")}, nil
 		}
-		at = s.inode(id)
+		at = s.namedInode(id)
 	}
 }
 
@@ -70,7 +70,7 @@ func Stat(v View, req *quarry.StatRequest) (*quarry.StatReply, error) {
 	s := state{view: v}
 	h := s.loadHeader()
 	if !h.owns(req.Inode.Slot()) {
-		return nil, quarry.Wrap("stat", "", wrongShard(req.Inode.Slot()))
+		return nil, named("stat", "", wrongShard(req.Inode.Slot()))
 	}
 	i := s.inode(req.Inode)
 	if i == nil {

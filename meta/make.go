@@ -52,7 +52,7 @@ func (c *Make) apply(t *tx, r *Result) error {
 		if !c.Existing || e.Kind != c.Kind {
 			return exists(c.Name, e.Kind)
 		}
-		r.Attr = t.inode(e.Inode).attr(e.Inode)
+		r.Attr = t.namedInode(e.Inode).attr(e.Inode)
 		return nil
 	}
 	id, err := t.nextInode(slot)

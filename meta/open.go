@@ -197,7 +197,7 @@ func Tail(v View, file quarry.Inode) (Result, error) {
 	var r Result
 	i, err := s.file(file)
 	if err != nil {
-		return r, quarry.Wrap("tail", fmt.Sprint(file), err)
+		return r, named("tail", fmt.Sprint(file), err)
 	}
 	s.tell(file, i, &r)
 	return r, nil

@@ -36,7 +36,7 @@ func (c *Remove) apply(t *tx, r *Result) error {
 		return err
 	}
 	name := strconv.Quote(c.Name)
-	i := t.inode(e.Inode)
+	i := t.namedInode(e.Inode)
 	switch {
 	case e.Kind == quarry.KindDir && !c.Dir:
 		return refuse(quarry.IsDir, name, "remove it as a directory")
@@ -61,7 +61,7 @@ func (c *Remove) apply(t *tx, r *Result) error {
 // one waits, with its layout, in the garbage queue. Its open chunk, if it has one, goes to
 // the result's orphans, and the file into the queue when that is sealed.
 func (t *tx) unlink(id quarry.Inode, r *Result) {
-	file := t.inode(id)
+	file := t.namedInode(id)
 	t.header.Counters.Files--
 	if !file.Chunks {
 		if file.Length > 0 { // at most one inline piece

@@ -48,7 +48,7 @@ func (c *Rename) apply(t *tx, r *Result) error {
 	if err := t.checkSlot(e.Inode.Slot()); err != nil {
 		return err
 	}
-	moved := t.inode(e.Inode)
+	moved := t.namedInode(e.Inode)
 	old, replaced := t.entry(c.ToParent, c.ToName)
 	if replaced && old.Inode == e.Inode { // the same name: nothing to do
 		r.Attr = moved.attr(e.Inode)

@@ -207,14 +207,15 @@ func (r *Replica) drop(v quarry.Version) {
 
 // closeTail ends the open-ended piece of the chunk's file, if the chunk is its tail.
 func (t *tx) closeTail(c *chunkEdit) {
-	if c.File == 0 {
+	id := c.File
+	if id == 0 {
 		return
 	}
-	file := t.anyInode(c.File)
+	file := t.anyInode(id)
 	if file == nil || !file.Open {
 		return
 	}
-	p, _, _ := t.lastPiece(c.File, file)
+	p, _, _ := t.lastPiece(id, file)
 	if p.Handle != c.Handle {
 		return
 	}
@@ -222,9 +223,9 @@ func (t *tx) closeTail(c *chunkEdit) {
 		t.fixTail(c, file, p)
 	}
 	if file.Links == 0 && file.Removed == 0 {
-		t.trash(c.File, file)
+		t.trash(id, file)
 	} else {
-		t.putInode(c.File, file)
+		t.putInode(id, file)
 	}
 }
 

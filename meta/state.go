@@ -67,6 +67,15 @@ func (s *state) anyInode(id quarry.Inode) *inodeRecord {
 	return i
 }
 
+// namedInode returns the record of an inode that an entry leads to.
+func (s *state) namedInode(id quarry.Inode) *inodeRecord {
+	i := s.inode(id)
+	if i == nil {
+		panic(fmt.Sprintf("meta: the state is broken: an entry leads to inode %v, which has no record", id))
+	}
+	return i
+}
+
 // dir returns a directory's record.
 func (s *state) dir(id quarry.Inode) (*inodeRecord, error) {
 	switch i := s.inode(id); {

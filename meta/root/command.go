@@ -117,20 +117,27 @@ func Apply(kv meta.KV, command []byte) []byte {
 	var r Result
 	var c Command
 	if err := wire.Unmarshal(command, &c, commandFields); err != nil {
-		r.Err = quarry.Wrap("apply", "", err)
+		r.Err = named("apply", err)
 		return r.Append(nil)
 	}
 	t := &tx{state: state{view: kv}, kv: kv, wallNS: c.WallNS}
 	t.header = t.loadHeader()
 	if err := c.Body.apply(t, &r); err != nil {
-		r.Err = quarry.Wrap(verbs[c.Body.kind()].name, "", err)
+		r.Err = named(verbs[c.Body.kind()].name, err)
 		return r.Append(nil)
 	}
 	put(t, headerKey(), &t.header, headerFields)
 	return r.Append(nil)
 }
 
-// refuse returns the error of a command that cannot be done; Apply puts its name before it.
+// named puts the command's name before its error.
+func named(op string, err error) error {
+	e := &quarry.Error{Kind: quarry.Internal, Err: err}
+	errors.As(err, &e)
+	return &quarry.Error{Op: op, Kind: e.Kind, Subject: e.Subject, Err: e.Err}
+}
+
+// refuse returns the error of a command that cannot be done; see named.
 func refuse(kind quarry.Kind, format string, args ...any) error {
 	return &quarry.Error{Kind: kind, Err: fmt.Errorf(format, args...)}
 }

@@ -1,0 +1,332 @@
+package meta
+
+import (
+	"encoding/binary"
+	"fmt"
+	"reflect"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/wire"
+)
+
+// dump is a whole state, read record by record.
+type dump struct {
+	header   header
+	entries  map[quarry.Inode]map[string]entryRecord
+	inodes   map[quarry.Inode]*inodeRecord
+	pieces   map[quarry.Inode]map[uint64]pieceRecord
+	chunks   map[quarry.Handle]*ChunkRecord
+	sessions map[quarry.SessionID]SessionRecord
+	results  map[quarry.SessionID]int
+	derived  map[string]string // the keys of the shard but for the header
+}
+
+func readAll(v View) *dump {
+	d := &dump{
+		entries: map[quarry.Inode]map[string]entryRecord{}, inodes: map[quarry.Inode]*inodeRecord{},
+		pieces: map[quarry.Inode]map[uint64]pieceRecord{}, chunks: map[quarry.Handle]*ChunkRecord{},
+		sessions: map[quarry.SessionID]SessionRecord{}, results: map[quarry.SessionID]int{},
+		derived: map[string]string{},
+	}
+	v.Scan(nil, nil, func(key, value []byte) bool {
+		slot, tab, rest := binary.BigEndian.Uint16(key), key[2], key[3:]
+		if slot == shardSlot {
+			if tab == tableHeader {
+				decode(key, value, &d.header, headerFields)
+			} else {
+				d.derived[string(key)] = string(value)
+			}
+			return true
+		}
+		id := binary.BigEndian.Uint64(rest)
+		if got := quarry.Inode(id).Slot(); uint16(got) != slot {
+			panic(fmt.Sprintf("key %x stands in slot %d", key, slot))
+		}
+		switch tab {
+		case tableEntry:
+			var e entryRecord
+			decode(key, value, &e, entryFields)
+			dir := d.entries[quarry.Inode(id)]
+			if dir == nil {
+				dir = map[string]entryRecord{}
+				d.entries[quarry.Inode(id)] = dir
+			}
+			dir[string(rest[8:])] = e
+		case tableInode:
+			i := new(inodeRecord)
+			decode(key, value, i, inodeFields)
+			d.inodes[quarry.Inode(id)] = i
+		case tablePiece:
+			var p pieceRecord
+			decode(key, value, &p, pieceFields)
+			file := d.pieces[quarry.Inode(id)]
+			if file == nil {
+				file = map[uint64]pieceRecord{}
+				d.pieces[quarry.Inode(id)] = file
+			}
+			file[lastNumber(key)] = p
+		case tableChunk:
+			c := new(ChunkRecord)
+			decode(key, value, c, chunkFields)
+			d.chunks[quarry.Handle(id)] = c
+		case tableSession:
+			var s SessionRecord
+			decode(key, value, &s, sessionFields)
+			d.sessions[quarry.SessionID(id)] = s
+		case tableResult:
+			var r resultRecord
+			decode(key, value, &r, resultRecordFields)
+			if uint16(r.Sequence%WindowOps) != binary.BigEndian.Uint16(rest[8:]) {
+				panic("a result is in a wrong place")
+			}
+			d.results[quarry.SessionID(id)]++
+		default:
+			panic(fmt.Sprintf("key %x is of no table", key))
+		}
+		return true
+	})
+	return d
+}
+
+// check returns what is wrong with a state, or "".
+func check(v View) string {
+	d := readAll(v)
+	want := map[string]string{}
+	var n Counters
+	index := func(key []byte) { want[string(key)] = "" }
+	refs := map[quarry.Handle]uint64{}
+	for _, part := range []string{
+		d.checkTree(&n), d.checkFiles(refs, index, &n), d.checkChunks(refs, want, index, &n), d.checkSessions(index, &n),
+	} {
+		if part != "" {
+			return part
+		}
+	}
+	if !reflect.DeepEqual(d.derived, want) {
+		for k := range want {
+			if have, ok := d.derived[k]; !ok || have != want[k] {
+				return fmt.Sprintf("index entry %x should be %x, is %x, %v", k, want[k], have, ok)
+			}
+		}
+		for k := range d.derived {
+			if _, ok := want[k]; !ok {
+				return fmt.Sprintf("index entry %x should not be there", k)
+			}
+		}
+	}
+	if d.header.Counters != n {
+		return fmt.Sprintf("counters are %+v, should be %+v", d.header.Counters, n)
+	}
+	return ""
+}
+
+// checkTree walks the names from the root.
+func (d *dump) checkTree(n *Counters) string {
+	named := map[quarry.Inode]bool{quarry.RootInode: true}
+	for dir, names := range d.entries {
+		i := d.inodes[dir]
+		if i == nil || i.Kind != quarry.KindDir {
+			return fmt.Sprintf("%v has entries and is no directory", dir)
+		}
+		for name, e := range names {
+			to := d.inodes[e.Inode]
+			switch {
+			case to == nil || to.Links != 1 || to.Kind != e.Kind || named[e.Inode]:
+				return fmt.Sprintf("entry %q of %v leads to %+v", name, dir, to)
+			case to.Parent != dir || to.Kind == quarry.KindDir && to.Name != name:
+				return fmt.Sprintf("entry %q of %v leads to an inode of %v, %q", name, dir, to.Parent, to.Name)
+			}
+			named[e.Inode] = true
+		}
+	}
+	for id, i := range d.inodes {
+		if i.Links > 0 != named[id] && len(d.header.Slots) > 0 {
+			return fmt.Sprintf("%v has %d links, named: %v", id, i.Links, named[id])
+		}
+		if int(i.Entries) != len(d.entries[id]) {
+			return fmt.Sprintf("%v has %d entries, says %d", id, len(d.entries[id]), i.Entries)
+		}
+		if id.Number() >= d.header.NextInode {
+			return fmt.Sprintf("%v may be used again", id)
+		}
+		if i.Kind == quarry.KindDir {
+			n.Dirs++
+			at := id
+			for depth := 0; at != quarry.RootInode; depth++ {
+				if depth > len(d.inodes) {
+					return fmt.Sprintf("%v is in a cycle", id)
+				}
+				at = d.inodes[at].Parent
+			}
+		}
+	}
+	return ""
+}
+
+func (d *dump) checkFiles(refs map[quarry.Handle]uint64, index func([]byte), n *Counters) string {
+	for id, pieces := range d.pieces {
+		if i := d.inodes[id]; i == nil || i.Kind != quarry.KindFile {
+			return fmt.Sprintf("%v has pieces and is no file", id)
+		}
+		for _, p := range pieces {
+			if p.Handle != 0 {
+				refs[p.Handle]++
+			}
+		}
+	}
+	for id, i := range d.inodes {
+		if i.Kind != quarry.KindFile {
+			continue
+		}
+		pieces := d.pieces[id]
+		tail, open := pieces[openEnd]
+		if i.Links == 0 {
+			n.Removed++
+			waits := open && d.chunks[tail.Handle].State != quarry.ChunkLost
+			if i.Removed == 0 != waits {
+				return fmt.Sprintf("removed file %v: in the queue since %d, open %v", id, i.Removed, open)
+			}
+			if i.Removed != 0 {
+				index(garbageKey(nil, i.Removed, garbageFile, uint64(id)))
+			}
+			continue
+		}
+		n.Files++
+		if open != i.Open || open && tail.Length != 0 {
+			return fmt.Sprintf("%v: open %v, tail %+v", id, i.Open, tail)
+		}
+		end, count := i.Length, len(pieces)
+		if open {
+			count--
+		}
+		for ; end > 0; count-- { // backwards, piece by piece
+			p, ok := pieces[uint64(end)]
+			switch {
+			case !ok || p.Length <= 0 || p.Length > end:
+				return fmt.Sprintf("%v has no piece that ends at %d", id, end)
+			case p.Kind == quarry.PieceInline && (p.Length != int64(len(p.Inline)) || p.Handle != 0):
+				return fmt.Sprintf("%v has inline piece %+v", id, p)
+			case p.Kind == quarry.PieceChunk && (d.chunks[p.Handle] == nil || !d.chunks[p.Handle].LengthKnown ||
+				p.ChunkOffset+p.Length > d.chunks[p.Handle].Length):
+				return fmt.Sprintf("%v has piece %+v of chunk %+v", id, p, d.chunks[p.Handle])
+			}
+			end -= p.Length
+		}
+		if end != 0 || count != 0 {
+			return fmt.Sprintf("%v: pieces do not cover it: %+v", id, pieces)
+		}
+		for _, p := range pieces {
+			if p.Handle != 0 && !i.Chunks {
+				return fmt.Sprintf("%v denies that it has chunks", id)
+			}
+		}
+	}
+	return ""
+}
+
+func (d *dump) checkChunks(refs map[quarry.Handle]uint64, want map[string]string, index func([]byte), n *Counters) string {
+	for h := range refs {
+		if d.chunks[h] == nil {
+			return fmt.Sprintf("a piece names chunk %v, which has no record", h)
+		}
+	}
+	for h, c := range d.chunks {
+		open := c.State == quarry.ChunkOpen || c.State == quarry.ChunkSealing
+		dropping := c.Count(ReplicaDropping)
+		switch {
+		case c.Handle != h || h.Number() >= d.header.NextHandle:
+			return fmt.Sprintf("chunk %v is recorded as %v", h, c.Handle)
+		case c.Refs != refs[h]:
+			return fmt.Sprintf("chunk %v has %d references, says %d", h, refs[h], c.Refs)
+		case c.Refs > 0 && c.Owner != 0, c.Freed != 0 && (c.Refs > 0 || c.Owner != 0 || open), c.Doomed && c.Freed == 0:
+			return fmt.Sprintf("chunk %+v is needed and is not", c)
+		case !open && c.Orphan():
+			return fmt.Sprintf("chunk %+v is needed by nobody and no garbage", c)
+		case c.Version.Writable() != (c.State == quarry.ChunkOpen):
+			return fmt.Sprintf("chunk %v is %v at version %d", h, c.State, c.Version)
+		case c.LengthKnown && open, c.State == quarry.ChunkSealed && !c.LengthKnown:
+			return fmt.Sprintf("chunk %v is %v, length known: %v", h, c.State, c.LengthKnown)
+		case open != (c.Count(ReplicaMember) > 0) || open && c.Count(ReplicaMember) != len(c.Replicas):
+			return fmt.Sprintf("chunk %v is %v with members %v", h, c.State, c.Replicas)
+		case c.Doomed && (dropping != len(c.Replicas) || dropping == 0):
+			return fmt.Sprintf("doomed chunk %v has replicas %v", h, c.Replicas)
+		case !c.Doomed && c.State == quarry.ChunkLost && c.Count(ReplicaHolding, ReplicaPending) > 0:
+			return fmt.Sprintf("chunk %v is lost and has %v", h, c.Replicas)
+		case len(c.Replicas) > listMax || c.Count(ReplicaBad) > 0 && c.Count(ReplicaHolding) > 0:
+			return fmt.Sprintf("chunk %v has replicas %v", h, c.Replicas)
+		}
+		d.countChunk(c, open, n)
+		if (open || c.Count(ReplicaPending) > 0) && !c.Doomed {
+			index(activeKey(nil, h))
+		}
+		if !open && c.Freed == 0 && c.Copies() < int(c.Wanted) {
+			index(repairKey(nil, uint8(c.Copies()), h))
+		}
+		if c.Freed != 0 && !c.Doomed {
+			index(garbageKey(nil, c.Freed, garbageChunk, uint64(h)))
+		}
+		if c.Owner != 0 {
+			index(ownedKey(nil, c.Owner, h))
+		}
+		seen := map[quarry.ServerID]bool{}
+		for _, r := range c.Replicas {
+			if r.Server == 0 || seen[r.Server] || r.Disk.IsZero() || (r.State == ReplicaDropping) != (r.Owes == quarry.ItemDrop) {
+				return fmt.Sprintf("chunk %v has replicas %v", h, c.Replicas)
+			}
+			seen[r.Server] = true
+			index(serverKey(nil, r.Server, h))
+			if r.Owes != 0 {
+				item := quarry.Item{Kind: r.Owes, Version: r.OwesVersion}
+				want[string(itemKey(nil, r.Server, h))] = string(wire.Marshal(nil, &item, itemFields))
+			}
+		}
+	}
+	return ""
+}
+
+func (d *dump) countChunk(c *ChunkRecord, open bool, n *Counters) {
+	for _, x := range []struct {
+		is bool
+		n  *int64
+	}{
+		{true, &n.Chunks}, {open, &n.Open}, {c.Suspect, &n.Suspect}, {c.Freed != 0, &n.Garbage},
+		{!open && c.Freed == 0 && c.Copies() < int(c.Wanted), &n.UnderCopied},
+		{!open && c.Freed == 0 && c.Copies() == 0, &n.Missing},
+	} {
+		if x.is {
+			*x.n++
+		}
+	}
+	for _, r := range c.Replicas {
+		if r.Owes != 0 {
+			n.Items++
+		}
+	}
+}
+
+func (d *dump) checkSessions(index func([]byte), n *Counters) string {
+	owned := map[quarry.SessionID]uint64{}
+	for _, c := range d.chunks {
+		if c.Owner != 0 {
+			owned[c.Owner]++
+		}
+	}
+	for id := range owned {
+		if _, ok := d.sessions[id]; !ok {
+			return fmt.Sprintf("session %x owns chunks and has no record", id)
+		}
+	}
+	for id, s := range d.sessions {
+		n.Sessions++
+		if s.Owned != owned[id] {
+			return fmt.Sprintf("session %x owns %d chunks, says %d", id, owned[id], s.Owned)
+		}
+		index(expiryKey(nil, s.Seen, id))
+	}
+	for id, count := range d.results {
+		if _, ok := d.sessions[id]; !ok || count > WindowOps {
+			return fmt.Sprintf("%d results of session %x", count, id)
+		}
+	}
+	return ""
+}
