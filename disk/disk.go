@@ -1,7 +1,7 @@
 // Package disk is the seam to files that must survive a crash. It has a real form
 // ([Open]), a form in memory that can be crashed with any subset of unsynced writes
-// ([NewMem]), and a wrapper that injects faults ([NewFaulty]); the suite in disktest holds
-// for all of them.
+// ([NewMem]), and wrappers that inject faults ([NewFaulty]) and set a size ([WithQuota]);
+// the suite in disktest holds for all of them.
 //
 // What a crash may take: bytes written since the file's last Sync, in any part and any
 // order; names made, renamed or removed since the directory's last SyncDir. Nothing else.

@@ -18,12 +18,12 @@ func FuzzOpen(f *testing.F) {
 	f.Add(golden[:100], true)
 	f.Add(append(slices.Clone(golden), make([]byte, 200)...), false)
 	f.Add(append(slices.Clone(golden), "QJB1 and noise"...), false)
-	for _, length := range []uint32{0, 8, batchHeaderBytes, 57, 1 << 31, 1<<32 - 1} {
+	for _, length := range []uint32{0, 8, batchHeaderBytes, 25, 1 << 31, 1<<32 - 1} {
 		b := slices.Clone(golden)
 		binary.LittleEndian.PutUint32(b[segmentHeaderBytes+4:], length)
 		f.Add(b, true)
 		b = slices.Clone(b)
-		clear(b[segmentHeaderBytes+8:][:4]) // and no records
+		clear(b[segmentHeaderBytes+8:]) // and no records
 		f.Add(b, true)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, mend bool) {
@@ -51,6 +51,9 @@ func FuzzOpen(f *testing.F) {
 				t.Fatalf("Open: %v", err)
 			}
 			return
+		}
+		if end := j.End(); end.Offset%batchAlign != 0 {
+			t.Fatalf("the journal ends at %v", end)
 		}
 		for _, e := range first {
 			if b, err := j.Read(e.at); err != nil || string(b) != e.data {

@@ -86,8 +86,8 @@ type Journal struct {
 
 	trimMu sync.Mutex // held by Trim, before mu
 
-	filesMu sync.RWMutex // guards files, and the open files against being closed while read
-	files   map[uint64]disk.File
+	filesMu sync.RWMutex         // guards files, and the open files against being closed while read
+	files   map[uint64]disk.File // by segment; nil when the journal is closed
 
 	w       writer
 	stopped chan struct{} // closed when the writer has ended
@@ -256,7 +256,7 @@ func (j *Journal) Err() error {
 }
 
 // Close commits what was appended, closes the files, and returns the failure that killed
-// the journal, if any. Reads must have ended.
+// the journal, if any.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	j.closed = true

@@ -23,14 +23,11 @@ func (j *Journal) Read(p Position) ([]byte, error) {
 		}
 		return int(min(s.number-n, 1))
 	})
-	closed, end := j.closed, uint32(0)
+	end := uint32(0)
 	if found {
 		end = j.segments[i].end
 	}
 	j.mu.Unlock()
-	if closed {
-		return nil, quarry.Errorf("read journal", quarry.Unavailable, j.dir, "the journal is closed")
-	}
 	if !found || p.Offset >= end {
 		return nil, quarry.Errorf("read journal", quarry.NotFound, j.dir, "no record is at %v", p)
 	}
@@ -84,10 +81,14 @@ func readFull(f disk.File, b []byte, off int64) error {
 func (j *Journal) lockFile(number uint64) (disk.File, error) {
 	for {
 		j.filesMu.RLock()
-		if f := j.files[number]; f != nil {
+		f, closed := j.files[number], j.files == nil
+		if f != nil {
 			return f, nil
 		}
 		j.filesMu.RUnlock()
+		if closed {
+			return nil, quarry.Errorf("", quarry.Unavailable, "", "the journal is closed")
+		}
 		f, err := j.fs.Open(path.Join(j.dir, segmentName(number)))
 		if err != nil {
 			return nil, err
@@ -100,8 +101,8 @@ func (j *Journal) lockFile(number uint64) (disk.File, error) {
 func (j *Journal) remember(number uint64, f disk.File) {
 	j.filesMu.Lock()
 	defer j.filesMu.Unlock()
-	if j.files[number] != nil {
-		_ = f.Close() // another reader was faster; nothing was written through this one
+	if j.files == nil || j.files[number] != nil {
+		_ = f.Close() // too late, or another reader was faster; nothing was written through it
 		return
 	}
 	newest := number
@@ -130,12 +131,12 @@ func (j *Journal) forget(number uint64) {
 	}
 }
 
-// closeFiles closes all files.
+// closeFiles closes all files, and none is opened any more.
 func (j *Journal) closeFiles() {
 	j.filesMu.Lock()
 	defer j.filesMu.Unlock()
-	for n, f := range j.files {
+	for _, f := range j.files {
 		_ = f.Close() // all its bytes are synced, or the journal is dead
-		delete(j.files, n)
 	}
+	j.files = nil
 }
