@@ -1,0 +1,81 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/rpc"
+	"github.com/quarryfs/quarry/rpc/route"
+)
+
+// contactMax is how long Open waits for a first answer.
+const contactMax = 10 * time.Second
+
+// Open connects to the cluster whose masters are at addrs, host:port. One that answers is
+// enough, the others are learnt from it. It returns when one has answered, or with
+// Unavailable after 10 s.
+func Open(ctx context.Context, addrs []string, opts Options) (*FS, error) {
+	opts.withDefaults()
+	if opts.Hosts == nil {
+		opts.Hosts = localHosts()
+	}
+	var cluster atomic.Pointer[quarry.ClusterID] // nil: any, until the masters have said which
+	connections := rpc.NewClient(rpc.ClientConfig{
+		Network: opts.Network, Clock: opts.Clock, Key: opts.Key, Logger: opts.Log,
+		Identity: func() rpc.Identity {
+			id := rpc.Identity{Role: rpc.RoleClient}
+			if c := cluster.Load(); c != nil {
+				id.Cluster = *c
+			}
+			return id
+		},
+	})
+	masters, err := route.New(route.Options{
+		Addresses: addrs, Clock: opts.Clock,
+		Dial: func(address string) (quarry.Master, error) { return connections.Master(address), nil },
+	})
+	if err != nil {
+		return nil, errors.Join(err, connections.Close())
+	}
+	topology, err := contact(ctx, opts.Clock, masters)
+	if err != nil {
+		return nil, errors.Join(err, masters.Close(), connections.Close())
+	}
+	cluster.Store(&topology.Cluster)
+	f := New(masters, func(m quarry.Member) quarry.ChunkServer { return connections.ChunkServer(m.Address) }, opts)
+	f.release = func() {
+		_ = masters.Close()
+		_ = connections.Close() // nothing waits for it any more
+	}
+	return f, nil
+}
+
+func contact(ctx context.Context, c clock.Clock, masters *route.Masters) (*quarry.TopologyReply, error) {
+	try, cancel := c.WithTimeout(ctx, contactMax)
+	defer cancel()
+	reply, err := masters.Topology(try)
+	if err == nil || ctx.Err() != nil || !cancelled(err) {
+		return reply, err
+	}
+	return nil, quarry.Errorf("open", quarry.Unavailable, "", "no master answered within %v; check the addresses and that the masters run: %w", contactMax, err)
+}
+
+// localHosts returns this machine's addresses.
+func localHosts() []string {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil // the masters' order will do
+	}
+	var hosts []string
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok {
+			hosts = append(hosts, ip.IP.String())
+		}
+	}
+	return hosts
+}

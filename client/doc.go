@@ -1,0 +1,52 @@
+// Package client is Quarry's Go library: files that are written, read and appended to by
+// path.
+//
+// [Open] connects to a cluster and returns an [FS]. The masters are asked for names and
+// layouts only; bytes go straight to and from the chunk servers.
+//
+//	fs, err := client.Open(ctx, []string{"127.0.0.1:7400"}, client.Options{})
+//	info, err := fs.Put(ctx, "/logs/today", r, client.PutOptions{Size: size})
+//	f, err := fs.Open(ctx, "/logs/today")
+//	offset, err := fs.Append(ctx, "/events", record)
+//
+// # Paths
+//
+// A path is a list of names separated by '/'. A leading '/', a trailing one and doubled ones
+// mean nothing; "." and ".." are refused. Names are bytes: 1 to 255 of them, without NUL.
+//
+// # The walks
+//
+// Write: [FS.Create] makes a file that is visible while it is written; its bytes are cut
+// into records of 256 KiB that are appended in order ([FS.Appender] does the same with
+// records of the caller's). [FS.Put] writes chunks that nobody else sees, several at the
+// same time, and publishes them with the name in one step at the end.
+//
+// Read: [FS.Open] fetches the layout in pages and reads from the nearest replica of each
+// chunk, ahead of a sequential reader and from several chunks at the same time. A replica
+// that is slow, gone or corrupt is passed over for the next one. Every checksum is verified.
+//
+// Append: a record is sent to the primary of the file's last chunk and acknowledged when all
+// replicas have it on disk. When the chunk is sealed under it, the sealed replicas are asked
+// what became of it before it is sent to the next chunk; so it is appended exactly once.
+//
+// # Consistency
+//
+// A read that begins after a write, append or [FS.Put] was acknowledged sees it. A read at the
+// known end of a file asks again where the end is. Bytes that were seen never change.
+//
+// # Contexts
+//
+// The context of a call bounds the call. The context given to [FS.Open], [FS.Create],
+// [FS.Appender] and [FS.Tail] also bounds the life of what they return. A call whose context ends may
+// have done its work: its error is quarry.Unknown where that cannot be told.
+//
+// # Errors
+//
+// Errors are *quarry.Error with the path as subject; errors.Is knows their kinds and the
+// words of io/fs, such as fs.ErrNotExist.
+//
+// # Bounds
+//
+// The memory of a stream does not depend on the size of its file: a writer keeps at most
+// quarry.WindowBytes, a reader [Options.ReadAhead]. Layouts are cached a few pages per file.
+package client

@@ -1,0 +1,106 @@
+package client
+
+import (
+	"context"
+
+	"github.com/quarryfs/quarry"
+)
+
+// end returns where the file ends at some instant of the call.
+//
+// Only the primary of the tail's version may say so, and only with a lease: without one its
+// answer counts if the master says afterwards that the chunk is still open at that version.
+// Of a file that is not open the master knows the length.
+func (l *layout) end(ctx context.Context) (int64, error) {
+	l.mu.Lock()
+	tail := l.open
+	l.mu.Unlock()
+	p := l.f.patience()
+	for {
+		var err error
+		if tail != nil {
+			var length int64
+			if length, err = l.f.tailEnd(ctx, tail); err == nil {
+				return length, nil
+			}
+		}
+		// The tail was sealed, or there is none, or its primary does not answer.
+		reply, statErr := l.f.masters.Stat(ctx, &quarry.StatRequest{Inode: l.file})
+		switch {
+		case statErr != nil && !transient(statErr):
+			return 0, statErr
+		case statErr != nil:
+			err = statErr
+		case !reply.Attr.Open:
+			l.setOpen(nil)
+			return reply.Attr.Length, nil
+		default:
+			again := tail != nil && reply.Tail != nil && tail.chunk.Version == reply.Tail.Version && tail.chunk.Handle == reply.Tail.Handle
+			if tail, statErr = openOf(reply); statErr != nil {
+				return 0, statErr
+			}
+			l.setOpen(tail)
+			if !again {
+				continue
+			}
+		}
+		if err := p.wait(ctx, err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (l *layout) setOpen(tail *open) {
+	l.mu.Lock()
+	l.open = tail
+	l.mu.Unlock()
+}
+
+// openOf returns the tail that a master's answer names.
+func openOf(reply *quarry.StatReply) (*open, error) {
+	if reply.Tail == nil || len(reply.Tail.Members) == 0 || reply.Piece.Handle != reply.Tail.Handle {
+		return nil, quarry.Errorf("stat", quarry.Internal, reply.Attr.Inode.String(), "the master calls the file open and names no chunk")
+	}
+	return &open{reply.Piece, reply.Tail}, nil
+}
+
+// tailEnd asks the primary of an open tail how long the file is.
+func (f *FS) tailEnd(ctx context.Context, tail *open) (int64, error) {
+	if tail.chunk.State != quarry.ChunkOpen {
+		return 0, quarry.Errorf("end", quarry.StaleVersion, tail.chunk.Handle.String(), "the chunk is %v", tail.chunk.State)
+	}
+	primary := tail.chunk.Primary()
+	try, cancel := f.clock.WithTimeout(ctx, replyMax)
+	defer cancel()
+	reply, err := f.servers(primary).End(try, &quarry.EndRequest{ChunkRef: reference(tail.chunk, primary)})
+	if err != nil {
+		return 0, err
+	}
+	if reply.Confirm {
+		if err := f.confirm(ctx, tail.chunk); err != nil {
+			return 0, err
+		}
+	}
+	length := reply.Commit - tail.piece.ChunkOffset
+	if length < 0 || reply.Commit > quarry.ChunkBytesMax {
+		return 0, quarry.Errorf("end", quarry.Internal, tail.chunk.Handle.String(), "the primary says %d", reply.Commit)
+	}
+	return tail.piece.Offset + length, nil
+}
+
+// confirm asks the master whether a chunk is still open at the version that is known.
+func (f *FS) confirm(ctx context.Context, chunk *quarry.Chunk) error {
+	reply, err := f.masters.Chunk(ctx, &quarry.ChunkRequest{Handle: chunk.Handle})
+	if err != nil {
+		return err
+	}
+	if reply.Chunk.State != quarry.ChunkOpen || reply.Chunk.Version != chunk.Version {
+		return quarry.Errorf("end", quarry.StaleVersion, chunk.Handle.String(), "it is %v at version %d", reply.Chunk.State, reply.Chunk.Version)
+	}
+	return nil
+}
+
+// reference names a chunk to one of its members.
+func reference(c *quarry.Chunk, m quarry.Member) quarry.ChunkRef {
+	return quarry.ChunkRef{Handle: c.Handle, Version: c.Version, Target: m.Incarnation, Capability: c.Capability}
+}

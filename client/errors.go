@@ -1,0 +1,55 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quarryfs/quarry"
+)
+
+var errClosed = &quarry.Error{Op: "client", Kind: quarry.Unavailable, Err: errors.New("the client is closed")}
+
+// advice tells what to do about errors whose own text comes from deep below.
+var advice = map[quarry.Kind]string{
+	quarry.Unavailable:    "check that the masters and chunk servers run, then try again",
+	quarry.Unknown:        "it may have been done or not: look before trying again",
+	quarry.SessionExpired: "try again: a new session is opened",
+	quarry.NoSpace:        "remove files or add disks, then try again",
+	quarry.Busy:           "try again later",
+	quarry.Corrupt:        "no replica with right checksums was found: see the health report",
+	quarry.Permission:     "check that client and cluster belong together",
+}
+
+// fail is the error of an operation on a path.
+func fail(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := err.(*quarry.Error); ok && e.Subject == path && e.Op != "" {
+		return err // it says all this already
+	}
+	kind := quarry.KindOf(err)
+	if a := advice[kind]; a != "" && !errors.Is(err, context.Canceled) {
+		return &quarry.Error{Op: op, Kind: kind, Subject: path, Err: fmt.Errorf("%w; %s", err, a)}
+	}
+	return quarry.Wrap(op, path, err)
+}
+
+// ended is the error of work whose context has ended. last is what went wrong before, if
+// anything.
+func ended(cause, last error) error {
+	if last == nil || errors.Is(last, cause) {
+		return &quarry.Error{Kind: quarry.Unavailable, Err: cause}
+	}
+	return &quarry.Error{Kind: quarry.Unavailable, Err: fmt.Errorf("%w, after: %w", cause, last)}
+}
+
+// transient reports whether an error says that the same request may succeed later.
+func transient(err error) bool {
+	switch quarry.KindOf(err) {
+	case quarry.Unavailable, quarry.Busy, quarry.NotLeader, quarry.WrongShard:
+		return true
+	}
+	return false
+}

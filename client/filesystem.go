@@ -1,0 +1,201 @@
+package client
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/rpc"
+)
+
+// FileSystem is what gateways and tools need of a cluster. [FS] is the one implementation;
+// package clienttest has an FS over a cluster in memory, which can be told to fail, and the
+// suite that every FileSystem passes. All methods may be called by many goroutines.
+type FileSystem interface {
+	// Create makes an empty file and returns a stream to its end. Exists if the name is taken.
+	Create(ctx context.Context, path string) (*Writer, error)
+	// Put stores all of r under a name, in one step at the end; a file that has the name is
+	// replaced. On an error nothing is visible, unless it is Unknown.
+	Put(ctx context.Context, path string, r io.Reader, opts PutOptions) (Info, error)
+	// Open returns a file for reading.
+	Open(ctx context.Context, path string) (*File, error)
+	// Append adds a record of 1 to quarry.RecordBytesMax bytes to the end of a file, once, and
+	// returns where it begins. The file must exist.
+	Append(ctx context.Context, path string, record []byte) (int64, error)
+	// Appender is for many appends to one file, which exists.
+	Appender(ctx context.Context, path string) (*Appender, error)
+	// Tail returns a reader that begins at an offset and, at the end, waits for more.
+	Tail(ctx context.Context, path string, from int64) (*Tail, error)
+	// Stat describes a file, with its length at this moment, or a directory.
+	Stat(ctx context.Context, path string) (Info, error)
+	// List returns at most max entries of a directory behind the name after, in the order of
+	// their bytes, and whether there are more. The length of a file that is being written is
+	// that of its sealed chunks.
+	List(ctx context.Context, path, after string, max int) (entries []Info, more bool, err error)
+	// Mkdir makes a directory. Exists if the name is taken.
+	Mkdir(ctx context.Context, path string) error
+	// MkdirAll makes a directory and those above it, as far as they are missing.
+	MkdirAll(ctx context.Context, path string) error
+	// Rename gives a file or directory another name. A file that has it is replaced.
+	Rename(ctx context.Context, from, to string) error
+	// Remove removes a file or an empty directory.
+	Remove(ctx context.Context, path string) error
+	// Close ends the sessions and everything that was opened.
+	Close() error
+}
+
+// Options are a client's settings; the zero value is right for most.
+type Options struct {
+	// Clock is the time that is waited by. Default: the machine's.
+	Clock clock.Clock
+	// Hosts are the addresses, without port, of this machine; replicas there are read first.
+	// Default: the masters' order is kept.
+	Hosts []string
+	// Patience is how long an operation goes on without any progress, because servers do not
+	// answer, before it fails with Unavailable. Default 60 s.
+	Patience time.Duration
+	// ReadAhead is the most bytes that are fetched ahead of one sequential reader, 1 MiB to
+	// 64 MiB. Default 8 MiB.
+	ReadAhead int
+	// Parallel is how many chunks one Put writes at the same time, 1 to 16. Default 3.
+	Parallel int
+	// Network is how servers are reached, for Open. Default rpc.TCP.
+	Network rpc.Network
+	// Key is the cluster's secret, for Open; nil if the cluster has none.
+	Key []byte
+	// Log is told of replicas that are passed over. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+func (o *Options) withDefaults() {
+	if o.Clock == nil {
+		o.Clock = clock.System()
+	}
+	if o.Patience <= 0 {
+		o.Patience = time.Minute
+	}
+	if o.ReadAhead <= 0 {
+		o.ReadAhead = 8 << 20
+	}
+	o.ReadAhead = min(max(o.ReadAhead, segmentBytes), 64<<20)
+	if o.Parallel <= 0 {
+		o.Parallel = 3
+	}
+	o.Parallel = min(o.Parallel, 16)
+	if o.Network == nil {
+		o.Network = rpc.TCP
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// FS is a client of one cluster. Safe for use by many goroutines.
+type FS struct {
+	masters quarry.Master
+	servers func(quarry.Member) quarry.ChunkServer
+	opts    Options
+	clock   clock.Clock
+	log     *slog.Logger
+
+	ctx     context.Context // ends with Close; background work belongs to it
+	cancel  context.CancelFunc
+	work    sync.WaitGroup // background work
+	closing sync.Once
+	release func() // of what Open made
+
+	sessions sessions
+	health   health
+	reports  chan struct{} // a token for each report under way
+}
+
+var _ FileSystem = (*FS)(nil)
+
+// reportsMax bounds the reports to the masters that are under way; further ones are dropped,
+// whoever meets the replica next reports it again.
+const reportsMax = 4
+
+// New returns a client that reaches the masters and the chunk servers through the given
+// stubs, which are not closed by it. servers is called for each request and may be called by
+// many goroutines; it returns at once.
+func New(masters quarry.Master, servers func(quarry.Member) quarry.ChunkServer, opts Options) *FS {
+	opts.withDefaults()
+	f := &FS{
+		masters: masters, servers: servers, opts: opts, clock: opts.Clock, log: opts.Log,
+		release: func() {}, reports: make(chan struct{}, reportsMax),
+	}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.sessions.init(f)
+	f.health.init(f.clock)
+	return f
+}
+
+// closeMax is how long Close waits for the masters to end the sessions; they expire anyway.
+const closeMax = 2 * time.Second
+
+// Close ends all sessions and everything that was opened. Appends that are not acknowledged
+// have an unknown outcome; close writers first.
+func (f *FS) Close() error {
+	f.closing.Do(func() {
+		f.cancel()
+		f.work.Wait()
+		f.sessions.close()
+		f.release()
+	})
+	return nil
+}
+
+// background runs work that belongs to the FS and not to a call; false if it is closing.
+func (f *FS) background(run func(context.Context)) bool {
+	if f.ctx.Err() != nil {
+		return false
+	}
+	f.work.Go(func() { run(f.ctx) })
+	return true
+}
+
+// bound derives a context that also ends with the FS.
+func (f *FS) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(f.ctx, func() { cancel(errClosed) })
+	return ctx, func() { stop(); cancel(context.Canceled) }
+}
+
+// patience measures how long something has gone on without progress, and paces the tries.
+type patience struct {
+	f     *FS
+	since clock.Instant
+	pause time.Duration
+}
+
+// Times between tries.
+const (
+	pauseMin = 10 * time.Millisecond
+	pauseMax = time.Second
+)
+
+func (f *FS) patience() patience { return patience{f: f, since: f.clock.Now()} }
+
+// progress begins anew.
+func (p *patience) progress() { p.since, p.pause = p.f.clock.Now(), 0 }
+
+// wait pauses before another try, longer each time. It returns an error when ctx has ended,
+// or nothing has gone on for too long; last is then its cause.
+func (p *patience) wait(ctx context.Context, last error) error {
+	if err := context.Cause(ctx); err != nil {
+		return ended(err, last)
+	}
+	left := p.f.opts.Patience - p.f.clock.Now().Sub(p.since)
+	if left <= 0 {
+		return quarry.Errorf("", quarry.Unavailable, "", "nothing has gone on for %v: %w", p.f.opts.Patience, last)
+	}
+	p.pause = min(max(2*p.pause, pauseMin), pauseMax, left)
+	if p.f.clock.Sleep(ctx, p.pause) != nil {
+		return ended(context.Cause(ctx), last)
+	}
+	return nil
+}

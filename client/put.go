@@ -1,0 +1,399 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/quarryfs/quarry"
+)
+
+const (
+	// putWindow is the most bytes under way to one chunk of a Put.
+	putWindow = 8 << 20
+	// allocateMax is the most chunks that a Put asks for at once.
+	allocateMax = 16
+)
+
+// PutOptions are the settings of one Put; the zero value is right for most.
+type PutOptions struct {
+	// Size is how many bytes will come, as far as it is known; 0: not known. It is a hint:
+	// what r gives counts.
+	Size int64
+	// Mode are the permission bits. Default 0644.
+	Mode uint32
+	// Keep refuses, with Exists, to replace a file that has the name.
+	Keep bool
+}
+
+// Put stores all of r under a name, in one step at the end; see [FileSystem]. Several chunks
+// are written at the same time if r is also an io.ReaderAt and an io.Seeker, such as an
+// *os.File; it is then read from its position to its present end, and its position is
+// undefined afterwards. Otherwise a chunk is begun when the one before it has been read. At
+// most 8 MiB for each of [Options.Parallel] chunks are under way. At most quarry.PiecesMax
+// chunks can be put, 256 GiB.
+func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions) (Info, error) {
+	parent, name, err := f.parent(ctx, path)
+	if err != nil {
+		return Info{}, fail("put", path, err)
+	}
+	if opts.Mode == 0 {
+		opts.Mode = modeFile
+	}
+	ctx, cancel := f.bound(ctx)
+	defer cancel()
+	n, err := f.sessions.of(ctx, parent.Slot())
+	if err != nil {
+		return Info{}, fail("put", path, err)
+	}
+	if !n.use() {
+		return Info{}, fail("put", path, errClosed)
+	}
+	defer n.unuse()
+	p := &put{f: f, path: path, near: parent, session: n, slots: make(chan struct{}, f.opts.Parallel)}
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	defer p.cancel(nil)
+	attr, err := p.store(r, opts, name)
+	if len(p.spare) > 0 || p.leaked || err != nil && p.allocated {
+		f.sessions.retire(n) // chunks that are not linked are freed when their session ends
+	}
+	if err != nil {
+		return Info{}, fail("put", path, err)
+	}
+	return Info{Path: path, Attr: attr}, nil
+}
+
+// put is one Put under way.
+type put struct {
+	f       *FS
+	path    string
+	near    quarry.Inode // the directory: its shard owns the chunks and will own the file
+	session *session
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	slots   chan struct{} // a token for each part under way
+	work    sync.WaitGroup
+
+	mu        sync.Mutex
+	parts     []*part
+	spare     []quarry.Chunk
+	allocated bool
+	leaked    bool  // an answer with chunks may have been lost
+	expected  int64 // parts that are still to begin, as far as is known
+}
+
+// store writes the bytes and links them.
+func (p *put) store(r io.Reader, opts PutOptions, name string) (quarry.Attr, error) {
+	pieces, err := p.write(r, opts.Size)
+	if errors.Is(err, quarry.Unknown) { // of records in chunks that nobody will see
+		err = quarry.Errorf("put", quarry.Unavailable, "", "nothing was stored: %v", err)
+	}
+	if err != nil {
+		return quarry.Attr{}, err
+	}
+	if len(pieces) > quarry.PiecesMax {
+		return quarry.Attr{}, quarry.Errorf("put", quarry.TooLarge, "", "the file has %d pieces, at most %d are allowed", len(pieces), quarry.PiecesMax)
+	}
+	if err := context.Cause(p.ctx); err != nil {
+		return quarry.Attr{}, ended(err, nil) // nothing is visible
+	}
+	op, err := p.session.begin(p.ctx)
+	if err != nil {
+		return quarry.Attr{}, err
+	}
+	defer p.session.settle(op)
+	reply, err := p.f.masters.Link(p.ctx, &quarry.LinkRequest{
+		Op: op, Parent: p.near, Name: name, Mode: opts.Mode, Pieces: pieces, Replace: !opts.Keep,
+	})
+	switch quarry.KindOf(err) {
+	case 0:
+		return reply.Attr, nil
+	case quarry.SessionExpired:
+		p.f.sessions.expire(p.session)
+	case quarry.Unavailable:
+	default:
+		return quarry.Attr{}, err
+	}
+	return quarry.Attr{}, &quarry.Error{Kind: quarry.Unknown, Err: err}
+}
+
+// write stores the bytes in chunks, or in a piece without a chunk if they are few.
+func (p *put) write(r io.Reader, size int64) ([]quarry.LinkPiece, error) {
+	at, from, length := section(r)
+	if at == nil {
+		head := make([]byte, quarry.InlineBytesMax+1)
+		n, err := io.ReadFull(r, head)
+		switch {
+		case err == io.EOF || err == io.ErrUnexpectedEOF:
+			return inline(head[:n]), nil
+		case err != nil:
+			return nil, err
+		}
+		return p.writeStream(io.MultiReader(bytes.NewReader(head), r), size)
+	}
+	if length <= quarry.InlineBytesMax {
+		data := make([]byte, length)
+		if _, err := at.ReadAt(data, from); err != nil && err != io.EOF {
+			return nil, err
+		}
+		return inline(data), nil
+	}
+	return p.writeSections(at, from, length)
+}
+
+// section returns what can be read in any order, from where, and how much.
+func section(r io.Reader) (at io.ReaderAt, from, length int64) {
+	at, ok := r.(io.ReaderAt)
+	s, isSeeker := r.(io.Seeker)
+	if !ok || !isSeeker {
+		return nil, 0, 0
+	}
+	from, err := s.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, 0, 0
+	}
+	end, err := s.Seek(0, io.SeekEnd)
+	if _, back := s.Seek(from, io.SeekStart); err != nil || back != nil || end <= from {
+		return nil, 0, 0 // a pipe, or a file that does not tell its length
+	}
+	return at, from, end - from
+}
+
+func inline(data []byte) []quarry.LinkPiece {
+	if len(data) == 0 {
+		return nil
+	}
+	return []quarry.LinkPiece{{Length: int64(len(data)), Inline: data}}
+}
+
+// writeSections writes several parts of r at the same time.
+func (p *put) writeSections(r io.ReaderAt, from, length int64) ([]quarry.LinkPiece, error) {
+	count := (length + quarry.ChunkBytesMax - 1) / quarry.ChunkBytesMax
+	if count > quarry.PiecesMax {
+		return nil, quarry.Errorf("put", quarry.TooLarge, "", "it has %d bytes, at most %d can be put", length, int64(quarry.PiecesMax)*quarry.ChunkBytesMax)
+	}
+	p.expected = count
+	for i := range count {
+		part, err := p.begin()
+		if err != nil {
+			break
+		}
+		start := i * quarry.ChunkBytesMax
+		src := io.NewSectionReader(r, from+start, min(quarry.ChunkBytesMax, length-start))
+		p.work.Go(func() {
+			err := part.fill(src, src.Size())
+			if err == nil && part.length < src.Size() {
+				err = io.ErrUnexpectedEOF // the source shrank
+			}
+			part.finish(err)
+		})
+	}
+	return p.end()
+}
+
+// writeStream writes one part after the other; the last ones are still being acknowledged
+// when the next is read.
+func (p *put) writeStream(r io.Reader, size int64) ([]quarry.LinkPiece, error) {
+	p.expected = (size + quarry.ChunkBytesMax - 1) / quarry.ChunkBytesMax
+	for more := true; more; {
+		part, err := p.begin()
+		if err != nil {
+			break
+		}
+		err = part.fill(r, quarry.ChunkBytesMax)
+		more = err == nil && part.length == quarry.ChunkBytesMax
+		p.work.Go(func() { part.finish(err) })
+	}
+	return p.end()
+}
+
+// begin waits for a slot and makes the next part.
+func (p *put) begin() (*part, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-p.ctx.Done():
+		return nil, context.Cause(p.ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.parts) >= quarry.PiecesMax {
+		err := quarry.Errorf("put", quarry.TooLarge, "", "at most %d bytes can be put", int64(quarry.PiecesMax)*quarry.ChunkBytesMax)
+		p.cancel(err)
+		return nil, err
+	}
+	part := &part{p: p}
+	part.stream = newStream(p.f, p.session.id, part, putWindow, nil)
+	p.parts = append(p.parts, part)
+	return part, nil
+}
+
+// end waits for all parts and returns their pieces in order.
+func (p *put) end() ([]quarry.LinkPiece, error) {
+	p.work.Wait()
+	if err := context.Cause(p.ctx); err != nil {
+		return nil, err
+	}
+	var pieces []quarry.LinkPiece
+	for _, part := range p.parts {
+		pieces = append(pieces, part.pieces...)
+	}
+	return pieces, nil
+}
+
+// allocate returns a chunk of the session. Chunks for parts that are soon to begin are asked
+// for together.
+func (p *put) allocate(ctx context.Context) (quarry.Chunk, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock() // the others wait: they need chunks as well
+	if len(p.spare) == 0 {
+		count := int(min(max(p.expected, 1), int64(cap(p.slots)), allocateMax))
+		op, err := p.session.begin(ctx)
+		if err != nil {
+			return quarry.Chunk{}, err
+		}
+		defer p.session.settle(op)
+		reply, err := p.f.masters.Allocate(ctx, &quarry.AllocateRequest{Op: op, Near: p.near, Count: count, Hint: p.path})
+		if err != nil {
+			p.leaked = p.leaked || quarry.KindOf(err) == quarry.Unavailable
+			return quarry.Chunk{}, err
+		}
+		if len(reply.Chunks) == 0 || len(reply.Chunks) > count {
+			return quarry.Chunk{}, quarry.Errorf("allocate", quarry.Internal, "", "the master gave %d chunks, %d were asked for", len(reply.Chunks), count)
+		}
+		p.allocated = true
+		p.spare = reply.Chunks
+	}
+	c := p.spare[0]
+	p.spare = p.spare[1:]
+	p.expected--
+	return c, nil
+}
+
+// part is 64 MiB of the file, or what is left of it: one chunk, or more if one fails. Its
+// stream is the only one that writes to them.
+type part struct {
+	p      *put
+	stream *stream
+	flying flying
+	length int64 // bytes read
+
+	mu     sync.Mutex     // held while a chunk is asked for or sealed
+	over   bool           // no further chunk is needed
+	used   []quarry.Chunk // chunks written to, in order
+	pieces []quarry.LinkPiece
+}
+
+// fill reads at most n bytes and gives them to the stream.
+func (q *part) fill(r io.Reader, n int64) error {
+	for q.length < n {
+		b := packets.Get().(*packet)
+		m, err := io.ReadFull(r, b[:min(int64(len(b)), n-q.length)])
+		if m == 0 {
+			packets.Put(b)
+		} else {
+			q.flying.add()
+			addErr := q.stream.add(q.p.ctx, b[:m], func(_ int64, err error) {
+				q.flying.done(err)
+				if err != nil {
+					q.p.cancel(err)
+				}
+			}, func() { packets.Put(b) })
+			if addErr != nil {
+				q.flying.done(addErr)
+				return addErr
+			}
+			q.length += int64(m)
+		}
+		switch {
+		case err == io.EOF || err == io.ErrUnexpectedEOF:
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// finish waits until all is committed, seals the chunks, and gives the slot back. err is what
+// went wrong before.
+func (q *part) finish(err error) {
+	if err == nil {
+		err = q.flying.wait(q.p.ctx)
+	}
+	if err != nil {
+		q.p.cancel(err) // before the records fail because of it
+	}
+	q.stream.abort(errClosed) // it is idle, or not wanted any more
+	if err == nil {
+		if err = q.seal(); err != nil {
+			q.p.cancel(err)
+		}
+	}
+	<-q.p.slots
+}
+
+// seal has the last chunk sealed; the others are. All bytes are in them, in order.
+func (q *part) seal() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.over = true
+	var total int64
+	for _, c := range q.used {
+		for wait := q.p.f.patience(); c.State == quarry.ChunkOpen; {
+			sealed, err := q.sealChunk(q.p.ctx, c, nil)
+			switch {
+			case err == nil:
+				c = sealed
+			case !transient(err):
+				return err
+			default:
+				if err := wait.wait(q.p.ctx, err); err != nil {
+					return err
+				}
+			}
+		}
+		if c.Length > 0 {
+			q.pieces = append(q.pieces, quarry.LinkPiece{Handle: c.Handle, Length: c.Length})
+		}
+		total += c.Length
+	}
+	if total != q.length {
+		return quarry.Errorf("put", quarry.Internal, "", "%d bytes were acknowledged, the sealed chunks have %d", q.length, total)
+	}
+	return nil
+}
+
+func (q *part) sealChunk(ctx context.Context, c quarry.Chunk, suspects []quarry.Suspect) (quarry.Chunk, error) {
+	reply, err := q.p.f.masters.Finish(ctx, &quarry.FinishRequest{Session: q.p.session.id, Handle: c.Handle, Version: c.Version, Suspects: suspects})
+	if err != nil {
+		return quarry.Chunk{}, err
+	}
+	if s := &reply.Chunk; s.State != quarry.ChunkSealed || s.Handle != c.Handle || s.Length < 0 || s.Length > quarry.ChunkBytesMax {
+		return quarry.Chunk{}, quarry.Errorf("finish", quarry.Unavailable, c.Handle.String(), "it is %v, %d bytes", s.State, s.Length)
+	}
+	return reply.Chunk, nil
+}
+
+// next implements tails: the chunk that failed is sealed, another one is taken.
+func (q *part) next(ctx context.Context, last quarry.Handle, _ quarry.Version, suspects []quarry.Suspect) (quarry.Chunk, quarry.Piece, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over {
+		return quarry.Chunk{}, quarry.Piece{}, errClosed
+	}
+	if n := len(q.used); n > 0 && q.used[n-1].Handle == last && q.used[n-1].State == quarry.ChunkOpen {
+		sealed, err := q.sealChunk(ctx, q.used[n-1], suspects)
+		if err != nil {
+			return quarry.Chunk{}, quarry.Piece{}, err
+		}
+		q.used[n-1] = sealed
+	}
+	c, err := q.p.allocate(ctx)
+	if err != nil {
+		return quarry.Chunk{}, quarry.Piece{}, err
+	}
+	q.used = append(q.used, c)
+	return c, quarry.Piece{}, nil
+}

@@ -1,0 +1,130 @@
+package client
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+)
+
+const (
+	// replyMax is how long a server may take to answer a small request.
+	replyMax = time.Second
+	// avoidTime is how long a server that failed is passed over while there are others.
+	avoidTime = 5 * time.Second
+	// avoidMax bounds the servers that are passed over.
+	avoidMax = 256
+
+	hedgeMin = 50 * time.Millisecond
+	hedgeMax = time.Second
+	// hedgeShare is how many reads pay for one that is asked twice, so that a cluster that
+	// is slow everywhere is not given double work.
+	hedgeShare = 10
+)
+
+// health remembers which servers failed lately and how fast reads are.
+type health struct {
+	clock clock.Clock
+
+	mu      sync.Mutex
+	avoid   map[quarry.ServerID]clock.Instant // until when
+	usual   time.Duration                     // moving average of a read's time
+	credits int                               // hedgeShare of them pay for one hedge
+}
+
+func (h *health) init(c clock.Clock) {
+	h.clock, h.avoid, h.credits = c, map[quarry.ServerID]clock.Instant{}, 10*hedgeShare
+}
+
+// failed notes that a server does not answer.
+func (h *health) failed(s quarry.ServerID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := h.clock.Now()
+	if len(h.avoid) >= avoidMax {
+		for id, until := range h.avoid {
+			if until < now {
+				delete(h.avoid, id)
+			}
+		}
+	}
+	if len(h.avoid) < avoidMax {
+		h.avoid[s] = now.Add(avoidTime)
+	}
+}
+
+// answered notes a read that went well and took d.
+func (h *health) answered(s quarry.ServerID, d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.avoid, s)
+	h.usual += (d - h.usual) / 16
+	h.credits = min(h.credits+1, 10*hedgeShare)
+}
+
+// hedgeAfter is how long to wait for an answer before another replica is asked as well.
+func (h *health) hedgeAfter() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return min(max(4*h.usual, hedgeMin), hedgeMax)
+}
+
+// mayHedge takes what a hedge costs.
+func (h *health) mayHedge() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.credits < hedgeShare {
+		return false
+	}
+	h.credits -= hedgeShare
+	return true
+}
+
+// order returns a chunk's members as they are to be asked: those on this machine first, then
+// as the master ordered them, and last those that failed lately.
+func (f *FS) order(members []quarry.Member) []quarry.Member {
+	members = slices.Clone(members)
+	rank := func(m quarry.Member) int {
+		host, _, err := net.SplitHostPort(m.Address)
+		switch until, ok := f.health.avoid[m.Server]; {
+		case ok && until > f.clock.Now():
+			return 2
+		case err == nil && slices.Contains(f.opts.Hosts, host):
+			return 0
+		}
+		return 1
+	}
+	f.health.mu.Lock()
+	defer f.health.mu.Unlock()
+	slices.SortStableFunc(members, func(a, b quarry.Member) int { return rank(a) - rank(b) })
+	return members
+}
+
+// report tells the master, in the background, of a member with broken bytes.
+func (f *FS) report(chunk *quarry.Chunk, m quarry.Member, why string) {
+	f.log.Warn("a replica is corrupt", "chunk", chunk.Handle, "server", m.Server, "why", why)
+	select {
+	case f.reports <- struct{}{}:
+	default:
+		return
+	}
+	req := &quarry.ReportRequest{
+		Handle: chunk.Handle, Version: chunk.Version, Corrupt: true,
+		Suspects: []quarry.Suspect{{Server: m.Server, Incarnation: m.Incarnation, Why: why}},
+	}
+	started := f.background(func(ctx context.Context) {
+		defer func() { <-f.reports }()
+		ctx, cancel := f.clock.WithTimeout(ctx, 10*replyMax)
+		defer cancel()
+		if err := f.masters.Report(ctx, req); err != nil {
+			f.log.Warn("the report was not taken", "chunk", req.Handle, "err", err)
+		}
+	})
+	if !started {
+		<-f.reports
+	}
+}

@@ -1,0 +1,351 @@
+package client
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+)
+
+// mutationsMax bounds the operations of one session that are under way at a master.
+const mutationsMax = 256
+
+// sessions are the client's sessions, one at each shard it changes something at.
+type sessions struct {
+	f *FS
+
+	mu      sync.Mutex
+	closed  bool
+	owners  *[quarry.Slots]quarry.ShardID // nil: not known
+	live    map[quarry.ShardID]*session
+	retired map[*session]bool                // replaced, but appends still belong to them
+	opening map[quarry.ShardID]chan struct{} // a token: one caller opens, the others wait
+}
+
+func (s *sessions) init(f *FS) {
+	s.f = f
+	s.live = map[quarry.ShardID]*session{}
+	s.retired = map[*session]bool{}
+	s.opening = map[quarry.ShardID]chan struct{}{}
+}
+
+// session is the client's session at one shard: what makes each operation and each record
+// happen once. A background goroutine keeps it alive.
+type session struct {
+	f      *FS
+	id     quarry.SessionID
+	shard  quarry.ShardID
+	expiry time.Duration
+	slots  chan struct{} // a token for each operation under way
+	stop   context.CancelFunc
+
+	mu       sync.Mutex
+	gone     bool // expired or closed: nothing new begins in it
+	renewed  clock.Instant
+	sequence quarry.Sequence   // last one given out
+	open     []quarry.Sequence // operations under way, ascending
+	streams  map[quarry.Inode]*stream
+	users    int // appenders, writers and puts that need the session
+}
+
+// of returns the session at the shard that owns a slot; it opens one if there is none.
+func (s *sessions) of(ctx context.Context, slot quarry.Slot) (*session, error) {
+	shard, err := s.shard(ctx, slot)
+	if err != nil {
+		return nil, err
+	}
+	if live := s.get(shard); live.fresh() {
+		return live, nil
+	}
+	gate := s.gate(shard)
+	select {
+	case gate <- struct{}{}:
+		defer func() { <-gate }()
+	case <-ctx.Done():
+		return nil, ended(context.Cause(ctx), nil)
+	}
+	live := s.get(shard)
+	if live.fresh() {
+		return live, nil
+	}
+	if live != nil { // the machine may have slept: ask before anything depends on it
+		switch err := live.renew(ctx); quarry.KindOf(err) {
+		case 0:
+			return live, nil
+		case quarry.SessionExpired:
+			s.expire(live)
+		default:
+			return nil, err
+		}
+	}
+	return s.begin(ctx, shard)
+}
+
+func (s *sessions) begin(ctx context.Context, shard quarry.ShardID) (*session, error) {
+	sent := s.f.clock.Now()
+	reply, err := s.f.masters.Session(ctx, &quarry.SessionRequest{Shard: shard})
+	if err != nil {
+		s.forgetOwners()
+		return nil, err
+	}
+	n := &session{
+		f: s.f, id: reply.Session, shard: shard, expiry: time.Duration(reply.ExpiryMS) * time.Millisecond,
+		slots: make(chan struct{}, mutationsMax), renewed: sent,
+	}
+	n.streams = map[quarry.Inode]*stream{}
+	if n.id == 0 || n.expiry < time.Second {
+		return nil, quarry.Errorf("session", quarry.Internal, "", "the master gave session %d for %v", n.id, n.expiry)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var keep context.Context
+	keep, n.stop = context.WithCancel(s.f.ctx)
+	if s.closed || !s.f.background(func(context.Context) { n.keepAlive(keep) }) {
+		n.stop()
+		return nil, errClosed
+	}
+	s.live[shard] = n
+	return n, nil
+}
+
+func (s *sessions) get(shard quarry.ShardID) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[shard]
+}
+
+func (s *sessions) gate(shard quarry.ShardID) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.opening[shard]
+	if g == nil {
+		g = make(chan struct{}, 1)
+		s.opening[shard] = g
+	}
+	return g
+}
+
+// shard returns the shard that owns a slot.
+func (s *sessions) shard(ctx context.Context, slot quarry.Slot) (quarry.ShardID, error) {
+	s.mu.Lock()
+	owners := s.owners
+	s.mu.Unlock()
+	if owners != nil {
+		return owners[slot], nil
+	}
+	reply, err := s.f.masters.Topology(ctx)
+	if err != nil {
+		return 0, err
+	}
+	owners = new([quarry.Slots]quarry.ShardID)
+	for _, shard := range reply.Shards {
+		for _, r := range shard.Slots {
+			for i := int(r.First); i <= min(int(r.Last), quarry.Slots-1); i++ {
+				owners[i] = shard.Shard
+			}
+		}
+	}
+	s.mu.Lock()
+	s.owners = owners
+	s.mu.Unlock()
+	return owners[slot], nil
+}
+
+// forgetOwners has the next caller ask again which shard owns what.
+func (s *sessions) forgetOwners() {
+	s.mu.Lock()
+	s.owners = nil
+	s.mu.Unlock()
+}
+
+// expire takes a session out of use that its master does not know any more.
+func (s *sessions) expire(old *session) {
+	s.forgetOwners()
+	s.mu.Lock()
+	if s.live[old.shard] == old {
+		delete(s.live, old.shard)
+	}
+	delete(s.retired, old)
+	s.mu.Unlock()
+	old.end()
+}
+
+// retire takes a session out of use for new work; it is kept alive until its last user has
+// gone.
+func (s *sessions) retire(old *session) {
+	s.mu.Lock()
+	if s.live[old.shard] == old {
+		delete(s.live, old.shard)
+		s.retired[old] = true
+	}
+	s.mu.Unlock()
+	s.endUnused(old)
+}
+
+// endUnused ends a retired session that nobody uses.
+func (s *sessions) endUnused(old *session) {
+	s.mu.Lock()
+	old.mu.Lock()
+	over := s.retired[old] && old.users == 0
+	old.mu.Unlock()
+	if over {
+		delete(s.retired, old)
+	}
+	s.mu.Unlock()
+	if over {
+		old.end()
+		s.f.background(func(ctx context.Context) { old.tellEnd(ctx) })
+	}
+}
+
+// close ends all sessions at their masters.
+func (s *sessions) close() {
+	s.mu.Lock()
+	s.closed = true
+	var all []*session
+	for _, x := range s.live {
+		all = append(all, x)
+	}
+	for x := range s.retired {
+		all = append(all, x)
+	}
+	clear(s.live)
+	clear(s.retired)
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, x := range all {
+		x.end()
+		wg.Go(func() { x.tellEnd(context.Background()) })
+	}
+	wg.Wait()
+}
+
+// tellEnd has the master forget the session. If that fails it expires by itself.
+func (n *session) tellEnd(ctx context.Context) {
+	ctx, cancel := n.f.clock.WithTimeout(ctx, closeMax)
+	defer cancel()
+	_, err := n.f.masters.Session(ctx, &quarry.SessionRequest{Shard: n.shard, Session: n.id, Close: true})
+	if err != nil {
+		n.f.log.Debug("a session was not ended", "session", n.id, "err", err)
+	}
+}
+
+// end lets nothing begin in the session, and ends what is under way.
+func (n *session) end() {
+	n.mu.Lock()
+	n.gone = true
+	streams := n.streams
+	n.streams = map[quarry.Inode]*stream{}
+	n.mu.Unlock()
+	n.stop()
+	for _, s := range streams {
+		s.abort(quarry.Errorf("append", quarry.SessionExpired, "", "the session has ended"))
+	}
+}
+
+// use keeps the session from being ended while it is retired; false if it has ended.
+func (n *session) use() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gone {
+		return false
+	}
+	n.users++
+	return true
+}
+
+// unuse undoes use.
+func (n *session) unuse() {
+	n.mu.Lock()
+	n.users--
+	n.mu.Unlock()
+	n.f.sessions.endUnused(n)
+}
+
+// fresh reports whether the session can be used without asking the master.
+func (n *session) fresh() bool {
+	if n == nil {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.gone && n.f.clock.Now().Sub(n.renewed) < n.expiry*3/4
+}
+
+func (n *session) renew(ctx context.Context) error {
+	sent := n.f.clock.Now()
+	_, err := n.f.masters.Session(ctx, &quarry.SessionRequest{Shard: n.shard, Session: n.id})
+	if err == nil {
+		n.mu.Lock()
+		n.renewed = max(n.renewed, sent)
+		n.mu.Unlock()
+	}
+	return err
+}
+
+func (n *session) keepAlive(ctx context.Context) {
+	for wait := n.expiry / 3; n.f.clock.Sleep(ctx, wait) == nil; {
+		switch err := n.renew(ctx); quarry.KindOf(err) {
+		case 0:
+			wait = n.expiry / 3
+		case quarry.SessionExpired:
+			n.f.sessions.expire(n)
+			return
+		default:
+			wait = n.expiry / 20
+		}
+	}
+}
+
+// begin numbers an operation.
+func (n *session) begin(ctx context.Context) (quarry.Op, error) {
+	select {
+	case n.slots <- struct{}{}:
+	case <-ctx.Done():
+		return quarry.Op{}, ended(context.Cause(ctx), nil)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sequence++
+	n.open = append(n.open, n.sequence)
+	return quarry.Op{Session: n.id, Sequence: n.sequence, Oldest: n.open[0]}, nil
+}
+
+// settle notes that an operation will not be asked again.
+func (n *session) settle(op quarry.Op) {
+	n.mu.Lock()
+	if i, ok := slices.BinarySearch(n.open, op.Sequence); ok {
+		n.open = slices.Delete(n.open, i, i+1)
+	}
+	n.mu.Unlock()
+	<-n.slots
+}
+
+// mutate runs an operation that changes something at the shard of a slot. The masters' stub
+// asks again with the same Op until it has an answer; if it has none, the outcome is Unknown.
+func mutate[R any](ctx context.Context, f *FS, slot quarry.Slot, do func(quarry.Op) (R, error)) (R, error) {
+	var none R
+	s, err := f.sessions.of(ctx, slot)
+	if err != nil {
+		return none, err
+	}
+	op, err := s.begin(ctx)
+	if err != nil {
+		return none, err
+	}
+	defer s.settle(op)
+	reply, err := do(op)
+	switch quarry.KindOf(err) {
+	case 0:
+		return reply, nil
+	case quarry.SessionExpired:
+		f.sessions.expire(s)
+		return none, &quarry.Error{Kind: quarry.Unknown, Err: err}
+	case quarry.Unavailable:
+		return none, &quarry.Error{Kind: quarry.Unknown, Err: err}
+	}
+	return none, err
+}

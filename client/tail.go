@@ -1,0 +1,186 @@
+package client
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+)
+
+const (
+	// waitTime is how long one wait at a server lasts before it is asked again.
+	waitTime = 30 * time.Second
+	// idlePoll is how often a file that nobody writes to is looked at.
+	idlePoll = time.Second
+)
+
+// Tail reads a file as it grows. Read waits at the end for more; it returns bytes as soon as
+// they are committed, in order, and never io.EOF. It is used by one goroutine at a time.
+type Tail struct {
+	f      *FS
+	path   string
+	layout *layout
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	reading  sync.Mutex
+	position int64
+	known    int64 // bytes that are known to be there
+	buf      []byte
+	unread   []byte // of buf
+}
+
+var _ io.ReadCloser = (*Tail)(nil)
+
+// Tail returns a reader that begins at an offset, at most the file's length, or at the
+// present end if from is negative. ctx bounds its life.
+func (f *FS) Tail(ctx context.Context, path string, from int64) (*Tail, error) {
+	attr, err := f.lookupFile(ctx, path)
+	if err != nil {
+		return nil, fail("tail", path, err)
+	}
+	t := &Tail{f: f, path: path, layout: f.layout(attr.Inode), position: from}
+	if t.known, err = t.layout.end(ctx); err != nil {
+		return nil, fail("tail", path, err)
+	}
+	switch {
+	case from < 0:
+		t.position = t.known
+	case from > t.known:
+		return nil, quarry.Errorf("tail", quarry.Invalid, path, "the file has %d bytes, less than %d", t.known, from)
+	}
+	t.ctx, t.cancel = f.bound(ctx)
+	return t, nil
+}
+
+// Offset returns where in the file the next byte read stands.
+func (t *Tail) Offset() int64 {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	return t.position
+}
+
+// Read implements io.Reader. It returns an error when the context ends or the tail is closed.
+func (t *Tail) Read(p []byte) (int, error) {
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if len(t.unread) == 0 {
+		if err := t.fetch(p); err != nil {
+			return 0, fail("tail", t.path, err)
+		}
+	}
+	n := copy(p, t.unread)
+	t.unread = t.unread[n:]
+	t.position += int64(n)
+	return n, nil
+}
+
+// fetch waits until there are bytes behind the position, and reads some of them.
+func (t *Tail) fetch(p []byte) error {
+	if t.position >= t.known {
+		known, err := t.layout.grown(t.ctx, t.known)
+		if err != nil {
+			return err
+		}
+		t.known = known
+	}
+	n := int(min(t.known-t.position, segmentBytes))
+	if len(p) < n && len(t.buf) < n {
+		t.buf = make([]byte, min(max(n, firstBytes), segmentBytes))
+	}
+	into := p
+	if len(p) < n {
+		into = t.buf
+	}
+	t.unread = into[:n]
+	if err := t.layout.read(t.ctx, t.unread, t.position); err != nil {
+		t.unread = nil
+		return err
+	}
+	return nil
+}
+
+// Close ends the tail, and a Read that waits.
+func (t *Tail) Close() error {
+	t.cancel()
+	t.reading.Lock()
+	defer t.reading.Unlock()
+	t.unread, t.buf = nil, nil
+	return nil
+}
+
+// grown waits until the file is longer than length, and returns how long it is known to be.
+func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
+	p, idle := l.f.patience(), idlePoll/32
+	var last error
+	for {
+		reply, err := l.f.masters.Stat(ctx, &quarry.StatRequest{Inode: l.file})
+		switch {
+		case err != nil && !transient(err):
+			return 0, err
+		case err == nil && reply.Attr.Length > length:
+			return reply.Attr.Length, nil
+		case err == nil && !reply.Attr.Open: // nobody writes
+			if l.f.clock.Sleep(ctx, idle) != nil {
+				return 0, ended(context.Cause(ctx), nil)
+			}
+			idle = min(2*idle, idlePoll)
+			p.progress()
+			continue
+		case err == nil:
+			tail, openErr := openOf(reply)
+			if openErr != nil {
+				return 0, openErr
+			}
+			n, sealed, waitErr := l.f.waitAt(ctx, tail, length)
+			if n > length {
+				l.setOpen(tail)
+				return n, nil
+			}
+			if sealed {
+				p.progress()
+			}
+			last = waitErr
+		default:
+			last = err
+		}
+		if last == nil {
+			last = quarry.Errorf("wait", quarry.Busy, "", "the chunk is being sealed")
+		}
+		if err := p.wait(ctx, last); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// waitAt waits at a member of an open chunk, any that answers, until the file is longer than
+// length or the chunk is sealed there.
+func (f *FS) waitAt(ctx context.Context, tail *open, length int64) (grown int64, sealed bool, err error) {
+	err = quarry.Errorf("wait", quarry.Unavailable, tail.chunk.Handle.String(), "no member answers")
+	offset := tail.piece.ChunkOffset + max(0, length-tail.piece.Offset)
+	members := f.order(tail.chunk.Members)
+	for i := 0; i < len(members); {
+		try, cancel := f.clock.WithTimeout(ctx, waitTime)
+		reply, waitErr := f.servers(members[i]).Wait(try, &quarry.WaitRequest{ChunkRef: reference(tail.chunk, members[i]), Offset: offset})
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return 0, false, ended(context.Cause(ctx), nil)
+		case waitErr != nil:
+			err = waitErr
+			i++
+		case reply.Commit > offset && reply.Commit <= quarry.ChunkBytesMax:
+			return tail.piece.Offset + reply.Commit - tail.piece.ChunkOffset, false, nil
+		case reply.Sealed:
+			return 0, true, nil
+		default: // nothing came; but the chunk may have been sealed elsewhere
+			return 0, true, nil
+		}
+	}
+	return 0, false, err
+}
