@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/disk"
+	"github.com/quarryfs/quarry/master"
+	"github.com/quarryfs/quarry/rpc"
+)
+
+// MasterOptions say how a master process runs.
+type MasterOptions struct {
+	Common
+	// Dir is the master's folder; it is made if it is not there.
+	Dir string
+	// DeadAfter, RepairBytesPerSecond, SessionExpiry and TrashKeep are as in master.Config.
+	DeadAfter            time.Duration
+	RepairBytesPerSecond int64
+	SessionExpiry        time.Duration
+	TrashKeep            time.Duration
+}
+
+// masterKeepAlive is the keep-alive interval between masters, and towards them.
+const masterKeepAlive = time.Second
+
+// StartMaster starts a master. With an empty folder it waits to be given a cluster.
+func StartMaster(opts MasterOptions) (*Process, error) {
+	if err := opts.withDefaults(); err != nil {
+		return nil, err
+	}
+	fsys, err := disk.Open(opts.Dir)
+	if err != nil {
+		return nil, quarry.Errorf("folder", quarry.Invalid, opts.Dir, "it cannot be used: %w", err)
+	}
+	lock, err := lockFolder(fsys, opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	l, address, err := listen(&opts.Common)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	p, err := startMaster(&opts, fsys, address)
+	if err != nil {
+		l.Close()
+		lock.Close()
+		return nil, quarry.Wrap("master", opts.Dir, err)
+	}
+	stop := p.close
+	p.close = func(ctx context.Context) error {
+		err := stop(ctx)
+		lock.Close()
+		return err
+	}
+	p.run(l)
+	return p, nil
+}
+
+func startMaster(opts *MasterOptions, fsys disk.FS, address string) (*Process, error) {
+	var m *master.Master
+	self := func() rpc.Identity { return m.Identity() }
+	client := rpc.NewClient(rpc.ClientConfig{
+		Network: opts.Network, Clock: opts.Clock, Identity: self, Key: opts.Key, Logger: opts.Logger, KeepAlive: masterKeepAlive,
+	})
+	m, err := master.Open(master.Config{
+		Folder: fsys, StateFS: vfs.Default, StateDir: filepath.Join(opts.Dir, "state"),
+		Address: address, Client: client,
+		Servers: func(member quarry.Member) quarry.ChunkServer { return client.ChunkServer(member.Address) },
+		Clock:   opts.Clock, Release: Release, Logger: opts.Logger,
+		DeadAfter: opts.DeadAfter, RepairBytesPerSecond: opts.RepairBytesPerSecond,
+		SessionExpiry: opts.SessionExpiry, TrashKeep: opts.TrashKeep,
+	})
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	p := &Process{Address: address, fail: make(chan struct{}), stop: make(chan struct{}), err: m.Err}
+	p.server = rpc.NewServer(rpc.ServerConfig{
+		Clock: opts.Clock, Identity: self, Key: opts.Key, Logger: opts.Logger, KeepAlive: masterKeepAlive,
+	})
+	m.Serve(p.server)
+	p.close = func(ctx context.Context) error {
+		err := m.Close(ctx)
+		client.Close()
+		return err
+	}
+	p.serve.Go(func() {
+		select {
+		case <-m.Done():
+			close(p.fail)
+		case <-p.stop:
+		}
+	})
+	return p, nil
+}

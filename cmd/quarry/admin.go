@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/cluster"
+	"github.com/quarryfs/quarry/rpc"
+	"github.com/quarryfs/quarry/rpc/route"
+)
+
+func adminCommand(o *options) *cobra.Command {
+	c := &cobra.Command{Use: "admin", Short: "Make, watch and change a cluster"}
+	m := &cobra.Command{Use: "master", Short: "Change the masters of a cluster"}
+	m.AddCommand(masterReplaceCommand(o))
+	c.AddCommand(initCommand(o), statusCommand(o), m)
+	return c
+}
+
+// connect returns connections for operators' calls.
+func (o *options) connect() (*rpc.Client, []string, error) {
+	addresses, err := o.addresses()
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := cluster.ReadKey(o.keyFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	return rpc.NewClient(rpc.ClientConfig{
+		Network: rpc.TCP, Clock: clock.System(), Key: key, Logger: o.logger(),
+		Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient, Release: cluster.Release} },
+	}), addresses, nil
+}
+
+func initCommand(o *options) *cobra.Command {
+	var wait time.Duration
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make a cluster of masters that wait for one",
+		Long: `Makes a cluster of the masters that --masters names: one, three or five, which were started
+with empty folders and wait. The order of the addresses numbers them. Said again, also
+after an interruption, it changes nothing and succeeds when the cluster answers.`,
+		Example: "  quarry admin init --masters 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400",
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, addresses, err := o.connect()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(c.Context(), wait)
+			defer cancel()
+			id, err := cluster.Init(ctx, client, clock.System(), addresses, 1)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(os.Stdout, map[string]string{"cluster": id.String()})
+			}
+			fmt.Printf("cluster %s is made; start chunk servers with: quarry chunkserver --masters %s --dir DIR\n", id, strings.Join(addresses, ","))
+			return nil
+		},
+	}
+	c.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the masters")
+	return c
+}
+
+func statusCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the cluster is",
+		Long: `Shows the masters, the shards and the chunk servers, and what is missing. It asks the
+leader of the first shard, which hears from every chunk server. The exit code is 0 if
+nothing is missing, and 1 if something is.`,
+		Args: args(0, 0, "no arguments"),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, addresses, err := o.connect()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			st, err := status(c.Context(), client, addresses)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(os.Stdout, st)
+			}
+			return printStatus(st)
+		},
+	}
+}
+
+// status asks the leader of the first shard, or whoever answers.
+func status(ctx context.Context, client *rpc.Client, addresses []string) (*quarry.StatusReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	masters, err := newRoute(client, addresses)
+	if err != nil {
+		return nil, err
+	}
+	defer masters.Close()
+	st, err := masters.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range st.Shards {
+		if s.Shard != 1 || s.Leader == st.Node {
+			continue
+		}
+		for _, m := range st.Masters {
+			if m.Node == s.Leader {
+				if better, err := client.Master(m.Address).Status(ctx); err == nil {
+					return better, nil
+				}
+			}
+		}
+	}
+	return st, nil
+}
+
+func newRoute(client *rpc.Client, addresses []string) (*route.Masters, error) {
+	return route.New(route.Options{
+		Addresses: addresses, Clock: clock.System(),
+		Dial: func(a string) (quarry.Master, error) { return client.Master(a), nil },
+	})
+}
+
+func printStatus(st *quarry.StatusReply) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "cluster %s, as node %d sees it\n\n", st.Cluster, st.Node)
+	wrong := 0
+	fmt.Fprintln(w, "MASTER\tADDRESS\tSTATE\tLEADS")
+	for _, m := range st.Masters {
+		state := "alive"
+		if !m.Alive {
+			state, wrong = "SILENT", wrong+1
+		}
+		var leads []string
+		for _, s := range st.Shards {
+			if s.Leader == m.Node {
+				leads = append(leads, shardName(s.Shard))
+			}
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", m.Node, m.Address, state, strings.Join(leads, " "))
+	}
+	fmt.Fprintln(w, "\nSHARD\tLEADER\tTERM\tINODES\tCHUNKS\tOPEN\tUNDER-COPIED\tMISSING\tREPAIRING\tSUSPECT")
+	for _, s := range st.Shards {
+		if s.Leader == 0 || s.Missing > 0 || s.UnderCopied > 0 {
+			wrong++
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", shardName(s.Shard), s.Leader, s.Term, s.Inodes, s.Chunks, s.OpenChunks, s.UnderCopied, s.Missing, s.Repairing, s.Suspect)
+	}
+	fmt.Fprintln(w, "\nSERVER\tADDRESS\tRACK\tLAST HEARD\tCHUNKS\tUSED\tFREE\tSTATE")
+	for _, s := range st.Servers {
+		if !printServer(w, &s) {
+			wrong++
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if wrong > 0 {
+		return quarry.Errorf("status", quarry.Internal, "", "%d things are not as they should be, see above", wrong)
+	}
+	fmt.Println("\nEverything is there.")
+	return nil
+}
+
+func shardName(id quarry.ShardID) string {
+	if id == quarry.RootShard {
+		return "root"
+	}
+	return fmt.Sprint(uint64(id))
+}
+
+// printServer prints a chunk server's line and reports whether all is well with it.
+func printServer(w *tabwriter.Writer, s *quarry.ServerStatus) bool {
+	state, heard := "alive", fmt.Sprintf("%d ms ago", s.SilentMS)
+	switch {
+	case s.SilentMS < 0:
+		state, heard = "SILENT", "never"
+	case s.SilentMS > 3000:
+		state, heard = "SILENT", (time.Duration(s.SilentMS)*time.Millisecond).Round(time.Second).String()+" ago"
+	}
+	var chunks, total, free int64
+	for _, d := range s.Disks {
+		chunks, total, free = chunks+d.Chunks, total+d.Total, free+d.Free
+		if d.Failed != "" {
+			state = "DISK FAILED: " + oneLine(d.Failed)
+		}
+	}
+	fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Server, s.Address, s.Rack, heard, chunks, bytesText(max(total-free, 0)), bytesText(free), state)
+	return state == "alive"
+}
+
+func masterReplaceCommand(o *options) *cobra.Command {
+	var gone uint64
+	var by string
+	var wait time.Duration
+	c := &cobra.Command{
+		Use:   "replace --gone NODE --by ADDRESS",
+		Short: "Put a new master in the place of one that is gone",
+		Long: `Puts a master that was started with an empty folder and waits, in the place of one that is
+gone for good or has lost its disk. The new one gets a number of its own. Interrupted, it
+can simply be said again. "quarry admin status" shows the numbers.`,
+		Example: "  quarry admin master replace --gone 2 --by 10.0.0.4:7400",
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, addresses, err := o.connect()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(c.Context(), wait)
+			defer cancel()
+			node, err := replace(ctx, client, addresses, quarry.NodeID(gone), by)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(os.Stdout, map[string]any{"node": node.Node, "address": node.Address})
+			}
+			fmt.Printf("the master at %s is node %d, in the place of node %d\n", node.Address, node.Node, gone)
+			return nil
+		},
+	}
+	c.Flags().Uint64Var(&gone, "gone", 0, "the number of the master that is gone (required)")
+	c.Flags().StringVar(&by, "by", "", "the address of the master that takes its place (required)")
+	c.Flags().DurationVar(&wait, "wait", 10*time.Minute, "how long to wait for it to catch up")
+	_ = c.MarkFlagRequired("gone")
+	_ = c.MarkFlagRequired("by")
+	return c
+}
+
+// replace does the whole change: the root group first, which numbers the new master, then
+// every shard.
+func replace(ctx context.Context, client *rpc.Client, addresses []string, gone quarry.NodeID, by string) (quarry.MasterNode, error) {
+	id, err := client.Master(by).Identify(ctx)
+	if err != nil {
+		return quarry.MasterNode{}, quarry.Errorf("replace", quarry.Unavailable, by, "the new master does not answer; start it with an empty folder first: %w", err)
+	}
+	masters, err := newRoute(client, addresses)
+	if err != nil {
+		return quarry.MasterNode{}, err
+	}
+	defer masters.Close()
+	topology, err := masters.Topology(ctx)
+	if err != nil {
+		return quarry.MasterNode{}, err
+	}
+	node := quarry.MasterNode{Disk: id.Disk, Address: id.Address}
+	for _, s := range topology.Shards {
+		for {
+			reply, err := masters.Replace(ctx, &quarry.ReplaceRequest{Shard: s.Shard, Gone: gone, New: node})
+			if err == nil {
+				node = reply.Node
+				break
+			}
+			if !errors.Is(err, quarry.Busy) && !errors.Is(err, quarry.Unavailable) || ctx.Err() != nil {
+				return quarry.MasterNode{}, err
+			}
+		}
+	}
+	return node, nil
+}

@@ -1,0 +1,156 @@
+// Command quarry is Quarry: a distributed file system for huge files. One binary holds the
+// servers, the tools for files and the tools for operators; "quarry help" lists them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarryfs/quarry"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run carries out one command line and returns the exit code.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "quarry: interrupted")
+		return exitInterrupted
+	}
+	fmt.Fprintf(os.Stderr, "quarry: %s\n", oneLine(err.Error()))
+	return exitCode(err)
+}
+
+// oneLine keeps an error on one line, whatever names stand in it.
+func oneLine(s string) string {
+	return strings.NewReplacer("\n", `\n`, "\r", `\r`, "\x1b", `\x1b`).Replace(s)
+}
+
+// The exit codes, which "quarry help exit-codes" explains.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitConflict    = 4
+	exitUnavailable = 5
+	exitPermission  = 6
+	exitDamaged     = 7
+	exitNoSpace     = 8
+	exitInterrupted = 130
+)
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+// exitCode returns the exit code of an error.
+func exitCode(err error) int {
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	switch quarry.KindOf(err) {
+	case quarry.Invalid, quarry.TooLarge, quarry.Unsupported:
+		return exitUsage
+	case quarry.NotFound:
+		return exitNotFound
+	case quarry.Exists, quarry.NotDir, quarry.IsDir, quarry.NotEmpty:
+		return exitConflict
+	case quarry.Unavailable, quarry.Busy, quarry.NotLeader, quarry.Unknown, quarry.SessionExpired:
+		return exitUnavailable
+	case quarry.Permission, quarry.WrongCluster:
+		return exitPermission
+	case quarry.Corrupt:
+		return exitDamaged
+	case quarry.NoSpace:
+		return exitNoSpace
+	}
+	return exitFailed
+}
+
+const exitCodesHelp = `Every command ends with one of these codes:
+
+  0    it is done
+  1    it failed for a reason that has no code of its own
+  2    the command line or a name is wrong; nothing was done
+  3    a file, directory or chunk does not exist
+  4    a name is taken, a directory is not empty, or a file is where a directory is needed
+  5    the cluster cannot be reached, or the outcome is not known: look, then try again
+  6    the cluster key is missing or wrong, or this is another cluster
+  7    data is damaged and no good replica was found
+  8    the disks are full
+  130  it was interrupted`
+
+const rootHelp = `Quarry is a distributed file system for huge files and logs that many machines write
+and read. It starts from the design of the Google File System and removes its known
+flaws: replicas are byte-identical, record append is exactly once, every read is
+linearizable, and a failed master is replaced by itself within seconds.
+
+A first try, in two terminals:
+
+  quarry dev --dir /tmp/quarry          a whole cluster in one process
+  quarry put big.tar /big.tar           store a file
+  quarry get /big.tar copy.tar          read it back
+  echo hello | quarry append /log -     append a record, once
+  quarry tail -f /log                   follow it`
+
+// rootCommand returns the tree of all commands.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "quarry",
+		Short:         "A distributed file system for huge files",
+		Long:          rootHelp,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %q", err, c.CommandPath()+" --help")}
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "files", Title: "Files:"},
+		&cobra.Group{ID: "servers", Title: "Servers:"},
+		&cobra.Group{ID: "operators", Title: "Operators:"},
+	)
+	o := &options{}
+	o.register(root)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("files", putCommand(o), getCommand(o), catCommand(o), lsCommand(o), statCommand(o), mkdirCommand(o),
+		mvCommand(o), rmCommand(o), appendCommand(o), tailCommand(o))
+	add("servers", devCommand(o), masterCommand(o), chunkServerCommand(o))
+	add("operators", adminCommand(o), benchCommand(o), versionCommand(o))
+	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
+	return root
+}
+
+// args checks the number of arguments and names what is missing.
+func args(least, most int, names string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usageError{fmt.Errorf("%s needs %s; see %q", c.CommandPath(), names, c.CommandPath()+" --help")}
+		case most >= 0 && len(args) > most:
+			return usageError{fmt.Errorf("%s takes %s, not %d arguments; see %q", c.CommandPath(), names, len(args), c.CommandPath()+" --help")}
+		}
+		return nil
+	}
+}

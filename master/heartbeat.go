@@ -1,0 +1,95 @@
+package master
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+)
+
+// Heartbeat renews a server's leases at every shard that this node leads. A shard that
+// cannot grant is left out: the server keeps what it holds until it is over.
+func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
+	if !m.started.Load() {
+		return nil, m.waiting("heartbeat")
+	}
+	registry := m.root.known.Load()
+	if registry == nil {
+		return nil, quarry.Errorf("heartbeat", quarry.Unavailable, "", "this master has not learnt yet which servers there are")
+	}
+	if s, ok := registry.servers[req.Server]; ok && s.Forgotten {
+		return nil, quarry.Errorf("heartbeat", quarry.Permission, "", "server %d was given up for good", req.Server)
+	}
+	if st, err := m.host.Status(quarry.RootShard); err == nil && st.Leading {
+		m.root.confirm(req)
+	}
+	m.notePulse(req)
+	reply := &quarry.HeartbeatReply{Nonce: req.Nonce}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, shard := range registry.topology.Shards {
+		sh := m.groups[shard.Shard]
+		if sh == nil {
+			continue
+		}
+		t := sh.lead.Load()
+		if t == nil {
+			continue
+		}
+		wg.Go(func() {
+			grant, err := t.chunks.Heartbeat(ctx, req)
+			if err != nil {
+				m.cfg.Logger.Debug("no grant", "shard", uint64(sh.id), "server", uint64(req.Server), "error", err)
+				return
+			}
+			grant.Slots = shard.Slots
+			mu.Lock()
+			reply.Grants = append(reply.Grants, *grant)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return reply, nil
+}
+
+const (
+	// pulsesMax bounds the servers whose last heartbeat a node remembers.
+	pulsesMax = 1 << 16
+	// heardFor is how long a heartbeat says that a server can be given chunks.
+	heardFor = 2 * time.Second
+)
+
+// pulse is a server's last heartbeat to this node.
+type pulse struct {
+	req *quarry.HeartbeatRequest
+	at  clock.Instant
+}
+
+// notePulse remembers a heartbeat: for operators, and for the shards that this node may lead
+// soon.
+func (m *Master) notePulse(req *quarry.HeartbeatRequest) {
+	note := *req
+	note.Settled = nil
+	m.pulseMu.Lock()
+	defer m.pulseMu.Unlock()
+	if before, ok := m.pulses[req.Server]; ok && before.req.Incarnation > req.Incarnation || !ok && len(m.pulses) >= pulsesMax {
+		return
+	}
+	m.pulses[req.Server] = pulse{&note, m.cfg.Clock.Now()}
+}
+
+// heardLately returns the last heartbeats of the servers that can be given chunks.
+func (m *Master) heardLately() []*quarry.HeartbeatRequest {
+	now := m.cfg.Clock.Now()
+	m.pulseMu.Lock()
+	defer m.pulseMu.Unlock()
+	var out []*quarry.HeartbeatRequest
+	for _, p := range m.pulses {
+		if now.Sub(p.at) < heardFor {
+			out = append(out, p.req)
+		}
+	}
+	return out
+}

@@ -1,0 +1,256 @@
+package master
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/raft"
+	"github.com/quarryfs/quarry/rpc"
+)
+
+// Master is one master process. All methods may be called by many goroutines.
+type Master struct {
+	cfg     Config
+	disk    quarry.DiskID
+	ctx     context.Context // ends with the master
+	stop    context.CancelFunc
+	work    sync.WaitGroup
+	streams streams
+	failed  chan struct{} // closed when the host has stopped by itself
+
+	started atomic.Bool // host, node and groups below are set, and do not change any more
+	host    *raft.Host
+	node    quarry.NodeID
+	groups  map[quarry.ShardID]*shard
+	root    rootGroup
+
+	pulseMu sync.Mutex
+	pulses  map[quarry.ServerID]pulse
+
+	begun atomic.Pointer[origin] // nil while the master waits to be given a cluster
+	mu    sync.Mutex             // held by what starts and stops the master
+}
+
+var _ quarry.Master = (*Master)(nil)
+
+// Open opens a master's folder. With an empty folder the master waits: it serves Identify,
+// Init and Join only. Busy: another process has the folder open.
+func Open(cfg Config) (*Master, error) {
+	if err := cfg.withDefaults(); err != nil {
+		return nil, err
+	}
+	m := &Master{cfg: cfg, failed: make(chan struct{}), pulses: map[quarry.ServerID]pulse{}}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.streams = streams{master: m, open: map[streamKey]*stream{}}
+	m.root.master = m
+	var err error
+	if m.disk, _, _, err = raft.DiskIdentity(cfg.Folder); err != nil {
+		return nil, err
+	}
+	o, err := loadOrigin(cfg.Folder)
+	if err != nil {
+		return nil, err
+	}
+	if o == nil {
+		cfg.Logger.Info("waiting to be given a cluster: run \"quarry admin init\", or \"quarry admin master replace\"", "address", cfg.Address)
+		return m, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.start(o); err != nil {
+		m.stop()
+		return nil, err
+	}
+	return m, nil
+}
+
+// start opens the host and its groups. m.mu is held.
+func (m *Master) start(o *origin) error {
+	transport := &peers{client: m.cfg.Client, clock: m.cfg.Clock}
+	host, err := raft.Open(raft.Config{
+		Node: o.Node, Cluster: o.cluster(), Address: m.cfg.Address,
+		Log: m.cfg.Folder, State: m.cfg.StateFS, StateDir: m.cfg.StateDir,
+		Transport: transport, Clock: m.cfg.Clock, Logger: m.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	transport.lost = host.PeerLost
+	m.host, m.node, m.groups = host, o.Node, map[quarry.ShardID]*shard{}
+	ids, members := o.groups()
+	for _, id := range ids {
+		if err := m.startGroup(id, members); err != nil {
+			host.Close()
+			return err
+		}
+	}
+	m.begun.Store(o)
+	m.started.Store(true)
+	m.work.Go(m.watch)
+	if o.Init != nil {
+		m.work.Go(func() { m.spread(o.Init) })
+	}
+	for id, sh := range m.groups {
+		if err := host.OnLeadership(id, sh.leadership); err != nil {
+			return err
+		}
+	}
+	return host.OnLeadership(quarry.RootShard, m.root.leadership)
+}
+
+// startGroup starts one group: one that the folder has, a new one of these members, or an
+// empty one that its leader will fill.
+func (m *Master) startGroup(id quarry.ShardID, members []raft.Member) error {
+	var machine raft.StateMachine = &m.root
+	if id != quarry.RootShard {
+		machine = &shardMachine{}
+		m.groups[id] = &shard{master: m, id: id}
+	}
+	if members != nil && !slices.Contains(m.host.Groups(), id) {
+		return m.host.Bootstrap(id, members, machine)
+	}
+	if err := m.host.AddGroup(id, machine); err != nil || id != quarry.RootShard {
+		return err
+	}
+	return m.host.View(id, func(kv raft.Reader) error {
+		m.root.learn(kv)
+		return nil
+	})
+}
+
+// watch notes when the host stops by itself.
+func (m *Master) watch() {
+	select {
+	case <-m.ctx.Done():
+	case <-m.host.Done():
+		if m.host.Err() != nil {
+			close(m.failed)
+		}
+	}
+}
+
+// Done is closed when the master has stopped by itself; Err says why.
+func (m *Master) Done() <-chan struct{} { return m.failed }
+
+// Err returns why the master has stopped by itself.
+func (m *Master) Err() error {
+	if !m.started.Load() {
+		return nil
+	}
+	return m.host.Err()
+}
+
+// Close stops the master. Leadership is handed over first, for as long as ctx lasts, so that
+// nobody notices.
+func (m *Master) Close(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var err error
+	if m.started.Load() {
+		err = m.host.Stop(ctx)
+	}
+	m.stop()
+	m.work.Wait()
+	return err
+}
+
+// Register makes the master's calls known to an rpc.Server: those of quarry.Master, and those
+// between masters.
+func (m *Master) Serve(srv *rpc.Server) {
+	rpc.ServeMaster(srv, m)
+	srv.HandleMessages(opRaft, func(ctx context.Context, msg *rpc.Raw) {
+		if peer, ok := rpc.PeerFrom(ctx); !ok || peer.Role != rpc.RoleMaster || !m.started.Load() {
+			return
+		}
+		if err := m.host.Deliver(msg.Payload); err != nil {
+			m.cfg.Logger.Warn("messages of a master were refused", "error", err)
+		}
+	})
+	srv.HandleRaw(opSnapshot, func(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error) {
+		if peer, ok := rpc.PeerFrom(ctx); !ok || peer.Role != rpc.RoleMaster || !m.started.Load() {
+			return nil, quarry.Errorf("snapshot", quarry.Permission, "", "only masters of the cluster send snapshots")
+		}
+		return m.streams.take(ctx, req)
+	})
+}
+
+// Identity is what the process says of itself to others.
+func (m *Master) Identity() rpc.Identity {
+	id := rpc.Identity{Role: rpc.RoleMaster, Disk: m.disk, Release: m.cfg.Release}
+	if o := m.begun.Load(); o != nil {
+		id.Cluster, id.Node = o.cluster(), o.Node
+	}
+	return id
+}
+
+// waiting is the error of a master that belongs to no cluster.
+func (m *Master) waiting(op string) error {
+	return quarry.Errorf(op, quarry.Unavailable, m.cfg.Address, "the master waits to be given a cluster: run \"quarry admin init\"")
+}
+
+// shard returns a shard of this node.
+func (m *Master) shard(op string, id quarry.ShardID) (*shard, error) {
+	if !m.started.Load() {
+		return nil, m.waiting(op)
+	}
+	sh := m.groups[id]
+	if sh == nil {
+		return nil, quarry.Errorf(op, quarry.WrongShard, "", "node %d has no shard %d", m.node, id)
+	}
+	return sh, nil
+}
+
+// shardOf returns the shard that owns a slot.
+func (m *Master) shardOf(op string, slot quarry.Slot) (*shard, error) {
+	if !m.started.Load() {
+		return nil, m.waiting(op)
+	}
+	id, ok := m.root.owner(slot)
+	if !ok {
+		return nil, quarry.Errorf(op, quarry.Unavailable, "", "this master has not learnt yet where slot %d lives", slot)
+	}
+	return m.shard(op, id)
+}
+
+// termOf returns the present term of the shard that owns a slot, if this node leads it.
+func (m *Master) termOf(op string, slot quarry.Slot) (*term, error) {
+	sh, err := m.shardOf(op, slot)
+	if err != nil {
+		return nil, err
+	}
+	t := sh.lead.Load()
+	if t == nil {
+		return nil, sh.notLeader(op)
+	}
+	return t, nil
+}
+
+// leaderOf returns who leads a group, as far as this node knows.
+func (m *Master) leaderOf(id quarry.ShardID) (quarry.NodeID, string) {
+	st, err := m.host.Status(id)
+	if err != nil || st.Leader == 0 {
+		return 0, ""
+	}
+	for _, member := range st.Members {
+		if member.Node == st.Leader {
+			return st.Leader, member.Address
+		}
+	}
+	return st.Leader, ""
+}
+
+// firstSlot returns the first slot that the shard owns.
+func (s *shard) firstSlot() quarry.Slot {
+	var first quarry.Slot
+	_ = s.local(func(v meta.View) error {
+		if slots := meta.Slots(v); len(slots) > 0 {
+			first = slots[0].First
+		}
+		return nil
+	})
+	return first
+}

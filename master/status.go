@@ -1,0 +1,118 @@
+package master
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta"
+)
+
+// Topology tells where every slot lives, as far as this node knows.
+func (m *Master) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
+	if !m.started.Load() {
+		return nil, m.waiting("topology")
+	}
+	known := m.root.known.Load()
+	if known == nil {
+		return nil, quarry.Errorf("topology", quarry.Unavailable, m.cfg.Address, "this master has not learnt the cluster's map yet")
+	}
+	reply := *known.topology
+	reply.Shards = []quarry.ShardInfo{m.groupInfo(quarry.ShardInfo{Shard: quarry.RootShard})}
+	for _, s := range known.topology.Shards {
+		reply.Shards = append(reply.Shards, m.groupInfo(s))
+	}
+	return &reply, nil
+}
+
+// groupInfo adds to a shard's slots who leads it and who votes.
+func (m *Master) groupInfo(s quarry.ShardInfo) quarry.ShardInfo {
+	if st, err := m.host.Status(s.Shard); err == nil {
+		s.Leader, s.Voters = st.Leader, st.Voters
+	}
+	return s
+}
+
+// identifyTime is how long a master may take to show that it lives.
+const identifyTime = time.Second
+
+// Status tells the health of the cluster as this node knows it: shards by its own replicas,
+// servers by the heartbeats that come to it.
+func (m *Master) Status(ctx context.Context) (*quarry.StatusReply, error) {
+	topology, err := m.Topology(ctx)
+	if err != nil {
+		return nil, quarry.Wrap("status", "", err)
+	}
+	reply := &quarry.StatusReply{Cluster: topology.Cluster, Node: m.node, Masters: m.masterStatus(ctx, topology.Masters)}
+	for _, s := range topology.Shards {
+		reply.Shards = append(reply.Shards, m.shardStatus(s))
+	}
+	reply.Servers = m.serverStatus()
+	return reply, nil
+}
+
+// masterStatus asks every master whether it lives.
+func (m *Master) masterStatus(ctx context.Context, nodes []quarry.MasterNode) []quarry.MasterStatus {
+	ctx, cancel := m.cfg.Clock.WithTimeout(ctx, identifyTime)
+	defer cancel()
+	out := make([]quarry.MasterStatus, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		out[i] = quarry.MasterStatus{MasterNode: n, Alive: n.Node == m.node}
+		if !out[i].Alive {
+			wg.Go(func() {
+				id, err := m.cfg.Client.Master(n.Address).Identify(ctx)
+				out[i].Alive = err == nil && id.Disk == n.Disk
+			})
+		}
+	}
+	wg.Wait()
+	return out
+}
+
+// shardStatus tells what this node's replica of a group says.
+func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
+	s := quarry.ShardStatus{Shard: info.Shard, Leader: info.Leader}
+	if st, err := m.host.Status(info.Shard); err == nil {
+		s.Term, s.Applied = st.Term, st.Applied
+	}
+	sh := m.groups[info.Shard]
+	if sh == nil {
+		return s
+	}
+	_ = sh.local(func(v meta.View) error { // a host that stops has no numbers
+		c := meta.Totals(v)
+		s.Inodes, s.Chunks, s.OpenChunks = c.Files+c.Dirs, c.Chunks-c.Garbage, c.Open
+		s.Missing, s.UnderCopied, s.Suspect = c.Missing, c.UnderCopied, c.Suspect
+		return nil
+	})
+	if t := sh.lead.Load(); t != nil {
+		s.Repairing = int64(t.chunks.Repairing())
+	}
+	return s
+}
+
+// serverStatus tells of the chunk servers what the last heartbeats told.
+func (m *Master) serverStatus() []quarry.ServerStatus {
+	known := m.root.known.Load()
+	now := m.cfg.Clock.Now()
+	m.pulseMu.Lock()
+	defer m.pulseMu.Unlock()
+	out := make([]quarry.ServerStatus, 0, len(known.servers))
+	for id, s := range known.servers {
+		if s.Forgotten {
+			continue
+		}
+		st := quarry.ServerStatus{Server: id, Incarnation: s.Incarnation, Address: s.Address, Rack: s.Rack, SilentMS: -1}
+		if h, ok := m.pulses[id]; ok {
+			st.Incarnation, st.Address, st.Rack, st.Disks = h.req.Incarnation, h.req.Address, h.req.Rack, h.req.Disks
+			st.SilentMS = now.Sub(h.at).Milliseconds()
+		}
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b quarry.ServerStatus) int { return cmp.Compare(a.Server, b.Server) })
+	return out
+}
