@@ -128,7 +128,7 @@ func (r *replica) ship(e protocol.Ship) {
 		for _, b := range bodies {
 			b.release()
 		}
-		r.step(func(m *protocol.Member) []protocol.Effect { return m.Acknowledged(version, reply.Durable) })
+		r.later(func(m *protocol.Member) []protocol.Effect { return m.Acknowledged(version, reply.Durable) })
 		if len(reply.Failed) > 0 {
 			r.report(version, reply.Failed)
 		}
