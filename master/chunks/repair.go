@@ -1,0 +1,348 @@
+package chunks
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/meta"
+)
+
+const (
+	// repairEvery is how often the queue of repairs is looked at.
+	repairEvery = time.Second
+	// repairsMax bounds the repairs under way; repairsAtServer those that copy to, and those
+	// that copy from, one server.
+	repairsMax      = 16
+	repairsAtServer = 2
+	// repairScan is how many chunks with too few copies are looked at in one round.
+	repairScan = 4096
+	// repairAgain is how long a chunk is left alone after a repair that failed.
+	repairAgain = 10 * time.Second
+	// replacesMax bounds the corrupt replicas that wait to be replaced.
+	replacesMax = 4096
+	// copySlack is what a copy may take beyond its length at the configured rate.
+	copySlack = time.Minute
+	// addTries is how often ADD is sent; after that an inventory finds the replica.
+	addTries = 5
+)
+
+// repairs are the copies under way and what is known beside the log's queue of them.
+type repairs struct {
+	l    *Leader
+	kick chan struct{}
+
+	mu      sync.Mutex
+	running map[quarry.Handle]quarry.ServerID          // target of each repair; 0: not chosen yet
+	sources map[quarry.ServerID]int                    // copies read from a server
+	targets map[quarry.ServerID]int                    // copies written to a server
+	failed  map[quarry.Handle]clock.Instant            // when to try again
+	bad     map[quarry.Handle]map[quarry.ServerID]bool // corrupt replicas that are to be replaced
+	badSize int
+	next    clock.Instant // when the bytes of earlier copies have passed at the configured rate
+
+	missing quarry.Handle // where the loop is in the chunks without a copy
+}
+
+func (r *repairs) init(l *Leader) {
+	*r = repairs{
+		l: l, kick: make(chan struct{}, 1), running: map[quarry.Handle]quarry.ServerID{},
+		sources: map[quarry.ServerID]int{}, targets: map[quarry.ServerID]int{},
+		failed: map[quarry.Handle]clock.Instant{}, bad: map[quarry.Handle]map[quarry.ServerID]bool{},
+	}
+}
+
+// replace has a corrupt replica of a sealed chunk replaced by a copy of a good one. What is
+// not done when this leader ends is found by the next reader, or by a scrub.
+func (r *repairs) replace(h quarry.Handle, server quarry.ServerID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bad[h][server] {
+		return nil
+	}
+	if r.badSize >= replacesMax {
+		return quarry.Errorf("report", quarry.Busy, h.String(), "%d corrupt replicas wait to be replaced", r.badSize)
+	}
+	if r.bad[h] == nil {
+		r.bad[h] = map[quarry.ServerID]bool{}
+	}
+	r.bad[h][server] = true
+	r.badSize++
+	r.wake()
+	return nil
+}
+
+func (r *repairs) wake() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+// repairLoop starts repairs while there is room for them.
+func (l *Leader) repairLoop(ctx context.Context) {
+	ticker := l.Clock.NewTicker(repairEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-l.repairs.kick:
+		case <-ticker.C():
+		case <-ctx.Done():
+			return
+		}
+		if len(l.roster.sites()) > 0 { // or it is this node that is cut off
+			l.startRepairs()
+		}
+	}
+}
+
+// startRepairs begins the most urgent repairs that can be begun: corrupt replicas, then
+// chunks with the fewest copies.
+func (l *Leader) startRepairs() {
+	for _, h := range l.repairs.corrupt() {
+		if !l.startRepair(h) {
+			return
+		}
+	}
+	if !l.startMissing() {
+		return
+	}
+	usable := len(l.roster.sites())
+	past := meta.Repair{}
+	for looked := 0; looked < repairScan; {
+		var page []meta.Repair
+		if l.Log.View(func(v meta.View) error {
+			page = meta.NextRepairs(v, past, walkPage)
+			return nil
+		}) != nil || len(page) == 0 {
+			return
+		}
+		looked += len(page)
+		for _, c := range page {
+			past = c
+			if int(c.Copies) >= usable || !l.repairs.due(c.Handle) {
+				continue // every server has a copy already, or it is in hand
+			}
+			if rec, err := l.lookup(c.Handle); err != nil || l.mayReturn(rec) {
+				continue
+			}
+			if !l.startRepair(c.Handle) {
+				return
+			}
+		}
+	}
+}
+
+// startMissing begins to take back chunks that have no copy that counts, where a server with
+// a replica is alive. It reports whether there was room.
+func (l *Leader) startMissing() bool {
+	r := &l.repairs
+	var page []quarry.Handle
+	_ = l.Log.View(func(v meta.View) error {
+		page = meta.MissingChunks(v, r.missing, walkPage)
+		return nil
+	})
+	for _, h := range page {
+		if rec, err := l.lookup(h); err == nil && r.due(h) && len(l.away(rec)) > 0 && !l.startRepair(h) {
+			return false
+		}
+		r.missing = h
+	}
+	if len(page) < walkPage {
+		r.missing = 0
+	}
+	return true
+}
+
+// mayReturn reports whether a copy is missing only because its server has been silent for a
+// short while, and the chunk can wait for it.
+func (l *Leader) mayReturn(rec *meta.ChunkRecord) bool {
+	if rec.Copies() < 2 {
+		return false
+	}
+	for _, r := range rec.Replicas {
+		if silence := l.roster.silence(r.Server); r.State == meta.ReplicaAway && silence > usableFor && silence < l.DeadAfter {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *repairs) corrupt() []quarry.Handle {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.l.Clock.Now()
+	var list []quarry.Handle
+	for h := range r.bad {
+		if _, running := r.running[h]; !running && now >= r.failed[h] {
+			list = append(list, h)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// due reports whether a chunk is not under repair and has not just failed.
+func (r *repairs) due(h quarry.Handle) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, running := r.running[h]
+	return !running && r.l.Clock.Now() >= r.failed[h]
+}
+
+// startRepair begins the repair of a chunk, and reports whether there was room.
+func (l *Leader) startRepair(h quarry.Handle) bool {
+	r := &l.repairs
+	r.mu.Lock()
+	if len(r.running) >= repairsMax {
+		r.mu.Unlock()
+		return false
+	}
+	r.running[h] = 0
+	r.mu.Unlock()
+	ok := l.spawn(func(ctx context.Context) {
+		err := l.repair(ctx, h)
+		r.finished(h, err)
+		if err != nil && !errors.Is(err, errNoTarget) && ctx.Err() == nil {
+			l.Logger.Warn("a repair has failed", "chunk", h, "error", err)
+		}
+	})
+	return ok
+}
+
+// finished notes the end of a repair.
+func (r *repairs) finished(h quarry.Handle, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.running, h)
+	now := r.l.Clock.Now()
+	if err != nil {
+		again := repairAgain
+		if errors.Is(err, errNoTarget) {
+			again = repairEvery
+		}
+		if len(r.failed) >= repairScan {
+			for k, until := range r.failed {
+				if now >= until {
+					delete(r.failed, k)
+				}
+			}
+		}
+		if len(r.failed) < repairScan {
+			r.failed[h] = now.Add(again)
+		}
+		return
+	}
+	delete(r.failed, h)
+	r.wake()
+}
+
+// repair gives a sealed chunk one more copy, or takes one back that was away, and takes out a
+// corrupt one.
+func (l *Leader) repair(ctx context.Context, h quarry.Handle) error {
+	if err := l.takeBack(ctx, h); err != nil {
+		return err
+	}
+	rec, err := l.lookup(h)
+	if err != nil || rec.State != quarry.ChunkSealed || rec.Freed != 0 {
+		l.repairs.replaced(h)
+		return nil //nolint:nilerr // nothing is left to repair
+	}
+	bad := l.repairs.badOf(rec)
+	if rec.Copies()-len(bad) < int(rec.Wanted) {
+		switch err := l.copyOne(ctx, rec, bad); {
+		case errors.Is(err, errNoTarget) && len(bad) > 0 && others(rec, bad) > 0:
+			// Its own server is the only place for the copy, once the corrupt one is dropped.
+		case err != nil:
+			return err
+		}
+	}
+	for _, server := range bad {
+		if err := l.dropReplica(ctx, rec, server, meta.DropBad); err != nil {
+			return err
+		}
+	}
+	l.repairs.replaced(h)
+	return nil
+}
+
+// takeBack asks replicas that were away, and whose servers are alive, whether they hold the
+// chunk.
+func (l *Leader) takeBack(ctx context.Context, h quarry.Handle) error {
+	rec, err := l.lookup(h)
+	if err != nil || !rec.LengthKnown {
+		return nil //nolint:nilerr // there is none to take back
+	}
+	if back := l.away(rec); len(back) > 0 {
+		return l.restore(ctx, rec, back)
+	}
+	return nil
+}
+
+// away returns the replicas of a chunk that do not count though their servers are alive.
+func (l *Leader) away(rec *meta.ChunkRecord) (list []quarry.Member) {
+	for _, r := range rec.Replicas {
+		if r.State == meta.ReplicaAway && l.roster.silence(r.Server) <= usableFor {
+			list = append(list, quarry.Member{Server: r.Server, Disk: r.Disk})
+		}
+	}
+	return list
+}
+
+// restore takes replicas back that prove to hold their chunk, and has them serve, which a
+// copy that was never added does not.
+func (l *Leader) restore(ctx context.Context, rec *meta.ChunkRecord, replicas []quarry.Member) error {
+	if _, err := l.confirm(ctx, rec, replicas); err != nil {
+		return err
+	}
+	rec, err := l.lookup(rec.Handle)
+	if err != nil {
+		return err
+	}
+	for _, m := range replicas {
+		r := rec.Replica(m.Server)
+		at, ok := l.present(m.Server)
+		if r == nil || r.State != meta.ReplicaHolding || !ok {
+			continue
+		}
+		if err := l.add(ctx, rec, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// badOf returns the servers that hold a corrupt replica of a chunk.
+func (r *repairs) badOf(rec *meta.ChunkRecord) []quarry.ServerID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []quarry.ServerID
+	for _, replica := range rec.Replicas {
+		if counts := replica.State == meta.ReplicaHolding || replica.State == meta.ReplicaPending; counts && r.bad[rec.Handle][replica.Server] {
+			list = append(list, replica.Server)
+		}
+	}
+	return list
+}
+
+// replaced forgets the corrupt replicas of a chunk.
+func (r *repairs) replaced(h quarry.Handle) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.badSize -= len(r.bad[h])
+	delete(r.bad, h)
+}
+
+// others counts the replicas that hold a chunk and are not among the bad ones.
+func others(rec *meta.ChunkRecord, bad []quarry.ServerID) (n int) {
+	for _, r := range rec.Replicas {
+		if r.State == meta.ReplicaHolding && !slices.Contains(bad, r.Server) {
+			n++
+		}
+	}
+	return n
+}

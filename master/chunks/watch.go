@@ -1,0 +1,148 @@
+package chunks
+
+import (
+	"context"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta"
+)
+
+const (
+	// watchEvery is how often the servers' silence and disks are looked at.
+	watchEvery = time.Second
+	// gonePage is how many replicas of a server one log entry goes through.
+	gonePage = 500
+	// sweepPage is how many replicas are looked at again in each round, whatever is known of
+	// them; it bounds what that costs.
+	sweepPage = 256
+)
+
+// watch is what the loop that watches servers knows between its rounds.
+type watch struct {
+	gone   map[quarry.ServerID]bool // silent servers whose replicas are marked away
+	disks  map[quarry.DiskID]bool   // failed disks whose replicas are marked away
+	server int                      // where the sweep is: in the list of servers
+	past   quarry.Handle            // and in that server's replicas
+}
+
+// watchLoop marks the replicas of dead servers and failed disks, so that they are made
+// elsewhere, and goes round all replicas slowly, for what no event tells of.
+func (l *Leader) watchLoop(ctx context.Context) {
+	ticker := l.Clock.NewTicker(watchEvery)
+	defer ticker.Stop()
+	w := watch{gone: map[quarry.ServerID]bool{}, disks: map[quarry.DiskID]bool{}}
+	for {
+		select {
+		case <-ticker.C():
+		case <-ctx.Done():
+			return
+		}
+		if len(l.roster.sites()) == 0 {
+			continue // it may be this node that is cut off
+		}
+		servers := l.Servers.List()
+		for _, id := range servers {
+			l.watchServer(ctx, &w, id)
+		}
+		l.sweep(ctx, &w, servers)
+	}
+}
+
+// watchServer marks what is gone with a server that is silent, or with a disk of it.
+func (l *Leader) watchServer(ctx context.Context, w *watch, id quarry.ServerID) {
+	silence := l.roster.silence(id)
+	switch {
+	case silence < l.DeadAfter:
+		delete(w.gone, id)
+	case !w.gone[id] && l.markAway(ctx, id, quarry.DiskID{}):
+		l.Logger.Warn("a chunk server is silent: its replicas are made elsewhere", "server", id, "silent", silence)
+		w.gone[id] = true
+	}
+	for _, disk := range l.roster.failedDisks(id) {
+		if !w.disks[disk] && l.markAway(ctx, id, disk) {
+			l.Logger.Warn("a disk has failed: its replicas are made elsewhere", "server", id, "disk", disk)
+			w.disks[disk] = true
+		}
+	}
+}
+
+// markAway logs that the replicas of a server, or of one of its disks, do not count.
+func (l *Leader) markAway(ctx context.Context, id quarry.ServerID, disk quarry.DiskID) bool {
+	for from := quarry.Handle(0); ; {
+		r, err := l.insist(ctx, &meta.ServerGone{Server: id, Disk: disk, From: from, Max: gonePage})
+		if err != nil {
+			return false
+		}
+		if !r.More {
+			l.repairs.wake()
+			return true
+		}
+		from = r.Next
+	}
+}
+
+// sweep looks at the next few replicas of all.
+func (l *Leader) sweep(ctx context.Context, w *watch, servers []quarry.ServerID) {
+	if w.server >= len(servers) {
+		w.server, w.past = 0, 0
+		return
+	}
+	id := servers[w.server]
+	list := l.replicasOf(id, w.past)
+	l.reconsider(ctx, id, list)
+	if len(list) < sweepPage {
+		w.server, w.past = w.server+1, 0
+		return
+	}
+	w.past = list[len(list)-1] + 1
+}
+
+func (l *Leader) replicasOf(id quarry.ServerID, from quarry.Handle) (list []quarry.Handle) {
+	_ = l.Log.View(func(v meta.View) error {
+		list = meta.ReplicasOf(v, id, from, ^quarry.Handle(0), sweepPage)
+		return nil
+	})
+	return list
+}
+
+// welcome goes through the replicas of a server that was given up and is back.
+func (l *Leader) welcome(id quarry.ServerID) {
+	_, _, _ = l.visits.start(id, func(ctx context.Context) (struct{}, error) {
+		for from := quarry.Handle(0); ctx.Err() == nil; {
+			list := l.replicasOf(id, from)
+			l.reconsider(ctx, id, list)
+			if len(list) < sweepPage {
+				break
+			}
+			from = list[len(list)-1] + 1
+		}
+		return struct{}{}, nil
+	})
+}
+
+// reconsider takes replicas at a server back that are away and wanted, and has those dropped
+// that are not wanted any more. A surplus one goes only when as many others hold as are
+// wanted.
+func (l *Leader) reconsider(ctx context.Context, id quarry.ServerID, list []quarry.Handle) {
+	for _, h := range list {
+		rec, err := l.lookup(h)
+		if err != nil || rec.State != quarry.ChunkSealed || rec.Freed != 0 || l.roster.silence(id) > usableFor {
+			continue
+		}
+		r := rec.Replica(id)
+		if r == nil || r.State != meta.ReplicaAway && r.State != meta.ReplicaHolding {
+			continue
+		}
+		holding := rec.Count(meta.ReplicaHolding)
+		switch {
+		case r.State == meta.ReplicaHolding && holding > int(rec.Wanted), r.State == meta.ReplicaAway && holding >= int(rec.Wanted):
+			err = l.dropReplica(ctx, rec, id, meta.DropSurplus)
+		case r.State == meta.ReplicaAway:
+			err = l.restore(ctx, rec, []quarry.Member{{Server: id, Disk: r.Disk}})
+		}
+		if err != nil {
+			return
+		}
+	}
+}
