@@ -1,9 +1,99 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"text/tabwriter"
+
 	"github.com/spf13/cobra"
+
+	"github.com/quarryfs/quarry/bench"
 )
 
 func benchCommand(o *options) *cobra.Command {
-	return &cobra.Command{Use: "bench", Short: "Measure"}
+	var cfg bench.Config
+	var profile string
+	c := &cobra.Command{
+		Use:   "bench " + strings.Join(bench.Verbs, "|"),
+		Short: "Measure a cluster against bare programs",
+		Long: `Starts a cluster in this process, on real disks and loopback sockets, and measures it in
+turn with small bare programs that do the least that the same work could cost here:
+
+  write    Put of streams, three replicas      bare: one process writes three local copies
+  read     warm sequential reads               bare: a framed copy over TCP by sendfile
+  append   durable records to one file         bare: the same cluster with batches of one
+  meta     create, stat and remove of files    bare: nothing
+
+Each figure is the median of several interleaved runs, with its spread, the bare program's
+median and the ratio. What counts is the ratio, and the processor time of all sides
+together; an absolute rate is a remark about this machine.`,
+		Example:   "  quarry bench write --clients 4\n  quarry bench append --clients 128 --json",
+		ValidArgs: bench.Verbs,
+		Args:      args(1, 1, "what to measure: "+strings.Join(bench.Verbs, ", ")),
+		RunE: func(c *cobra.Command, args []string) error {
+			dir, err := os.MkdirTemp(cfg.Dir, "quarry-bench-*")
+			if err != nil {
+				return localError("bench", cfg.Dir, err)
+			}
+			defer os.RemoveAll(dir)
+			run := cfg
+			run.Dir = filepath.Join(dir, "run")
+			if o.verbose {
+				run.Log = o.serverLogger()
+			}
+			if onTerminal(os.Stderr) {
+				run.Progress = func(what string) { fmt.Fprintf(os.Stderr, "\r\x1b[K%s", what) }
+				defer fmt.Fprint(os.Stderr, "\r\x1b[K")
+			}
+			if profile != "" {
+				f, err := os.Create(profile)
+				if err != nil {
+					return localError("bench", profile, err)
+				}
+				defer f.Close()
+				if err := pprof.StartCPUProfile(f); err != nil {
+					return err
+				}
+				defer pprof.StopCPUProfile()
+			}
+			results, err := bench.Run(c.Context(), args[0], run)
+			if err != nil {
+				return err
+			}
+			return printResults(o, results)
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&cfg.Clients, "clients", 1, "streams, appenders or callers at the same time")
+	f.IntVar(&cfg.Runs, "runs", 7, "interleaved runs")
+	f.Int64Var(&cfg.Bytes, "bytes", 256<<20, "bytes of each stream and run")
+	f.IntVar(&cfg.Operations, "operations", 0, "operations of a run (default: 2,000 a client, at most 20,000)")
+	f.IntVar(&cfg.RecordBytes, "record", 4<<10, "bytes of an appended record")
+	f.StringVar(&cfg.Dir, "dir", "", "a folder on the disk to be measured (default: that of temporary files)")
+	f.StringVar(&profile, "cpu-profile", "", "write a profile of the processor time to this file")
+	return c
+}
+
+func printResults(o *options, results []bench.Result) error {
+	if o.json {
+		for _, r := range results {
+			if err := printJSON(os.Stdout, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "figure\tmedian\tmin\tmax\tbare\tratio\tunit\truns\t")
+	for _, r := range results {
+		bare, ratio := "-", "-"
+		if r.Bare != 0 {
+			bare, ratio = fmt.Sprintf("%.4g", r.Bare), fmt.Sprintf("%.2f", r.Ratio)
+		}
+		fmt.Fprintf(w, "%s\t%.4g\t%.4g\t%.4g\t%s\t%s\t%s\t%d\t\n", r.Name, r.Value, r.Min, r.Max, bare, ratio, r.Unit, r.Runs)
+	}
+	return w.Flush()
 }
