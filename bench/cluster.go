@@ -63,11 +63,11 @@ type embedded struct {
 }
 
 // start starts a cluster of three masters and three chunk servers, so that every replica
-// set is the same. batch bounds the records of a batch; 0 is Quarry's own bound.
-func (c *Config) start(ctx context.Context, name string, batch int) (*embedded, error) {
+// set is the same. single switches group commit off.
+func (c *Config) start(ctx context.Context, name string, single bool) (*embedded, error) {
 	dir := filepath.Join(c.Dir, name)
 	dev, err := cluster.StartDev(ctx, cluster.DevOptions{
-		Common: cluster.Common{Listen: "127.0.0.1:0", Logger: c.Log}, Dir: dir, Masters: 3, Servers: 3, BatchRecords: batch,
+		Common: cluster.Common{Listen: "127.0.0.1:0", Logger: c.Log}, Dir: dir, Masters: 3, Servers: 3, SingleRecords: single,
 	})
 	if err != nil {
 		return nil, err

@@ -88,7 +88,7 @@ func (b *run) streamed(verb string, us, them []sample) []Result {
 
 // write measures replicated writes against three local copies.
 func (b *run) write(ctx context.Context) ([]Result, error) {
-	e, err := b.start(ctx, "write", 0)
+	e, err := b.start(ctx, "write", false)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (b *run) write(ctx context.Context) ([]Result, error) {
 
 // read measures warm sequential reads against the framed copy of the same bytes.
 func (b *run) read(ctx context.Context) ([]Result, error) {
-	e, err := b.start(ctx, "read", 0)
+	e, err := b.start(ctx, "read", false)
 	if err != nil {
 		return nil, err
 	}
@@ -177,12 +177,12 @@ func writeFile(name string, r io.Reader) error {
 // appends measures durable records of many appenders to one file against the same cluster
 // with a batch of one record.
 func (b *run) appends(ctx context.Context) ([]Result, error) {
-	e, err := b.start(ctx, "append", 0)
+	e, err := b.start(ctx, "append", false)
 	if err != nil {
 		return nil, err
 	}
 	defer e.close()
-	one, err := b.start(ctx, "append-one", 1)
+	one, err := b.start(ctx, "append-one", true)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +231,7 @@ func (b *run) appendTo(ctx context.Context, fs *client.FS, i, n int) error {
 
 // meta measures creates, stats and removes of empty files.
 func (b *run) meta(ctx context.Context) ([]Result, error) {
-	e, err := b.start(ctx, "meta", 0)
+	e, err := b.start(ctx, "meta", false)
 	if err != nil {
 		return nil, err
 	}

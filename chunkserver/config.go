@@ -44,9 +44,9 @@ type Config struct {
 	MemoryBytes int64
 	// ScrubBytesPerSecond is the rate at which replicas at rest are checked. Default 8 MiB/s.
 	ScrubBytesPerSecond int64
-	// BatchRecords bounds the records of a batch, 1 switches group commit off. Default 0:
-	// the protocol's own bound. It exists for benchmarks.
-	BatchRecords int
+	// SingleRecords has every record wait until the one before is committed, without group
+	// commit. It exists for benchmarks.
+	SingleRecords bool
 }
 
 // Masters is what the server needs to know of the masters' client; see route.Masters.

@@ -91,6 +91,9 @@ func (b *body) takeAnswer() func() {
 }
 
 func newReplica(s *Server, disk *chunk.Store, m *protocol.Member) *replica {
+	if s.cfg.SingleRecords {
+		m.Singly()
+	}
 	return &replica{
 		server: s, disk: disk, handle: m.Handle(), member: m,
 		calls: map[protocol.Call]*call{}, changed: make(chan struct{}),

@@ -26,8 +26,8 @@ type ChunkServerOptions struct {
 	Masters []string
 	// Rack names the part of the site that fails together with this server.
 	Rack string
-	// BatchRecords is as in chunkserver.Config.
-	BatchRecords int
+	// SingleRecords is as in chunkserver.Config.
+	SingleRecords bool
 }
 
 // memberKeepAlive is the keep-alive interval between chunk servers: one that is frozen holds
@@ -90,7 +90,7 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 	s, err := chunkserver.Open(ctx, chunkserver.Config{
 		Cluster: cluster, Address: address, Boot: bootID(), Disks: stores, Masters: masters,
 		Dial:  func(m quarry.Member) quarry.ChunkServer { return client.ChunkServer(m.Address) },
-		Clock: opts.Clock, Rack: opts.Rack, Release: Release, Logger: opts.Logger, BatchRecords: opts.BatchRecords,
+		Clock: opts.Clock, Rack: opts.Rack, Release: Release, Logger: opts.Logger, SingleRecords: opts.SingleRecords,
 	})
 	if err != nil {
 		closeStores(stores)

@@ -21,9 +21,9 @@ type DevOptions struct {
 	// Masters and Servers are how many there are. Default: 3 and 4, each server in a rack of
 	// its own.
 	Masters, Servers int
-	// Quota and BatchRecords are as in ChunkServerOptions.
-	Quota        int64
-	BatchRecords int
+	// Quota and SingleRecords are as in ChunkServerOptions.
+	Quota         int64
+	SingleRecords bool
 }
 
 // Dev is a whole cluster in one process. Its parts talk over the network like any others.
@@ -96,7 +96,7 @@ func (d *Dev) startServers(ctx context.Context, opts *DevOptions) error {
 			}
 			servers[i], errs[i] = StartChunkServer(ctx, ChunkServerOptions{
 				Common: common, Dirs: []string{filepath.Join(opts.Dir, fmt.Sprintf("server-%d", i+1))},
-				Masters: d.Masters, Rack: fmt.Sprintf("rack-%d", i+1), Quota: opts.Quota, BatchRecords: opts.BatchRecords,
+				Masters: d.Masters, Rack: fmt.Sprintf("rack-%d", i+1), Quota: opts.Quota, SingleRecords: opts.SingleRecords,
 			})
 		})
 	}

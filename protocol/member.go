@@ -34,6 +34,7 @@ type Member struct {
 	batch   uint64         // the last batch of joined that is taken
 	commit  int64          // bytes known to be durable at all members
 	primary *Primary       // nil without the role
+	single  bool           // see Singly
 }
 
 // durable is what a crash at this instant would leave, as far as the protocol asks for it.
@@ -154,6 +155,10 @@ func (m *Member) Durable(ticket Ticket) []Effect {
 // Fail is the event that the disk failed, or that the replica turned out to hold less than
 // it acknowledged: nothing more is durable, and the replica is lost. Everything under way is
 // answered with Unavailable.
+//
+// The server keeps the member for as long as its process lives: an empty one in its place
+// could be created by a delayed CREATE, and would then answer a fence as a good member that
+// has nothing. Only a copy of the sealed chunk, on another disk, takes its place.
 func (m *Member) Fail() []Effect {
 	out := m.depose(nil, quarry.Unavailable, "the disk failed")
 	m.status = quarry.ReplicaLost
@@ -282,12 +287,20 @@ func (m *Member) promise(out []Effect, v quarry.Version) []Effect {
 	return m.persist(out, Change{Kind: ChangePromise, Version: v})
 }
 
-// meant returns an error unless a request is for this incarnation and the replica can be
-// used.
+// meant returns an error unless a request is for this incarnation.
 func (m *Member) meant(op string, ref *quarry.ChunkRef) error {
-	if ref.Target != m.incarnation && !off(RequestsOutliveDisk) {
+	if ref.Target != m.incarnation && !off(RequestsOutliveDisk) && !off(RestartedMemberStays) {
 		return quarry.Errorf(op, quarry.StaleVersion, m.r.Handle.String(),
 			"the request is for incarnation %d of the server, this is %d", ref.Target, m.incarnation)
+	}
+	return nil
+}
+
+// ready returns an error unless a request is for this incarnation and the replica is not
+// lost.
+func (m *Member) ready(op string, ref *quarry.ChunkRef) error {
+	if err := m.meant(op, ref); err != nil {
+		return err
 	}
 	if m.status == quarry.ReplicaLost {
 		return quarry.Errorf(op, quarry.Unavailable, m.r.Handle.String(), "the replica is lost: its disk failed")

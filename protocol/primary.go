@@ -149,6 +149,10 @@ func (p *Primary) lowest(m *Member) int64 {
 	return min(acked[0], m.written)
 }
 
+// Singly has every batch carry one record, and wait until the one before is committed: what
+// group commit is measured against.
+func (m *Member) Singly() { m.single = true }
+
 // fill ships batches while there are records and room.
 func (m *Member) fill(out []Effect) []Effect {
 	p := m.primary
@@ -156,13 +160,13 @@ func (m *Member) fill(out []Effect) []Effect {
 		at := sort.Search(len(p.taken), func(i int) bool { return p.taken[i].rec.Offset >= p.shipped })
 		wait := p.taken[at:]
 		n, size := 0, int64(0)
-		for n < len(wait) && n < BatchRecordsMax && (n == 0 || size+wait[n].rec.Length <= quarry.PacketBytes) {
+		for n < len(wait) && n < BatchRecordsMax && !(m.single && n == 1) && (n == 0 || size+wait[n].rec.Length <= quarry.PacketBytes) {
 			size += wait[n].rec.Length
 			n++
 		}
 		inFlight := p.inFlight()
-		full := n < len(wait) || size >= quarry.PacketBytes || n == BatchRecordsMax
-		if n == 0 || inFlight > 0 && (!full || inFlight+size > flightBytesMax) {
+		full := !m.single && n < len(wait) || size >= quarry.PacketBytes || n == BatchRecordsMax
+		if n == 0 || inFlight > 0 && (!full || m.single || inFlight+size > flightBytesMax) {
 			return out
 		}
 		out = m.launch(out, wait[:n], size)
