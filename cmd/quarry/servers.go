@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/cluster"
 )
 
@@ -42,7 +43,7 @@ func dev(ctx context.Context, o *options, dir string, port int) error {
 	if !o.verbose {
 		common.Logger = o.logger()
 	}
-	began := time.Now()
+	began := clock.System().Now()
 	d, err := cluster.StartDev(ctx, cluster.DevOptions{Common: common, Dir: dir})
 	if err != nil {
 		return err
@@ -62,7 +63,7 @@ In another terminal:
   quarry admin status       how the cluster is
 
 Ctrl-C stops it; the data stays in %s.
-`, dir, time.Since(began).Round(time.Millisecond), strings.Join(d.Masters, " "), strings.Join(d.Servers, " "), setting, dir)
+`, dir, clock.System().Now().Sub(began).Round(time.Millisecond), strings.Join(d.Masters, " "), strings.Join(d.Servers, " "), setting, dir)
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(os.Stderr, "stopping")
