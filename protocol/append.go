@@ -16,7 +16,7 @@ import (
 // oldest unsettled one, each further one follows without a gap. So a seal cuts a suffix of
 // what a session sent, and the order in the file is the order of the sequences.
 func (m *Member) Append(call Call, ref *quarry.ChunkRef, oldest quarry.Sequence, rec quarry.RecordHeader) []Effect {
-	if err := m.meant("append", ref); err != nil {
+	if err := m.ready("append", ref); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	p := m.primary

@@ -57,7 +57,7 @@ func nameless(t *Records) *Records {
 // Add lets a copied replica serve, because the master has logged it; answered when that is
 // durable.
 func (m *Member) Add(call Call, req *quarry.AddRequest) []Effect {
-	if err := m.meant("add", &req.ChunkRef); err != nil {
+	if err := m.ready("add", &req.ChunkRef); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	switch {
@@ -76,7 +76,7 @@ func (m *Member) Add(call Call, req *quarry.AddRequest) []Effect {
 // has promised more than the request's version stays: somebody knows more of it than the
 // one who judged it.
 func (m *Member) Drop(call Call, req *quarry.DropRequest) []Effect {
-	if err := m.meant("drop", &req.ChunkRef); err != nil {
+	if err := m.ready("drop", &req.ChunkRef); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	switch {

@@ -5,7 +5,7 @@ import "github.com/quarryfs/quarry"
 // Create begins an empty replica of a new chunk; answered when it is durable. Only the
 // master that took the handle sends it, and never again once the chunk is logged.
 func (m *Member) Create(call Call, req *quarry.CreateRequest) []Effect {
-	if err := m.meant("create", &req.ChunkRef); err != nil {
+	if err := m.ready("create", &req.ChunkRef); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	v := req.Version
@@ -26,7 +26,7 @@ func (m *Member) Create(call Call, req *quarry.CreateRequest) []Effect {
 // is durable. A server takes the role of a version once: what it held in memory is gone
 // after a restart, so that version must be sealed.
 func (m *Member) Activate(call Call, req *quarry.ActivateRequest) []Effect {
-	if err := m.meant("activate", &req.ChunkRef); err != nil {
+	if err := m.ready("activate", &req.ChunkRef); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	v := req.Version

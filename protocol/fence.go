@@ -8,12 +8,9 @@ import "github.com/quarryfs/quarry"
 func (m *Member) Fence(call Call, req *quarry.FenceRequest) []Effect {
 	v := req.Version
 	if err := m.meant("fence", &req.ChunkRef); err != nil {
-		if m.status == quarry.ReplicaLost && req.Target == m.incarnation {
-			return []Effect{Answer{Call: call, Reply: m.fenceReply(v)}}
-		}
 		return []Effect{Answer{Call: call, Err: err}}
 	}
-	if !m.r.Exists {
+	if !m.r.Exists || m.status == quarry.ReplicaLost { // nothing to be made durable
 		return []Effect{Answer{Call: call, Reply: m.fenceReply(v)}}
 	}
 	if v < m.r.Promised {

@@ -9,7 +9,7 @@ import "github.com/quarryfs/quarry"
 // Only the version that is promised and that the bytes belong to is taken, and only the next
 // batch. A batch that is here already is answered again.
 func (m *Member) Prepare(call Call, req *quarry.PrepareRequest) []Effect {
-	if err := m.meant("prepare", &req.ChunkRef); err != nil {
+	if err := m.ready("prepare", &req.ChunkRef); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	v, length := req.Version, m.r.DurableLength()
@@ -52,7 +52,7 @@ func (m *Member) prepared(out []Effect, call Call, commit int64) []Effect {
 
 // Commit is the event that the primary tells how far the version is committed.
 func (m *Member) Commit(req *quarry.CommitRequest) ([]Effect, error) {
-	if err := m.meant("commit", &req.ChunkRef); err != nil {
+	if err := m.ready("commit", &req.ChunkRef); err != nil {
 		return nil, err
 	}
 	if !m.r.Exists || req.Version != m.r.LogVersion || req.Version != m.joined {

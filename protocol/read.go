@@ -53,7 +53,7 @@ func (m *Member) Read(req *quarry.ReadRequest) (int64, error) {
 // request's version. The reply says Confirm: the server clears that if, after this, its
 // [HeldLease] still has the right.
 func (m *Member) End(req *quarry.EndRequest) (*quarry.EndReply, error) {
-	if err := m.meant("end", &req.ChunkRef); err != nil {
+	if err := m.ready("end", &req.ChunkRef); err != nil {
 		return nil, err
 	}
 	v, p := req.Version, m.primary

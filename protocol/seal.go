@@ -11,7 +11,7 @@ import "github.com/quarryfs/quarry"
 // length: bytes left over from an older version may differ. It keeps what it has, and is
 // dropped and copied anew by the master.
 func (m *Member) Seal(call Call, req *quarry.SealRequest) []Effect {
-	if err := m.meant("seal", &req.ChunkRef); err != nil {
+	if err := m.ready("seal", &req.ChunkRef); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	v := req.Version

@@ -34,6 +34,7 @@ const (
 	aCrash
 	aWipe
 	aRollback
+	aFail
 	aZombie
 	aGone
 	aFailover
@@ -50,7 +51,7 @@ const (
 
 var actName = [actKinds]string{
 	"deliver", "keep", "late", "lose", "start", "tail", "resend", "learn", "doubt", "sync", "commit", "preps", "seal",
-	"fences", "decide", "seals", "roll", "creates", "activate", "copy", "heartbeat", "tick", "crash", "wipe", "rollback",
+	"fences", "decide", "seals", "roll", "creates", "activate", "copy", "heartbeat", "tick", "crash", "wipe", "rollback", "fail",
 	"zombie", "gone", "failover", "barrier", "logged", "abandon", "garbage", "forget", "read", "read-cached", "read-retry",
 }
 
@@ -58,7 +59,7 @@ var actName = [actKinds]string{
 var weight = [actKinds]int{
 	aDeliver: 200, aKeep: 20, aLate: 12, aLose: 20, aStart: 60, aTail: 60, aResend: 8, aLearn: 30, aDoubt: 2, aSync: 80,
 	aCommit: 15, aPreps: 8, aSeal: 8, aFences: 5, aDecide: 30, aSeals: 8, aRoll: 15, aCreates: 8, aActivate: 30, aCopy: 10,
-	aHeartbeat: 40, aTick: 25, aCrash: 4, aWipe: 3, aRollback: 6, aZombie: 6, aGone: 3, aFailover: 3, aBarrier: 40,
+	aHeartbeat: 40, aTick: 25, aCrash: 4, aWipe: 3, aRollback: 6, aFail: 6, aZombie: 6, aGone: 3, aFailover: 3, aBarrier: 40,
 	aLogged: 10, aAbandon: 5, aGarbage: 12, aForget: 6, aReadFresh: 60, aReadCached: 80, aReadRetry: 10,
 }
 
@@ -205,6 +206,7 @@ func (l *lister) server(p *process, i uint8) {
 	}
 	l.addIf(w.left.wipe > 0, aWipe, i, 0, 0)
 	oneFault := w.g.fault&^(1<<i) == 0
+	l.addIf(w.left.fail > 0 && oneFault, aFail, i, 0, 0)
 	l.addIf(w.left.zombie > 0 && w.zombie == nil && oneFault, aZombie, i, 0, 0)
 	tk, tail := w.m.tail()
 	if r := &p.disk[tk].replica; w.left.rollback > 0 && oneFault && (tail.state == open || tail.state == sealing) &&

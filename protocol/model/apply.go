@@ -20,7 +20,7 @@ func (w *world) apply(a act) {
 		w.applyClient(a, w.clients[a.A])
 	case aSync, aCommit, aPreps, aHeartbeat:
 		w.applyProcess(a, w.own(a.A))
-	case aCrash, aWipe, aRollback, aZombie, aForget, aGarbage:
+	case aCrash, aWipe, aRollback, aFail, aZombie, aForget, aGarbage:
 		w.applyFault(a)
 	case aTick:
 		w.left.ticks--
@@ -124,6 +124,7 @@ func (w *world) applyFault(a act) {
 		w.restart(a.A, int(a.B), a.C == 1)
 	case aWipe: // the disk is replaced: nothing is left
 		w.left.wipe--
+		w.g.lossy = true
 		w.g.wiped |= 1 << a.A
 		p.disk = [maxChunks]disk{}
 		for k := range w.m.chunks {
@@ -132,6 +133,7 @@ func (w *world) applyFault(a act) {
 		w.restart(a.A, 0, true)
 	case aRollback: // the disk loses the last record of the tail, or its promise, or both
 		w.left.rollback--
+		w.g.lossy = true
 		w.g.fault |= 1 << a.A
 		k, _ := w.m.tail()
 		r := &p.disk[k].replica
@@ -140,6 +142,16 @@ func (w *world) applyFault(a act) {
 			r.Promised = r.LogVersion
 		}
 		w.restart(a.A, 0, true)
+	case aFail: // the disk errs, the process lives on without it
+		w.left.fail--
+		w.g.lossy = true
+		w.g.fault |= 1 << a.A
+		for k := range uint8(maxChunks) {
+			p.disk[k].queue = nil
+			if m := p.members[k]; m != nil {
+				w.run(p, k, m.Fail())
+			}
+		}
 	case aZombie: // the host was paused and copied: a new incarnation begins on the copy
 		w.left.zombie--
 		w.g.fault |= 1 << a.A
@@ -183,6 +195,7 @@ func (w *world) applyMaster(a act) {
 		w.activate()
 	case aGone:
 		w.left.gone--
+		w.g.lossy = true
 		w.g.gone |= 1 << a.A
 		w.m.sealer.Gone(quarry.ServerID(a.A + 1))
 	case aFailover:

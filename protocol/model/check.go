@@ -58,7 +58,8 @@ func (w *world) checkReplica(d place) (grown bool) {
 	if m == nil {
 		return false
 	}
-	if r := m.Replica(); len(disk.queue) == 0 && m.Primary() == nil && (r.Exists != disk.replica.Exists || !r.Records.Equal(&disk.replica.Records)) {
+	s := m.Info().Status
+	if r := m.Replica(); s <= quarry.ReplicaMissing && len(disk.queue) == 0 && m.Primary() == nil && (r.Exists != disk.replica.Exists || !r.Records.Equal(&disk.replica.Records)) {
 		bad("server %d: machine and disk differ for chunk %d", i+1, k)
 	}
 	reply, err := m.RecordRuns(&quarry.RecordsRequest{})
@@ -129,7 +130,6 @@ func (w *world) forgot(c uint8) bool {
 func (w *world) checkChunk(k uint8, tail bool) {
 	c := &w.m.chunks[k]
 	truth := int64(len(w.g.truth[k])) * w.cfg.length
-	lossy := w.g.fault|w.g.wiped|w.g.gone != 0
 	if c.state != sealed {
 		w.checkCommit(k)
 		return
@@ -146,7 +146,7 @@ func (w *world) checkChunk(k uint8, tail bool) {
 			return
 		}
 	}
-	if !lossy {
+	if !w.g.lossy {
 		bad("chunk %d sealed at %d: no complete replica", k, c.length)
 	}
 }
@@ -209,12 +209,9 @@ func (w *world) checkAcked() {
 // checkLeases: the grantor waits longer than any holder (I10), and at most one server may
 // say where the file ends without asking (I9).
 func (w *world) checkLeases() {
-	ends := 0
-	for i := range w.cfg.servers + 1 {
-		p := w.zombie
-		if i < w.cfg.servers {
-			p = w.servers[i]
-		}
+	primaries, chunks := 0, 0
+	for i := range uint8(maxServers + 1) {
+		p := w.at(i)
 		if p == nil || !p.lease.Holds(protocol.RightEnd, w.serverNow()) {
 			continue
 		}
@@ -222,15 +219,20 @@ func (w *world) checkLeases() {
 			bad("I10: server %d.%d holds a lease that the master believes over", p.id, p.inc)
 		}
 		for k := range uint8(maxChunks) {
-			if m := p.members[k]; m != nil && m.Primary() != nil {
-				req := quarry.EndRequest{ChunkRef: quarry.ChunkRef{Handle: handleOf(k), Version: version, Target: p.inc}}
-				if _, err := m.End(&req); err == nil {
-					ends++
+			m := p.members[k]
+			if m == nil || m.Primary() == nil && !off(protocol.SecondaryAnswersEnd) {
+				continue
+			}
+			req := quarry.EndRequest{ChunkRef: quarry.ChunkRef{Handle: handleOf(k), Version: version, Target: p.inc}}
+			if _, err := m.End(&req); err == nil {
+				chunks |= 1 << k
+				if m.Primary() != nil {
+					primaries++
 				}
 			}
 		}
 	}
-	if ends > 1 {
-		bad("I9: %d primaries may say where the file ends", ends)
+	if primaries > 1 || chunks&(chunks-1) != 0 {
+		bad("I9: %d primaries may say where the file ends, chunks %b", primaries, chunks)
 	}
 }

@@ -46,6 +46,7 @@ func (w *world) do(c *client, effects []protocol.Effect, server uint8) {
 			w.acknowledged(c, e)
 		case protocol.Unknown:
 			c.dead = true
+			w.note("unknown %s", name(record(quarry.SessionID(c.id+1), e.Sequence)))
 		}
 	}
 }
@@ -119,6 +120,7 @@ func (w *world) acknowledged(c *client, e protocol.Settled) {
 	}
 	w.g.pos[r] = pos
 	w.g.acked |= 1 << r
+	w.note("settled %s in chunk %d at %d", name(r), e.Handle, e.Offset)
 }
 
 // filePos orders places by where they are in the file.
@@ -236,6 +238,7 @@ func (w *world) atReader(b *endedMsg) {
 func (w *world) finishRead(res []recID) {
 	r := &w.rd
 	r.on = false
+	w.note("read %v", names(res))
 	var seen uint32
 	for _, x := range res {
 		if x != 0 && bit(seen, x) {

@@ -45,7 +45,7 @@ func fresh(rnd *rand.Rand) *world {
 	switch n(6) {
 	case 0: // disks that lose their last records, restarts
 		return newWorld(config{servers: 3, replicas: 2 + n(2), clients: 1 + n(2), length: r.length(), window: 1 + n(3)},
-			budgets{crash: n(3), seal: 1 + n(3), failover: n(2), dup: 8, sends: 20, reads: n(6), rollback: 1 + n(2), wipe: n(4) / 3, copies: n(2), ticks: n(6), gone: n(2)})
+			budgets{crash: n(3), seal: 1 + n(3), failover: n(2), dup: 8, sends: 20, reads: n(6), rollback: n(3), fail: n(2), wipe: n(4) / 3, copies: n(2), ticks: n(6), gone: n(2)})
 	case 1: // pipelining
 		return newWorld(config{servers: 2 + n(2), replicas: 2, clients: 1 + n(2), length: r.length(), window: 2 + n(4)},
 			budgets{crash: n(2), seal: 1 + n(3), dup: 10, sends: 30, copies: n(2), doubt: n(2)})
@@ -64,7 +64,7 @@ func fresh(rnd *rand.Rand) *world {
 	}
 	return newWorld(config{servers: 4, replicas: 3, clients: 3, length: r.length(), window: 1 + n(3), late: n(3) == 0},
 		budgets{crash: n(4), seal: n(5), failover: n(3), heartbeat: n(12), dup: 12, sends: 30, reads: 8, ticks: n(12), wipe: n(4) / 3,
-			copies: n(4), zombie: n(4) / 3, rollback: n(4) / 3, garbage: n(2), forget: n(4) / 3, gone: n(2), doubt: n(3)})
+			copies: n(4), zombie: n(4) / 3, rollback: n(4) / 3, fail: n(4) / 3, garbage: n(2), forget: n(4) / 3, gone: n(2), doubt: n(3)})
 }
 
 // freshOld is the middle of a seal in which the primary lives on beside its successor, or

@@ -149,6 +149,7 @@ func (w *world) logged(k uint8) {
 		bad("handle %d is used twice", handleOf(k))
 	}
 	w.m.file = append(w.m.file, k)
+	w.note("logged chunk %d", handleOf(k))
 }
 
 // unlog: the leader that took handle k is gone and never logged it. The handle is of that
@@ -229,10 +230,12 @@ func (w *world) publish() {
 	d := w.decision()
 	w.m.sealer = nil
 	if d.Verdict == protocol.Lost {
+		w.note("lost chunk %d", handleOf(k))
 		w.stop = true
 		return
 	}
 	c.state, c.length, c.suspect = sealed, d.Length, d.Suspect
+	w.note("sealed chunk %d at %d, suspect %v", handleOf(k), d.Length, d.Suspect)
 	w.sendSeals(k)
 }
 

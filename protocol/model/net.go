@@ -120,8 +120,13 @@ func (w *world) send(to node, body any) {
 		return
 	}
 	w.net = append(w.net, p)
-	if w.trace != nil {
-		w.trace("    %s", &p)
+	w.note("%s", &p)
+}
+
+// note tells a script what happened.
+func (w *world) note(format string, args ...any) {
+	if w.log != nil {
+		w.log(fmt.Sprintf(format, args...))
 	}
 }
 

@@ -196,7 +196,7 @@ func (w *world) answered(p *process, k uint8, a protocol.Answer) {
 	case callFence:
 		if a.Err == nil {
 			reply := a.Reply.(*quarry.FenceReply)
-			if r := &p.disk[k].replica; r.Exists && (r.Promised < reply.Version || r.DurableLength() < reply.DurableLength) {
+			if r := &p.disk[k].replica; reply.Status == quarry.ReplicaGood && (r.Promised < reply.Version || r.DurableLength() < reply.DurableLength) {
 				bad("I1: server %d answers fence %d with %d bytes, durable are promise %d and %d bytes",
 					p.id, reply.Version, reply.DurableLength, r.Promised, r.DurableLength())
 			}

@@ -29,9 +29,9 @@ type config struct {
 
 // budgets bound the faults and the work of a schedule.
 type budgets struct {
-	crash, seal, failover, heartbeat, dup, sends, reads, ticks int
-	wipe, copies, rollback, zombie, forget, garbage, gone      int
-	doubt                                                      int
+	crash, seal, failover, heartbeat, dup, sends, reads, ticks  int
+	wipe, copies, rollback, fail, zombie, forget, garbage, gone int
+	doubt                                                       int
 }
 
 // recID names a record: client<<3 | sequence, below 32.
@@ -57,9 +57,9 @@ type world struct {
 	owned   [maxServers + 1]bool
 	net     []packet
 
-	dirty []place // replicas that the last act touched
-	path  string  // of a search
-	trace func(format string, args ...any)
+	dirty []place      // replicas that the last act touched
+	path  string       // of a search
+	log   func(string) // of a script
 }
 
 // place is a replica: of a server, or of the zombie.
@@ -77,7 +77,8 @@ type ghost struct {
 	promised [maxServers][maxChunks]quarry.Version
 	long     []recID // longest read
 	wiped    uint8   // servers that got a new disk
-	fault    uint8   // servers whose disk lost records, or was copied
+	fault    uint8   // servers whose disk lost records, failed, or was copied
+	lossy    bool    // of these, one that lost or failed; or a disk replaced, a server declared dead
 	gone     uint8   // servers declared dead
 }
 
@@ -143,7 +144,7 @@ func (w *world) settle(want func(*packet) bool) {
 // clone copies a world. Processes, the bulk of it, are shared until one is owned again.
 func (w *world) clone() *world {
 	w.owned = [maxServers + 1]bool{}
-	c := &world{state: w.state, servers: w.servers, zombie: w.zombie, trace: w.trace}
+	c := &world{state: w.state, servers: w.servers, zombie: w.zombie, log: w.log}
 	c.net = slices.Clone(w.net)
 	c.m.clone()
 	for i := range c.clients {
