@@ -1,0 +1,370 @@
+package chunk
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/disk"
+)
+
+var crashEvery = flag.Int("every", 17, "crash before every so many operations of the disk")
+
+// history is what a workload has asked of one chunk, and what of it is done.
+type history struct {
+	data                  []byte // what the chunk's bytes are, as far as they go
+	ends                  map[int64]bool
+	createAsked, created  bool
+	asked, acked          int64 // lengths
+	promiseAsked, promise quarry.Version
+	sealAsked, sealed     int64 // lengths; -1: no seal
+	dropAsked, dropped    bool
+	copyAsked, copied     bool // the chunk of copyBytes came in the place of this one
+}
+
+// crasher runs a workload and looks at what crashes may leave between any two operations
+// of the disk.
+type crasher struct {
+	t      *testing.T
+	mem    *disk.Mem
+	mu     sync.Mutex
+	chunks map[quarry.Handle]*history
+	looks  int
+	images int
+	every  int // look before every so many operations
+}
+
+const copyBytes = 70_000
+
+func newCrasher(t *testing.T, every int) *crasher {
+	return &crasher{t: t, mem: disk.NewMem(), chunks: map[quarry.Handle]*history{}, every: every}
+}
+
+// policy looks before an operation; nothing becomes known to be durable meanwhile.
+func (c *crasher) policy(op disk.Op) disk.Fault {
+	switch op.Kind {
+	case disk.OpRead, disk.OpSize, disk.OpList, disk.OpOpen, disk.OpUsage:
+		return disk.Fault{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.looks++
+	if c.looks%c.every != 0 || c.t.Failed() {
+		return disk.Fault{}
+	}
+	var images []*disk.Mem
+	c.mem.Images(3, func(m *disk.Mem) { images = append(images, m) })
+	images = append(images, c.mem.Clone(), c.mem.Crash(rand.New(rand.NewPCG(uint64(c.looks), 0))))
+	for i, m := range images {
+		c.images++
+		c.check(m, fmt.Sprintf("look %d, image %d, before %v", c.looks, i, op))
+	}
+	return disk.Fault{}
+}
+
+// check opens an image, compares it with the history, and goes on working on it.
+func (c *crasher) check(m *disk.Mem, what string) {
+	opts := testOptions()
+	opts.Workers = 1
+	s, err := Open(m, opts)
+	if err != nil {
+		if len(c.chunks) == 0 && errors.Is(err, quarry.NotFound) {
+			return
+		}
+		c.t.Errorf("%s: %v", what, err)
+		return
+	}
+	for h, hist := range c.chunks {
+		if err := hist.check(s, h); err != nil {
+			c.t.Errorf("%s: chunk %v: %v", what, h, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		c.t.Errorf("%s: %v", what, err)
+	}
+	s, err = Open(m, opts)
+	if err != nil {
+		c.t.Errorf("%s: the second time: %v", what, err)
+		return
+	}
+	for h, hist := range c.chunks {
+		if err := hist.goOn(s, h); err != nil {
+			c.t.Errorf("%s: chunk %v afterwards: %v", what, h, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		c.t.Errorf("%s: %v", what, err)
+	}
+}
+
+func (hist *history) check(s *Store, h quarry.Handle) error {
+	st, ok := s.State(h)
+	switch {
+	case !ok && hist.dropAsked:
+		if names, err := s.fs.List(trashName); err != nil || hist.dropped && len(names) == 0 && hist.acked > 0 {
+			return fmt.Errorf("the trash is empty, %v", err)
+		}
+		return nil
+	case !ok && (hist.created || hist.copied):
+		return errors.New("it is gone")
+	case !ok:
+		return nil
+	case hist.dropped:
+		return errors.New("it is back")
+	case !hist.createAsked && !hist.copyAsked:
+		return errors.New("nobody asked for it")
+	case st.Promised < hist.promise || st.Promised > max(hist.promiseAsked, 1):
+		return fmt.Errorf("promised %d, acknowledged %d, asked for %d", st.Promised, hist.promise, hist.promiseAsked)
+	case hist.copyAsked && !hist.copied && st.Status == quarry.ReplicaLost:
+		return nil // given up for the copy
+	case st.Status != quarry.ReplicaGood:
+		return fmt.Errorf("its status is %d", st.Status)
+	}
+	if size, err := s.fs.Size(chunkName(h)); err != nil || st.Sealed() && size != st.Length {
+		return fmt.Errorf("its file has %d bytes, it has %d, %v", size, st.Length, err)
+	}
+	want := hist.data[:st.Length]
+	if hist.copyAsked && st.SealVersion == 4 {
+		want = pattern(uint64(h)+1, copyBytes)
+	} else if err := hist.checkLength(&st); err != nil {
+		return err
+	} else if err := hist.checkRecords(s, &st); err != nil {
+		return err
+	}
+	got, err := tryRead(s, h, 0, st.Length+10)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want) {
+		return fmt.Errorf("its %d bytes are not the %d that were written", len(got), len(want))
+	}
+	return nil
+}
+
+func (hist *history) checkLength(st *State) error {
+	switch {
+	case hist.copied:
+		return errors.New("the copy is gone")
+	case hist.sealed >= 0 && (!st.Sealed() || st.Length != hist.sealed):
+		return fmt.Errorf("it is not sealed at %d: %+v", hist.sealed, st)
+	case st.Sealed() && st.Length != hist.sealAsked:
+		return fmt.Errorf("it is sealed at %d, not %d", st.Length, hist.sealAsked)
+	case !st.Sealed() && (st.Length < hist.acked || st.Length > hist.asked):
+		return fmt.Errorf("it has %d bytes, acknowledged %d, asked for %d", st.Length, hist.acked, hist.asked)
+	}
+	return nil
+}
+
+func (hist *history) checkRecords(s *Store, st *State) error {
+	runs, _, err := s.Records(st.Handle)
+	if err != nil {
+		return err
+	}
+	off := int64(0)
+	for _, r := range runs {
+		for range r.Count {
+			if off += r.Length; !hist.ends[off] {
+				return fmt.Errorf("no record ends at %d", off)
+			}
+		}
+	}
+	if off != st.Length {
+		return fmt.Errorf("the records end at %d, the bytes at %d", off, st.Length)
+	}
+	return nil
+}
+
+// goOn writes to the chunk and seals it.
+func (hist *history) goOn(s *Store, h quarry.Handle) error {
+	st, ok := s.State(h)
+	if !ok || st.Status != quarry.ReplicaGood {
+		return wait(func(done func(error)) { s.Drop(h, st.Promised, testNow, done) })
+	}
+	if st.Sealed() {
+		_, err := tryRead(s, h, 0, st.Length)
+		return err
+	}
+	more := pattern(99, 5000)
+	if err := s.Write(h, st.Length, []quarry.RecordHeader{header(3, 1, more)}, more); err != nil {
+		return err
+	}
+	req := sealRequest(h, st.Length+5000)
+	req.Version = max(st.Promised, 1) + 1
+	req.WritableVersion = st.LogVersion
+	if err := wait(func(done func(error)) { s.Seal(req, done) }); err != nil {
+		return err
+	}
+	got, err := tryRead(s, h, 0, 1<<30)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, append(bytes.Clone(hist.data[:st.Length]), more...)) {
+		return errors.New("the bytes differ after more were written")
+	}
+	return nil
+}
+
+// do notes that something is asked for, does it, and notes that it is done.
+func (c *crasher) do(asked func(), change func(done func(error)), acked func()) {
+	c.mu.Lock()
+	asked()
+	c.mu.Unlock()
+	err := wait(func(done func(error)) {
+		change(func(err error) {
+			if err == nil {
+				c.mu.Lock()
+				acked()
+				c.mu.Unlock()
+			}
+			done(err)
+		})
+	})
+	if err != nil {
+		c.t.Error(err)
+	}
+}
+
+// live does things to one chunk, from create to its end.
+func (c *crasher) live(s *Store, h quarry.Handle, r *rand.Rand) {
+	hist := &history{data: pattern(uint64(h), 1<<20), ends: map[int64]bool{0: true}, sealAsked: -1, sealed: -1}
+	c.mu.Lock()
+	c.chunks[h] = hist
+	c.mu.Unlock()
+	c.do(func() { hist.createAsked = true }, func(done func(error)) { s.Create(createRequest(h), done) }, func() { hist.created = true })
+	seq := quarry.Sequence(1)
+	for range 4 + r.IntN(8) {
+		if r.IntN(6) == 0 {
+			v := hist.promiseAsked + 1
+			c.do(func() { hist.promiseAsked = v }, func(done func(error)) { s.Promise(h, v, done) }, func() { hist.promise = v })
+			continue
+		}
+		var end int64
+		for range 1 + r.IntN(3) {
+			n := int64(1 + r.IntN(3000))
+			switch r.IntN(8) {
+			case 0:
+				n = int64(1 + r.IntN(100_000))
+			case 1, 2, 3:
+				n = int64(1 + r.IntN(100))
+			}
+			off := hist.asked
+			c.mu.Lock()
+			hist.asked += n
+			hist.ends[hist.asked] = true
+			end = hist.asked
+			c.mu.Unlock()
+			data := hist.data[off : off+n]
+			if err := s.Write(h, off, []quarry.RecordHeader{header(9, seq, data)}, data); err != nil {
+				c.t.Error(err)
+			}
+			seq++
+		}
+		switch r.IntN(4) {
+		case 0: // the next records are written while these are being synced
+			s.Sync(h, func(err error) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if err != nil {
+					c.t.Error(err)
+				}
+				hist.acked = end
+			})
+		case 1, 2:
+			c.do(func() {}, func(done func(error)) { s.Sync(h, done) }, func() { hist.acked = end })
+		}
+	}
+	if r.IntN(3) > 0 {
+		c.mu.Lock()
+		length := hist.acked
+		c.mu.Unlock()
+		v := quarry.Version(max(2, hist.promiseAsked+1))
+		req := sealRequest(h, length)
+		req.Version = v
+		c.do(func() { hist.sealAsked, hist.promiseAsked = length, v }, func(done func(error)) { s.Seal(req, done) },
+			func() { hist.sealed, hist.promise = length, v })
+	}
+	switch r.IntN(3) {
+	case 0:
+		c.do(func() { hist.dropAsked = true }, func(done func(error)) { s.Drop(h, 100, testNow, done) }, func() { hist.dropped = true })
+	case 1:
+		if hist.promiseAsked <= 4 && hist.sealAsked < 0 {
+			c.copyOver(s, h, hist)
+		}
+	}
+}
+
+// copyOver lets a copy take the chunk's place.
+func (c *crasher) copyOver(s *Store, h quarry.Handle, hist *history) {
+	data := pattern(uint64(h)+1, copyBytes)
+	req := &quarry.CopyRequest{
+		ChunkRef: quarry.ChunkRef{Handle: h, Version: 4}, Length: copyBytes, WritableVersion: 3,
+		CRC: checksum(data), CRCKnown: true, Position: 5,
+	}
+	in, err := s.Receive(req)
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	for off := 0; off < len(data); off += 33_000 {
+		part := data[off:min(off+33_000, len(data))]
+		if err := in.Write(part, blockParts(int64(off), part)); err != nil {
+			c.t.Error(err)
+		}
+	}
+	c.do(func() { hist.copyAsked, hist.promiseAsked = true, 4 }, func(done func(error)) {
+		in.Commit([]quarry.RecordRun{{Session: 1, Sequence: 1, Count: 7, Length: 10_000}}, nil, done)
+	}, func() { hist.copied, hist.promise = true, 4 })
+}
+
+// blockParts returns the checksums of data cut at the chunk's block borders.
+func blockParts(off int64, data []byte) []uint32 {
+	var crcs []uint32
+	for len(data) > 0 {
+		n := min(int64(len(data)), quarry.BlockBytes-off%quarry.BlockBytes)
+		crcs = append(crcs, checksum(data[:n]))
+		data, off = data[n:], off+n
+	}
+	return crcs
+}
+
+// TestCrash crashes the disk between its operations, in many ways, and wants everything
+// acknowledged to be there, and nothing that was never asked for.
+func TestCrash(t *testing.T) {
+	every := *crashEvery
+	if testing.Short() {
+		every *= 4
+	}
+	total := 0
+	for seed := range uint64(4) {
+		c := newCrasher(t, every)
+		opts := testOptions()
+		opts.JournalBytes = 1 // as often as it can be
+		s, err := Open(disk.NewFaulty(c.mem, c.policy), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lives sync.WaitGroup
+		for k := range quarry.Handle(3) {
+			lives.Go(func() {
+				r := rand.New(rand.NewPCG(seed, uint64(k)))
+				for i := range quarry.Handle(4) {
+					c.live(s, 1+k+i<<8, r)
+				}
+			})
+		}
+		lives.Wait()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		c.mu.Lock()
+		c.check(c.mem.Clone(), "at the end")
+		c.mu.Unlock()
+		total += c.images
+	}
+	t.Logf("%d images", total)
+}
