@@ -19,6 +19,7 @@ const (
 	inflightMessagesMax = 256      // to one follower
 	inflightBytesMax    = 8 << 20  // to one follower
 	recordBytesMax      = 1 << 20  // of entries in one record of the journal, or one entry
+	writesMax           = 2        // to the journal under way; meanwhile proposals gather
 )
 
 // group is one Raft group's member on this node.
@@ -99,7 +100,7 @@ func (g *group) start(st groupState, l *entryLog) error {
 
 // round takes the inbox and does what follows from it.
 func (g *group) round() {
-	in := g.in.take()
+	in := g.in.take(g.leads && len(g.ops) >= writesMax)
 	for _, op := range in.durable {
 		g.durable(op)
 	}
@@ -162,6 +163,7 @@ func (g *group) tick() {
 		g.campaign()
 	}
 	g.checkTransfers()
+	g.propose(g.in.takeProposals()) // however slow this disk is: the others may be a majority
 	g.ready(nil)
 }
 

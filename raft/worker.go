@@ -157,13 +157,28 @@ func (g *group) deliver(r *received) error {
 	})
 }
 
-// take empties the inbox.
-func (in *inbox) take() inputs {
+// take empties the inbox; if hold is set, the proposals stay. While the journal is writing
+// for the group, proposals gather, so that they travel and are stored together: at 128
+// proposers that halves the CPU time of each.
+func (in *inbox) take(hold bool) inputs {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	out := in.inputs
 	in.inputs, in.free = in.free, inputs{}
+	if hold {
+		in.proposals, out.proposals = out.proposals, in.proposals
+		in.proposalBytes = out.proposalBytes
+	}
 	in.queued = false
+	return out
+}
+
+// takeProposals takes the proposals only.
+func (in *inbox) takeProposals() []*proposal {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	out := in.proposals
+	in.proposals, in.proposalBytes = nil, 0
 	return out
 }
 
