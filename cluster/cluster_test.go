@@ -1,0 +1,238 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/cluster"
+	"github.com/quarryfs/quarry/rpc"
+)
+
+// dev starts a cluster on loopback sockets and a client of it.
+func dev(t *testing.T, servers int) (*cluster.Dev, *client.FS, context.Context) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	t.Cleanup(cancel)
+	d, err := cluster.StartDev(ctx, cluster.DevOptions{
+		Common: cluster.Common{Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)}, Dir: t.TempDir(), Servers: servers,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	f, err := client.Open(ctx, d.Masters, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return d, f, ctx
+}
+
+// randomBytes returns bytes that depend on the seed only.
+func randomBytes(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	r.Read(b)
+	return b
+}
+
+func readBack(ctx context.Context, t *testing.T, f *client.FS, path string) []byte {
+	t.Helper()
+	file, err := f.Open(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	b, err := io.ReadAll(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestFilesOfEverySize(t *testing.T) {
+	_, f, ctx := dev(t, 3)
+	for i, n := range []int{0, 1, 100, quarry.InlineBytesMax, quarry.InlineBytesMax + 1, quarry.BlockBytes, quarry.PacketBytes + 1, 3<<20 + 17, quarry.ChunkBytesMax + 12345} {
+		data := randomBytes(n, uint64(i))
+		path := fmt.Sprintf("/put-%d", n)
+		if _, err := f.Put(ctx, path, bytes.NewReader(data), client.PutOptions{Size: int64(n)}); err != nil {
+			t.Fatalf("put of %d bytes: %v", n, err)
+		}
+		if sha256.Sum256(readBack(ctx, t, f, path)) != sha256.Sum256(data) {
+			t.Errorf("put of %d bytes reads back differently", n)
+		}
+		w, err := f.Create(ctx, fmt.Sprintf("/create-%d", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatalf("create of %d bytes: %v", n, err)
+		}
+		if sha256.Sum256(readBack(ctx, t, f, fmt.Sprintf("/create-%d", n))) != sha256.Sum256(data) {
+			t.Errorf("create of %d bytes reads back differently", n)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	_, f, ctx := dev(t, 3)
+	check := func(err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	check(f.Mkdir(ctx, "/a"), nil)
+	check(f.Mkdir(ctx, "/a"), fs.ErrExist)
+	check(f.Mkdir(ctx, "/x/y"), fs.ErrNotExist)
+	check(f.MkdirAll(ctx, "/x/y/z"), nil)
+	_, err := f.Put(ctx, "/a/one", bytes.NewReader([]byte("1")), client.PutOptions{})
+	check(err, nil)
+	check(f.Mkdir(ctx, "/a/one/two"), quarry.NotDir)
+	check(f.Remove(ctx, "/a"), quarry.NotEmpty)
+	check(f.Rename(ctx, "/a", "/a/b"), quarry.Invalid)
+	check(f.Rename(ctx, "/a", "/x/y/a"), nil)
+	if got := readBack(ctx, t, f, "/x/y/a/one"); string(got) != "1" {
+		t.Errorf("after the rename it reads %q", got)
+	}
+	_, err = f.Stat(ctx, "/a")
+	check(err, fs.ErrNotExist)
+	_, err = f.Append(ctx, "/nowhere", []byte("x"))
+	check(err, fs.ErrNotExist)
+	check(f.Remove(ctx, "/x/y/a/one"), nil)
+	check(f.Remove(ctx, "/x/y/a"), nil)
+	_, err = f.Put(ctx, "/x", bytes.NewReader(nil), client.PutOptions{})
+	check(err, quarry.IsDir)
+}
+
+// TestAppendersOfOneFile has many appenders, from two clients, append to one file.
+func TestAppendersOfOneFile(t *testing.T) {
+	d, f, ctx := dev(t, 4)
+	g, err := client.Open(ctx, d.Masters, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	w, err := f.Create(ctx, "/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const appenders, each = 16, 100
+	type place struct {
+		offset int64
+		record []byte
+	}
+	var mu sync.Mutex
+	var places []place
+	var wg sync.WaitGroup
+	for i := range appenders {
+		fs := f
+		if i%2 == 1 {
+			fs = g
+		}
+		wg.Go(func() {
+			for k := range each {
+				record := []byte(fmt.Sprintf("<appender %d record %d %s>", i, k, randomBytes(i*k%700, uint64(i*each+k))))
+				offset, err := fs.Append(ctx, "/log", record)
+				if err != nil {
+					t.Errorf("append: %v", err)
+					return
+				}
+				mu.Lock()
+				places = append(places, place{offset, record})
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	all := readBack(ctx, t, f, "/log")
+	total := 0
+	for _, p := range places {
+		total += len(p.record)
+		if end := p.offset + int64(len(p.record)); end > int64(len(all)) || !bytes.Equal(all[p.offset:end], p.record) {
+			t.Errorf("the record at %d is not there", p.offset)
+		}
+	}
+	if len(places) != appenders*each || total != len(all) {
+		t.Errorf("%d records of %d bytes were acknowledged, the file has %d bytes", len(places), total, len(all))
+	}
+}
+
+func TestWithoutAKeyOnlyLoopbackIsServed(t *testing.T) {
+	_, err := cluster.StartMaster(cluster.MasterOptions{Common: cluster.Common{Listen: "0.0.0.0:0"}, Dir: t.TempDir()})
+	if !errors.Is(err, quarry.Invalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestKeys has a cluster with a key refuse those who do not know it.
+func TestKeys(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	key := []byte("a secret of sixteen bytes or more")
+	d, err := cluster.StartDev(ctx, cluster.DevOptions{
+		Common: cluster.Common{Listen: "127.0.0.1:0", Key: key, Logger: slog.New(slog.DiscardHandler)}, Dir: t.TempDir(), Masters: 1, Servers: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, wrong := range [][]byte{nil, []byte("another secret of enough bytes")} {
+		if _, err := client.Open(ctx, d.Masters, client.Options{Key: wrong}); !errors.Is(err, quarry.Permission) {
+			t.Errorf("with key %q: %v", wrong, err)
+		}
+	}
+	f, err := client.Open(ctx, d.Masters, client.Options{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Put(ctx, "/x", bytes.NewReader(randomBytes(100000, 1)), client.PutOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestInitAgain makes a cluster twice: the second time changes nothing, and another order of
+// the masters is refused.
+func TestInitAgain(t *testing.T) {
+	d, f, ctx := dev(t, 3)
+	if err := f.Mkdir(ctx, "/there"); err != nil {
+		t.Fatal(err)
+	}
+	c := rpc.NewClient(rpc.ClientConfig{
+		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
+	})
+	defer c.Close()
+	if _, err := cluster.Init(ctx, c, clock.System(), d.Masters, 1); err != nil {
+		t.Error(err)
+	}
+	if _, err := cluster.Init(ctx, c, clock.System(), []string{d.Masters[1], d.Masters[0], d.Masters[2]}, 1); !errors.Is(err, quarry.Exists) {
+		t.Errorf("another order: %v", err)
+	}
+	if _, err := f.Stat(ctx, "/there"); err != nil {
+		t.Error(err)
+	}
+}
