@@ -15,7 +15,7 @@ import (
 const gib = 1 << 30
 
 // Verbs are what Run can measure.
-var Verbs = []string{"write", "read", "append", "meta"}
+var Verbs = []string{"write", "read", "append", "meta", "failover"}
 
 // Run measures one verb and returns its figures.
 func Run(ctx context.Context, verb string, c Config) ([]Result, error) {
@@ -33,6 +33,8 @@ func Run(ctx context.Context, verb string, c Config) ([]Result, error) {
 		return b.appends(ctx)
 	case "meta":
 		return b.meta(ctx)
+	case "failover":
+		return b.failover(ctx)
 	}
 	return nil, fmt.Errorf("bench: %q cannot be measured, only %v", verb, Verbs)
 }

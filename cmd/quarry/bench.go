@@ -26,6 +26,8 @@ turn with small bare programs that do the least that the same work could cost he
   read     warm sequential reads               bare: a framed copy over TCP by sendfile
   append   durable records to one file         bare: the same cluster with batches of one
   meta     create, stat and remove of files    bare: nothing
+  failover from SIGKILL of the leading master  bare: nothing
+           to the first accepted write (--runs 20)
 
 Each figure is the median of several interleaved runs, with its spread, the bare program's
 median and the ratio. What counts is the ratio, and the processor time of all sides
