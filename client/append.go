@@ -24,10 +24,10 @@ type Appender struct {
 
 	inOrder bool // no record may follow one whose outcome is unknown
 
-	mu     sync.Mutex
-	use    *use // nil: none yet, or the last one failed
-	closed bool
-	flying flying
+	opening gate // guards use and closed; held while a session is opened
+	use     *use // nil: none yet, or the last one failed
+	closed  bool
+	flying  flying
 }
 
 // use is a stream that somebody appends to, with its session.
@@ -58,7 +58,7 @@ func (f *FS) Appender(ctx context.Context, path string) (*Appender, error) {
 
 // appender returns an appender for an inode.
 func (f *FS) appender(ctx context.Context, path string, file quarry.Inode) *Appender {
-	a := &Appender{f: f, path: path, file: file}
+	a := &Appender{f: f, path: path, file: file, opening: newGate()}
 	a.ctx, a.cancel = f.bound(ctx)
 	return a
 }
@@ -111,6 +111,11 @@ func (a *Appender) start(ctx context.Context, record []byte, done func(int64, er
 	if err := context.Cause(a.ctx); err != nil {
 		return fail("append", a.path, ended(err, nil))
 	}
+	if ctx != a.ctx {
+		var cancel context.CancelFunc
+		ctx, cancel = join(ctx, a.ctx)
+		defer cancel()
+	}
 	for tries := 0; ; tries++ {
 		u, err := a.stream(ctx)
 		if err != nil {
@@ -133,8 +138,10 @@ func (a *Appender) start(ctx context.Context, record []byte, done func(int64, er
 
 // stream returns the stream of the file, in a session that lives.
 func (a *Appender) stream(ctx context.Context) (*use, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	if err := a.opening.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer a.opening.unlock()
 	if a.closed {
 		return nil, quarry.Errorf("append", quarry.Invalid, "", "the appender is closed")
 	}
@@ -150,12 +157,12 @@ func (a *Appender) stream(ctx context.Context) (*use, error) {
 
 // drop gives a dead stream up; false if another one must not take its place.
 func (a *Appender) drop(u *use) bool {
-	a.mu.Lock()
+	a.opening.wait()
 	was := a.use == u
 	if was {
 		a.use = nil
 	}
-	a.mu.Unlock()
+	a.opening.unlock()
 	if was {
 		u.session.unuse()
 	}
@@ -172,11 +179,11 @@ func (a *Appender) Flush(ctx context.Context) error {
 // first error of any record.
 func (a *Appender) Close() error {
 	err := a.flying.wait(a.ctx)
-	a.mu.Lock()
+	a.cancel() // and with that whoever opens a session
+	a.opening.wait()
 	u := a.use
 	a.use, a.closed = nil, true
-	a.mu.Unlock()
-	a.cancel()
+	a.opening.unlock()
 	if u != nil {
 		u.session.unuse()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -24,12 +25,13 @@ var packets = sync.Pool{New: func() any { return new(packet) }}
 type Writer struct {
 	appender *Appender
 
-	mu      sync.Mutex
+	written atomic.Int64
+	timer   sync.WaitGroup // what waits to send a packet that is not full
+
+	writing gate    // guards what follows; held while the window is waited for
 	packet  *packet // being filled; nil: none
 	filled  int
 	timed   bool // the packet will be sent when its time is over
-	timer   sync.WaitGroup
-	written int64
 	closed  bool
 }
 
@@ -52,7 +54,7 @@ func (f *FS) Create(ctx context.Context, path string) (*Writer, error) {
 	if err != nil {
 		return nil, fail("create", path, err)
 	}
-	w := &Writer{appender: f.appender(ctx, path, attr.Inode)}
+	w := &Writer{appender: f.appender(ctx, path, attr.Inode), writing: newGate()}
 	w.appender.inOrder = true
 	return w, nil
 }
@@ -60,8 +62,8 @@ func (f *FS) Create(ctx context.Context, path string) (*Writer, error) {
 // Write implements io.Writer. It waits while the window is full. An error is of an earlier
 // write as well as of this one; how much was committed before is told by the file's length.
 func (w *Writer) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.writing.wait()
+	defer w.writing.unlock()
 	if err := w.check(); err != nil {
 		return 0, err
 	}
@@ -79,7 +81,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 			}
 		}
 	}
-	w.written += int64(total)
+	w.written.Add(int64(total))
 	w.sendLater()
 	return total, nil
 }
@@ -110,16 +112,16 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 
 // take writes the first n bytes of a packet, without a copy if it is full.
 func (w *Writer) take(b *packet, n int) (int, error) {
-	w.mu.Lock()
+	w.writing.wait()
 	direct := n == len(b) && w.packet == nil && w.check() == nil
 	if direct {
 		w.packet, w.filled = b, n
-		w.written += int64(n)
+		w.written.Add(int64(n))
 		err := w.send()
-		w.mu.Unlock()
+		w.writing.unlock()
 		return n, err
 	}
-	w.mu.Unlock()
+	w.writing.unlock()
 	n, err := w.Write(b[:n])
 	packets.Put(b)
 	return n, err
@@ -156,29 +158,25 @@ func (w *Writer) sendLater() {
 	w.timer.Go(func() {
 		f := w.appender.f
 		_ = f.clock.Sleep(w.appender.ctx, flushAfter) // if the context ends, send says so
-		w.mu.Lock()
-		defer w.mu.Unlock()
+		w.writing.wait()
+		defer w.writing.unlock()
 		w.timed = false
 		_ = w.send() // kept for the next Write, Sync or Close
 	})
 }
 
 // Written returns how many bytes were written; not all of them need be committed.
-func (w *Writer) Written() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.written
-}
+func (w *Writer) Written() int64 { return w.written.Load() }
 
 // Sync returns when everything written is on the disks of all replicas, and can be read by
 // everybody. Also called Flush.
 func (w *Writer) Sync() error {
-	w.mu.Lock()
+	w.writing.wait()
 	err := w.check()
 	if err == nil {
 		err = w.send()
 	}
-	w.mu.Unlock()
+	w.writing.unlock()
 	if err != nil {
 		return err
 	}
@@ -188,14 +186,14 @@ func (w *Writer) Sync() error {
 // Close does what Sync does and ends the writer. It does not seal the file's last chunk, because others may
 // be writing to it.
 func (w *Writer) Close() error {
-	w.mu.Lock()
+	w.writing.wait()
 	if w.closed {
-		w.mu.Unlock()
+		w.writing.unlock()
 		return quarry.Errorf("close", quarry.Invalid, w.appender.path, "the writer is closed")
 	}
 	w.closed = true
 	err := w.send()
-	w.mu.Unlock()
+	w.writing.unlock()
 	if closeErr := w.appender.Close(); err == nil {
 		err = closeErr
 	}

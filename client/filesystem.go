@@ -165,6 +165,13 @@ func (f *FS) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
+// join derives a context that ends with either of two.
+func join(ctx, other context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
 // patience measures how long something has gone on without progress, and paces the tries.
 type patience struct {
 	f     *FS

@@ -32,11 +32,13 @@ type lane struct {
 	sending     bool            // a goroutine empties the queue
 	outstanding int             // requests without an answer
 	unsettled   int             // records whose lane this is
-	flying      int64           // bytes of them
 	end         int64           // bytes the chunk surely has
-	full        bool            // nothing new fits
-	heard       clock.Instant   // last answer, or when the first request without one was sent
-	resend      bool            // what is unsettled is to be sent again, when all is answered
+	ahead       []protocol.Send // first sendings of records that stand behind end, in order
+	aheadBytes  int64
+	full        bool          // nothing new fits, by what is known here
+	refused     bool          // nothing new fits, says the primary
+	heard       clock.Instant // last answer, or when the first request without one was sent
+	resend      bool          // what is unsettled is to be sent again, when all is answered
 	resendAt    clock.Instant
 	resendWait  time.Duration
 	failures    int  // rounds of resending that the server did not answer
@@ -46,7 +48,7 @@ type lane struct {
 }
 
 func (s *stream) newLane(chunk quarry.Chunk, piece quarry.Piece) *lane {
-	l := &lane{s: s, chunk: chunk, piece: piece}
+	l := &lane{s: s, chunk: chunk, piece: piece, probeAt: s.f.clock.Now()}
 	l.ctx, l.cancel = context.WithCancel(s.ctx)
 	return l
 }
@@ -65,7 +67,7 @@ func (s *stream) send(e protocol.Send) {
 		panic("client: a record is to be sent where there is no lane")
 	}
 	if r.lane != l {
-		if l.full = l.full || l.end+l.flying+e.Length > quarry.ChunkBytesMax; l.full {
+		if l.full = l.full || l.refused || l.end+l.aheadBytes+e.Length > quarry.ChunkBytesMax; l.full {
 			s.effects = append(s.effects, s.machine.Answered(e.Sequence, e.Handle, e.Version, nil, quarry.Full)...)
 			return
 		}
@@ -74,7 +76,8 @@ func (s *stream) send(e protocol.Send) {
 		}
 		r.lane, r.tries = l, 0
 		l.unsettled++
-		l.flying += e.Length
+		l.ahead = append(l.ahead, e)
+		l.aheadBytes += e.Length
 	}
 	l.queue = append(l.queue, e)
 	if !l.sending {
@@ -86,7 +89,6 @@ func (s *stream) send(e protocol.Send) {
 func (s *stream) leave(r *record) {
 	l := r.lane
 	l.unsettled--
-	l.flying -= int64(r.length)
 	if l.unsettled == 0 && l != s.lane {
 		s.close(l)
 	}
@@ -150,7 +152,7 @@ func (l *lane) pop() (*record, protocol.Send) {
 		r := s.records[e.Sequence]
 		switch {
 		case r == nil || r.lane != l: // settled meanwhile, or elsewhere
-		case l.full && r.tries == 0:
+		case l.refused && r.tries == 0:
 			s.do(s.machine.Answered(e.Sequence, e.Handle, e.Version, nil, quarry.Full))
 		default:
 			return r, e
@@ -169,9 +171,9 @@ func (s *stream) answered(l *lane, r *record, reply *quarry.AppendReply, err err
 	}
 	if !r.over && r.lane == l {
 		if err == nil {
-			l.end = max(l.end, reply.Offset+int64(r.length))
+			l.reached(r.sequence, reply.Offset+int64(r.length))
 		}
-		l.full = l.full || quarry.KindOf(err) == quarry.Full
+		l.refused = l.refused || quarry.KindOf(err) == quarry.Full
 		s.do(s.machine.Answered(r.sequence, l.handle(), l.chunk.Version, reply, err))
 		s.judge(l, err)
 	}
@@ -182,6 +184,16 @@ func (s *stream) answered(l *lane, r *record, reply *quarry.AppendReply, err err
 	s.unlock()
 	if unused && r.free != nil && s.unused(r) {
 		r.free()
+	}
+}
+
+// reached notes that a record ends at end. Answers may come in another order than the
+// records stand in.
+func (l *lane) reached(seq quarry.Sequence, end int64) {
+	l.end = max(l.end, end)
+	for len(l.ahead) > 0 && l.ahead[0].Sequence <= seq {
+		l.aheadBytes -= l.ahead[0].Length
+		l.ahead = l.ahead[1:]
 	}
 }
 

@@ -23,7 +23,7 @@ type layout struct {
 	f    *FS
 	file quarry.Inode
 
-	fetching chan struct{} // a token: one fetch at a time
+	fetching gate // one fetch at a time
 
 	mu    sync.Mutex
 	pages []*page // ascending, not overlapping
@@ -54,7 +54,7 @@ type place struct {
 }
 
 func (f *FS) layout(file quarry.Inode) *layout {
-	return &layout{f: f, file: file, fetching: make(chan struct{}, 1)}
+	return &layout{f: f, file: file, fetching: newGate()}
 }
 
 // at returns where the byte at offset is; a place without a piece if the layout ends before.
@@ -63,12 +63,10 @@ func (l *layout) at(ctx context.Context, offset int64, old *page) (place, error)
 	if p := l.cached(offset); p != nil && p != old {
 		return p.place(offset), nil
 	}
-	select {
-	case l.fetching <- struct{}{}:
-		defer func() { <-l.fetching }()
-	case <-ctx.Done():
-		return place{}, ended(context.Cause(ctx), nil)
+	if err := l.fetching.lock(ctx); err != nil {
+		return place{}, err
 	}
+	defer l.fetching.unlock()
 	if p := l.cached(offset); p != nil && p != old {
 		return p.place(offset), nil
 	}

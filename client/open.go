@@ -23,7 +23,7 @@ type File struct {
 	known  int64 // bytes that are known to be there
 	closed bool
 
-	reading  sync.Mutex // guards what follows; held while Read waits
+	reading  gate // guards what follows; held while Read waits
 	position int64
 	ahead    ahead
 }
@@ -42,7 +42,7 @@ func (f *FS) Open(ctx context.Context, path string) (*File, error) {
 	if err != nil {
 		return nil, fail("open", path, err)
 	}
-	file := &File{f: f, path: path, layout: f.layout(attr.Inode), info: Info{Path: path, Attr: attr}, known: attr.Length}
+	file := &File{f: f, path: path, reading: newGate(), layout: f.layout(attr.Inode), info: Info{Path: path, Attr: attr}, known: attr.Length}
 	if attr.Open {
 		if file.known, err = file.layout.end(ctx); err != nil {
 			return nil, fail("open", path, err)
@@ -135,8 +135,8 @@ func (file *File) check(offset int64) error {
 
 // Read implements io.Reader. It fetches ahead.
 func (file *File) Read(p []byte) (int, error) {
-	file.reading.Lock()
-	defer file.reading.Unlock()
+	file.reading.wait()
+	defer file.reading.unlock()
 	if err := file.check(file.position); err != nil {
 		return 0, err
 	}
@@ -170,8 +170,8 @@ func (file *File) readError(err error) error {
 
 // WriteTo implements io.WriterTo: it writes what is left of the file to w, fetching ahead.
 func (file *File) WriteTo(w io.Writer) (int64, error) {
-	file.reading.Lock()
-	defer file.reading.Unlock()
+	file.reading.wait()
+	defer file.reading.unlock()
 	var written int64
 	for {
 		if err := file.check(file.position); err != nil {
@@ -196,8 +196,8 @@ func (file *File) WriteTo(w io.Writer) (int64, error) {
 
 // Seek implements io.Seeker. From the end it asks where that is.
 func (file *File) Seek(offset int64, whence int) (int64, error) {
-	file.reading.Lock()
-	defer file.reading.Unlock()
+	file.reading.wait()
+	defer file.reading.unlock()
 	if err := file.check(0); err != nil {
 		return 0, err
 	}
@@ -231,8 +231,8 @@ func (file *File) Close() error {
 		return quarry.Errorf("close", quarry.Invalid, file.path, "the file is closed")
 	}
 	file.cancel()
-	file.reading.Lock()
-	defer file.reading.Unlock()
+	file.reading.wait()
+	defer file.reading.unlock()
 	file.ahead.drop()
 	return nil
 }

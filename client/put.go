@@ -52,7 +52,7 @@ func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions)
 		return Info{}, fail("put", path, errClosed)
 	}
 	defer n.unuse()
-	p := &put{f: f, path: path, near: parent, session: n, slots: make(chan struct{}, f.opts.Parallel)}
+	p := &put{f: f, path: path, near: parent, session: n, allocating: newGate(), slots: make(chan struct{}, f.opts.Parallel)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	defer p.cancel(nil)
 	attr, err := p.store(r, opts, name)
@@ -76,12 +76,13 @@ type put struct {
 	slots   chan struct{} // a token for each part under way
 	work    sync.WaitGroup
 
-	mu        sync.Mutex
-	parts     []*part
-	spare     []quarry.Chunk
-	allocated bool
-	leaked    bool  // an answer with chunks may have been lost
-	expected  int64 // parts that are still to begin, as far as is known
+	parts []*part
+
+	allocating gate // guards what follows; held while the master is asked
+	spare      []quarry.Chunk
+	allocated  bool
+	leaked     bool  // an answer with chunks may have been lost
+	expected   int64 // parts that are still to get a chunk, as far as is known
 }
 
 // store writes the bytes and links them.
@@ -216,14 +217,12 @@ func (p *put) begin() (*part, error) {
 	case <-p.ctx.Done():
 		return nil, context.Cause(p.ctx)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if len(p.parts) >= quarry.PiecesMax {
 		err := quarry.Errorf("put", quarry.TooLarge, "", "at most %d bytes can be put", int64(quarry.PiecesMax)*quarry.ChunkBytesMax)
 		p.cancel(err)
 		return nil, err
 	}
-	part := &part{p: p}
+	part := &part{p: p, sealing: newGate()}
 	part.stream = newStream(p.f, p.session.id, part, putWindow, nil)
 	p.parts = append(p.parts, part)
 	return part, nil
@@ -245,8 +244,10 @@ func (p *put) end() ([]quarry.LinkPiece, error) {
 // allocate returns a chunk of the session. Chunks for parts that are soon to begin are asked
 // for together.
 func (p *put) allocate(ctx context.Context) (quarry.Chunk, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock() // the others wait: they need chunks as well
+	if err := p.allocating.lock(ctx); err != nil {
+		return quarry.Chunk{}, err
+	}
+	defer p.allocating.unlock()
 	if len(p.spare) == 0 {
 		count := int(min(max(p.expected, 1), int64(cap(p.slots)), allocateMax))
 		op, err := p.session.begin(ctx)
@@ -279,10 +280,10 @@ type part struct {
 	flying flying
 	length int64 // bytes read
 
-	mu     sync.Mutex     // held while a chunk is asked for or sealed
-	over   bool           // no further chunk is needed
-	used   []quarry.Chunk // chunks written to, in order
-	pieces []quarry.LinkPiece
+	sealing gate           // guards what follows; held while a chunk is asked for or sealed
+	over    bool           // no further chunk is needed
+	used    []quarry.Chunk // chunks written to, in order
+	pieces  []quarry.LinkPiece
 }
 
 // fill reads at most n bytes and gives them to the stream.
@@ -336,8 +337,8 @@ func (q *part) finish(err error) {
 
 // seal has the last chunk sealed; the others are. All bytes are in them, in order.
 func (q *part) seal() error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.sealing.wait() // the stream has been ended, and with it what it asks for
+	defer q.sealing.unlock()
 	q.over = true
 	var total int64
 	for _, c := range q.used {
@@ -378,8 +379,10 @@ func (q *part) sealChunk(ctx context.Context, c quarry.Chunk, suspects []quarry.
 
 // next implements tails: the chunk that failed is sealed, another one is taken.
 func (q *part) next(ctx context.Context, last quarry.Handle, _ quarry.Version, suspects []quarry.Suspect) (quarry.Chunk, quarry.Piece, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	if err := q.sealing.lock(ctx); err != nil {
+		return quarry.Chunk{}, quarry.Piece{}, err
+	}
+	defer q.sealing.unlock()
 	if q.over {
 		return quarry.Chunk{}, quarry.Piece{}, errClosed
 	}

@@ -117,7 +117,7 @@ func (s *stream) roll(need protocol.NeedTail, suspects []quarry.Suspect, pause t
 	s.mu.Lock()
 	defer s.unlock()
 	s.rolling = false
-	s.askAt, s.askWait = 0, 0
+	s.askAt, s.askWait = s.f.clock.Now(), 0
 	s.signal()
 	switch {
 	case s.err != nil:

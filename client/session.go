@@ -21,15 +21,15 @@ type sessions struct {
 	closed  bool
 	owners  *[quarry.Slots]quarry.ShardID // nil: not known
 	live    map[quarry.ShardID]*session
-	retired map[*session]bool                // replaced, but appends still belong to them
-	opening map[quarry.ShardID]chan struct{} // a token: one caller opens, the others wait
+	retired map[*session]bool       // replaced, but appends still belong to them
+	opening map[quarry.ShardID]gate // one caller opens a session, the others wait
 }
 
 func (s *sessions) init(f *FS) {
 	s.f = f
 	s.live = map[quarry.ShardID]*session{}
 	s.retired = map[*session]bool{}
-	s.opening = map[quarry.ShardID]chan struct{}{}
+	s.opening = map[quarry.ShardID]gate{}
 }
 
 // session is the client's session at one shard: what makes each operation and each record
@@ -61,12 +61,10 @@ func (s *sessions) of(ctx context.Context, slot quarry.Slot) (*session, error) {
 		return live, nil
 	}
 	gate := s.gate(shard)
-	select {
-	case gate <- struct{}{}:
-		defer func() { <-gate }()
-	case <-ctx.Done():
-		return nil, ended(context.Cause(ctx), nil)
+	if err := gate.lock(ctx); err != nil {
+		return nil, err
 	}
+	defer gate.unlock()
 	live := s.get(shard)
 	if live.fresh() {
 		return live, nil
@@ -117,12 +115,12 @@ func (s *sessions) get(shard quarry.ShardID) *session {
 	return s.live[shard]
 }
 
-func (s *sessions) gate(shard quarry.ShardID) chan struct{} {
+func (s *sessions) gate(shard quarry.ShardID) gate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.opening[shard]
 	if g == nil {
-		g = make(chan struct{}, 1)
+		g = newGate()
 		s.opening[shard] = g
 	}
 	return g

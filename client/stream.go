@@ -32,7 +32,7 @@ type stream struct {
 	// its session cannot append to the file any more: the sequences would have a gap.
 	died func(sent bool)
 
-	adding chan struct{} // a token: callers of add come one after the other
+	adding gate // callers of add come one after the other
 
 	mu       sync.Mutex
 	machine  *protocol.Appender
@@ -89,11 +89,12 @@ type settlement struct {
 func newStream(f *FS, session quarry.SessionID, t tails, window int64, died func(sent bool)) *stream {
 	s := &stream{
 		f: f, session: session, tails: t, window: min(window, quarry.WindowBytes), died: died,
-		adding: make(chan struct{}, 1), wake: make(chan struct{}, 1), room: make(chan struct{}),
+		adding: newGate(), wake: make(chan struct{}, 1), room: make(chan struct{}),
 		machine: protocol.NewAppender(session), records: map[quarry.Sequence]*record{},
 		lanes: map[quarry.Handle]*lane{}, asking: map[quarry.Handle]bool{},
 	}
 	s.ctx, s.cancel = context.WithCancel(f.ctx)
+	s.askAt = f.clock.Now()
 	return s
 }
 
@@ -113,12 +114,10 @@ func checksums(data []byte) []uint32 {
 // known; and free when its data may be used for something else. If add errs, neither is.
 func (s *stream) add(ctx context.Context, data []byte, done func(int64, error), free func()) error {
 	crcs := checksums(data)
-	select {
-	case s.adding <- struct{}{}:
-		defer func() { <-s.adding }()
-	case <-ctx.Done():
-		return ended(context.Cause(ctx), nil)
+	if err := s.adding.lock(ctx); err != nil {
+		return err
 	}
+	defer s.adding.unlock()
 	for {
 		room, err := s.tryAdd(&record{data: data, length: len(data), crcs: crcs, done: done, free: free})
 		if err != nil || room == nil {

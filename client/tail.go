@@ -3,7 +3,7 @@ package client
 import (
 	"context"
 	"io"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -25,8 +25,8 @@ type Tail struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	reading  sync.Mutex
-	position int64
+	reading  gate // guards what follows; held while Read waits
+	position atomic.Int64
 	known    int64 // bytes that are known to be there
 	buf      []byte
 	unread   []byte // of buf
@@ -41,13 +41,14 @@ func (f *FS) Tail(ctx context.Context, path string, from int64) (*Tail, error) {
 	if err != nil {
 		return nil, fail("tail", path, err)
 	}
-	t := &Tail{f: f, path: path, layout: f.layout(attr.Inode), position: from}
+	t := &Tail{f: f, path: path, reading: newGate(), layout: f.layout(attr.Inode)}
+	t.position.Store(from)
 	if t.known, err = t.layout.end(ctx); err != nil {
 		return nil, fail("tail", path, err)
 	}
 	switch {
 	case from < 0:
-		t.position = t.known
+		t.position.Store(t.known)
 	case from > t.known:
 		return nil, quarry.Errorf("tail", quarry.Invalid, path, "the file has %d bytes, less than %d", t.known, from)
 	}
@@ -56,16 +57,12 @@ func (f *FS) Tail(ctx context.Context, path string, from int64) (*Tail, error) {
 }
 
 // Offset returns where in the file the next byte read stands.
-func (t *Tail) Offset() int64 {
-	t.reading.Lock()
-	defer t.reading.Unlock()
-	return t.position
-}
+func (t *Tail) Offset() int64 { return t.position.Load() }
 
 // Read implements io.Reader. It returns an error when the context ends or the tail is closed.
 func (t *Tail) Read(p []byte) (int, error) {
-	t.reading.Lock()
-	defer t.reading.Unlock()
+	t.reading.wait()
+	defer t.reading.unlock()
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -76,20 +73,21 @@ func (t *Tail) Read(p []byte) (int, error) {
 	}
 	n := copy(p, t.unread)
 	t.unread = t.unread[n:]
-	t.position += int64(n)
+	t.position.Add(int64(n))
 	return n, nil
 }
 
 // fetch waits until there are bytes behind the position, and reads some of them.
 func (t *Tail) fetch(p []byte) error {
-	if t.position >= t.known {
+	position := t.position.Load()
+	if position >= t.known {
 		known, err := t.layout.grown(t.ctx, t.known)
 		if err != nil {
 			return err
 		}
 		t.known = known
 	}
-	n := int(min(t.known-t.position, segmentBytes))
+	n := int(min(t.known-position, segmentBytes))
 	if len(p) < n && len(t.buf) < n {
 		t.buf = make([]byte, min(max(n, firstBytes), segmentBytes))
 	}
@@ -98,7 +96,7 @@ func (t *Tail) fetch(p []byte) error {
 		into = t.buf
 	}
 	t.unread = into[:n]
-	if err := t.layout.read(t.ctx, t.unread, t.position); err != nil {
+	if err := t.layout.read(t.ctx, t.unread, position); err != nil {
 		t.unread = nil
 		return err
 	}
@@ -108,8 +106,8 @@ func (t *Tail) fetch(p []byte) error {
 // Close ends the tail, and a Read that waits.
 func (t *Tail) Close() error {
 	t.cancel()
-	t.reading.Lock()
-	defer t.reading.Unlock()
+	t.reading.wait()
+	defer t.reading.unlock()
 	t.unread, t.buf = nil, nil
 	return nil
 }

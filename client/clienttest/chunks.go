@@ -107,7 +107,9 @@ func (c *Cluster) sealChunk(ctx context.Context, k *chunk) error {
 	c.mu.Unlock()
 	for _, m := range members {
 		now := c.Server(m.Server).member()
-		reply, err := c.Server(m.Server).Seal(ctx, &quarry.SealRequest{ChunkRef: c.control(k, now, k.version), Length: length, WritableVersion: k.writable})
+		try, cancel := c.clock.WithTimeout(ctx, 300*time.Millisecond)
+		reply, err := c.Server(m.Server).Seal(try, &quarry.SealRequest{ChunkRef: c.control(k, now, k.version), Length: length, WritableVersion: k.writable})
+		cancel()
 		if err == nil && reply.Holds {
 			c.mu.Lock()
 			k.members, k.crc = append(k.members, m), reply.CRC
@@ -187,7 +189,7 @@ func (m *Master) Locate(ctx context.Context, req *quarry.LocateRequest) (*quarry
 // Roll implements quarry.Master.
 func (m *Master) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.RollReply, error) {
 	c := m.c
-	tail, err := ask(ctx, m, "roll", func(c *Cluster) (*chunk, error) {
+	tail, err := ask(ctx, m, "roll", func(c *Cluster) (*chunk, error) { // what is to be sealed
 		n := c.inodes[req.File]
 		if n == nil {
 			return nil, quarry.Errorf("roll", quarry.NotFound, "", "the file was removed")
@@ -196,12 +198,15 @@ func (m *Master) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.Rol
 		if c.sessions[req.Session] == nil {
 			return nil, quarry.SessionExpired
 		}
+		if n.tail != nil && n.tail.handle != req.Last && n.tail.state == quarry.ChunkOpen {
+			return nil, nil
+		}
 		return n.tail, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if tail != nil && tail.handle == req.Last {
+	if tail != nil {
 		if err := c.sealChunk(ctx, tail); err != nil {
 			return nil, err
 		}

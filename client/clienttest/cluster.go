@@ -168,6 +168,19 @@ func (c *Cluster) Sessions() int {
 	return len(c.sessions)
 }
 
+// Unlinked returns how many chunks are kept for sessions that own them.
+func (c *Cluster) Unlinked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, k := range c.chunks {
+		if k.owner != 0 && c.sessions[k.owner] != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // ExpireSessions ends all sessions, as if their clients had been away for too long.
 func (c *Cluster) ExpireSessions() {
 	c.mu.Lock()

@@ -100,8 +100,17 @@ func (s *Server) SetFaults(f Faults) {
 func (s *Server) Kill() {
 	s.mu.Lock()
 	s.down = true
+	s.incarnation++
 	for call := range s.waiting {
 		s.answer(protocol.Answer{Call: call, Err: s.refused()})
+	}
+	for _, r := range s.replicas {
+		if r.m != nil {
+			stored := r.m.Replica().Clone()
+			stored.Records.Cut(int64(len(r.data)))
+			r.m = protocol.RecoverMember(stored, s.id, s.incarnation)
+		}
+		r.ships, r.sending = nil, false
 	}
 	s.unlock()
 }
@@ -109,15 +118,8 @@ func (s *Server) Kill() {
 // Restart starts a killed server as another incarnation, with what it had stored.
 func (s *Server) Restart() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.down = false
-	s.incarnation++
-	for _, r := range s.replicas {
-		if r.m != nil {
-			r.m = protocol.RecoverMember(r.m.Replica().Clone(), s.id, s.incarnation)
-		}
-		r.ships = nil
-	}
-	s.unlock()
 }
 
 // Hang stops the server without a sign; Resume lets it go on where it was.
@@ -235,9 +237,9 @@ func (s *Server) do(r *replica, effects []protocol.Effect) {
 		case protocol.Ship:
 			// A batch may be answered at once and its calls forgotten: its bytes are in r.data.
 			r.ships = append(r.ships, e)
-			if !r.sending {
+			if life := s.incarnation; !r.sending {
 				r.sending = true
-				s.c.background(func() { s.ship(r) })
+				s.c.background(func() { s.ship(r, life) })
 			}
 		case protocol.Advanced:
 			close(r.changed)
@@ -255,12 +257,17 @@ func (s *Server) answer(a protocol.Answer) {
 	s.after = append(s.after, func() { w.done(a.Reply, a.Err) })
 }
 
-// ship sends a primary's batches to the secondaries, one after the other.
-func (s *Server) ship(r *replica) {
+// ship sends a primary's batches to the secondaries, one after the other, in one life of the
+// server.
+func (s *Server) ship(r *replica, life quarry.Incarnation) {
 	for {
 		s.mu.Lock()
-		if len(r.ships) == 0 || s.down {
-			r.sending, r.ships = false, nil
+		if s.incarnation != life {
+			s.mu.Unlock()
+			return
+		}
+		if len(r.ships) == 0 {
+			r.sending = false
 			s.mu.Unlock()
 			return
 		}
@@ -291,7 +298,9 @@ func (s *Server) ship(r *replica) {
 			durable = append(durable, reply.Durable...)
 		}
 		s.mu.Lock()
-		s.do(r, r.m.Acknowledged(req.Version, durable))
+		if s.incarnation == life {
+			s.do(r, r.m.Acknowledged(req.Version, durable))
+		}
 		commit := r.m.Committed()
 		s.unlock()
 		for _, m := range members[1:] {
