@@ -151,7 +151,7 @@ func (r *replica) drain() {
 
 // idle reports whether nothing would be lost with the actor. r.mu is held.
 func (r *replica) idle() bool {
-	return r.member.Idle() && len(r.calls) == 0 && !r.busy && r.create == nil && r.copied == nil
+	return r.member.Idle() && len(r.calls) == 0 && !r.busy && r.copied == nil
 }
 
 // settled reports whether the disk knows all that the actor does, so that it can be made
