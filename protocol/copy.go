@@ -25,10 +25,11 @@ func (m *Member) Copied(call Call, req *quarry.CopyRequest, table *Records, forg
 	if err := m.CanCopy(req); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
+	good := m.status == quarry.ReplicaGood // else it is replaced whatever it holds
 	switch {
-	case m.complete(req.Version, req.Length):
+	case good && m.complete(req.Version, req.Length):
 		return m.answerWhenDone(nil, wait{call: call})
-	case m.r.SealVersion >= req.Version && !off(OldCopyApplied):
+	case good && m.r.SealVersion >= req.Version && !off(OldCopyApplied):
 		return m.refuse(call, "copy", quarry.StaleVersion, "the copy is of version %d, the replica of %d", req.Version, m.r.SealVersion)
 	case table.Length() != req.Length || len(forgotten) > ForgottenMax:
 		return m.refuse(call, "copy", quarry.Invalid, "the records cover %d bytes of %d, %d sessions are forgotten", table.Length(), req.Length, len(forgotten))
@@ -41,7 +42,7 @@ func (m *Member) Copied(call Call, req *quarry.CopyRequest, table *Records, forg
 		c.Table = nameless(table)
 	}
 	out := m.depose(nil, quarry.StaleVersion, "the version is sealed")
-	m.joined, m.commit, m.status = 0, 0, quarry.ReplicaGood
+	m.joined, m.commit = 0, 0
 	return m.answerWhenDone(m.persist(out, c), wait{call: call})
 }
 

@@ -125,8 +125,8 @@ func (m *Member) Info() quarry.ReplicaInfo {
 
 // Durable is the event that the changes up to ticket are durable, in their order.
 func (m *Member) Durable(ticket Ticket) []Effect {
-	if ticket <= m.done || m.status == quarry.ReplicaLost {
-		return nil
+	if ticket <= m.done {
+		return nil // of a disk that has failed since
 	}
 	if ticket > m.asked {
 		panic("protocol: durable before it was asked for")
@@ -135,6 +135,9 @@ func (m *Member) Durable(ticket Ticket) []Effect {
 	last := m.pending[n-1]
 	sealed, adopted := false, false
 	for _, s := range m.pending[:n] {
+		if s.kind == ChangeCopy { // whole again
+			m.status = quarry.ReplicaGood
+		}
 		sealed = sealed || s.kind == ChangeSeal || s.kind == ChangeCopy || s.kind == ChangeAdd
 		adopted = adopted || s.kind == ChangeAdopt && m.primary != nil && m.primary.version == s.after.adopted
 	}
@@ -165,7 +168,7 @@ func (m *Member) Fail() []Effect {
 	for _, w := range m.waits {
 		out = append(out, m.unavailable("store", w.call))
 	}
-	m.waits, m.pending, m.asked = nil, nil, m.done
+	m.waits, m.pending, m.done = nil, nil, m.asked // no ticket is used twice
 	return append(out, Advanced{Commit: m.commit})
 }
 
@@ -321,5 +324,8 @@ func (m *Member) unavailable(op string, call Call) Effect {
 }
 
 func (m *Member) stale(call Call, op string, v quarry.Version) []Effect {
+	if v == m.r.Promised && v == m.r.LogVersion {
+		return m.refuse(call, op, quarry.StaleVersion, "the server was started anew since version %d began, and is no member of it", v)
+	}
 	return m.refuse(call, op, quarry.StaleVersion, "the request is of version %d, promised is %d, the bytes are of %d", v, m.r.Promised, m.r.LogVersion)
 }
