@@ -120,7 +120,7 @@ func (c *clientConn) abandon(cl *call, id uint64, reason error) bool {
 	cl.abandoned = reason
 	unsent := cl.unsent
 	c.mu.Unlock()
-	c.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: c.peer.Version, kind: kindCancel, id: id}, nil)}, false)
+	c.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: c.peer.Version, kind: kindCancel, id: id}, nil)}, prompt)
 	c.closeDrained()
 	return !unsent
 }
@@ -189,7 +189,7 @@ func (c *clientConn) receive(h *head) error {
 }
 
 // take receives a reply's contents. The second error ends the connection.
-func (c *clientConn) take(r reception, h *head) (result, err error) {
+func (l *link) take(r reception, h *head) (result, err error) {
 	bodyMax, payloadMax := r.limits()
 	if h.kind == kindError {
 		bodyMax, payloadMax = errorBodyMax, 0
@@ -197,7 +197,7 @@ func (c *clientConn) take(r reception, h *head) (result, err error) {
 	if int64(h.body) > bodyMax || int64(h.payload) > payloadMax {
 		return nil, fmt.Errorf("a reply has %d bytes and %d of payload, at most %d and %d are allowed", h.body, h.payload, bodyMax, payloadMax)
 	}
-	body, err := c.reader.body(h)
+	body, err := l.reader.body(h)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func (c *clientConn) take(r reception, h *head) (result, err error) {
 	var payload []byte
 	if h.payload > 0 {
 		payload = r.place(int(h.payload))
-		if err := c.reader.payload(payload); err != nil {
+		if err := l.reader.payload(payload); err != nil {
 			return nil, err
 		}
 		if err := h.checkPayload(payload); err != nil {
@@ -264,14 +264,15 @@ func (c *clientConn) end() {
 // typedCall is a call with the types of its method, and the place of its reply.
 type typedCall[Q, R any] struct {
 	call
-	method *method[Q, R]
-	reply  R
-	into   []byte
-	max    int
+	method  *method[Q, R]
+	address string
+	reply   R
+	into    []byte
+	max     int
 }
 
-func newCall[Q, R any](m *method[Q, R], q *Q) *typedCall[Q, R] {
-	t := &typedCall[Q, R]{method: m}
+func newCall[Q, R any](m *method[Q, R], q *Q, address string) *typedCall[Q, R] {
+	t := &typedCall[Q, R]{method: m, address: address}
 	if m.room != nil {
 		t.into, t.max = m.room(q)
 	}
@@ -292,7 +293,7 @@ func (t *typedCall[Q, R]) place(n int) []byte {
 
 func (t *typedCall[Q, R]) accept(body, payload []byte) error {
 	if err := wire.Unmarshal(body, &t.reply, t.method.reply); err != nil {
-		return quarry.Wrap(t.method.name, t.conn.address, err)
+		return quarry.Wrap(t.method.name, t.address, err)
 	}
 	if len(payload) > 0 {
 		t.method.setPayload(&t.reply, payload)
@@ -330,7 +331,11 @@ func send[Q, R any](ctx context.Context, c *clientConn, t *typedCall[Q, R], q *Q
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	if err := c.writer.enqueue(&out, others); err != nil && c.withdraw(&t.call) {
+	how := prompt
+	if others {
+		how = yielding
+	}
+	if err := c.writer.enqueue(&out, how); err != nil && c.withdraw(&t.call) {
 		return fmt.Errorf("%w: %w", errNotSent, err)
 	}
 	return nil
@@ -366,42 +371,32 @@ func deadline(ctx context.Context) uint32 {
 	return uint32(min(max(time.Until(at)/time.Millisecond, 1), 1<<32-1))
 }
 
-// acquire returns a connection for a route, and what to call after the call.
-func (c *Client) acquire(ctx context.Context, address string, route Route) (*clientConn, func(), error) {
-	r := c.remote(address)
-	if route.Lane != LaneBulk {
-		conn, err := r.shared(ctx, route)
-		return conn, func() {}, err
-	}
-	conn, err := r.borrow(ctx)
-	return conn, func() { r.giveBack(conn) }, err
-}
-
 // sendAttempts is how often a request is tried on another connection because the one chosen
 // was closing.
 const sendAttempts = 3
 
 // roundTrip sends a request and waits for the reply.
 func roundTrip[Q, R any](ctx context.Context, c *Client, address string, route Route, m *method[Q, R], q *Q) (*R, error) {
-	t := newCall(m, q)
+	if route.Lane == LaneBulk {
+		return bulkTrip(ctx, c, address, m, q)
+	}
+	t := newCall(m, q, address)
 	ready := signals.Get().(chan error)
 	t.finish = func(err error) { ready <- err }
 	for attempt := 1; ; attempt++ {
-		conn, giveBack, err := c.acquire(ctx, address, route)
+		conn, err := c.remote(address).shared(ctx, route)
 		if err != nil {
 			return nil, err
 		}
 		err = send(ctx, conn, t, q, false)
 		if err == nil {
 			err = conn.wait(ctx, &t.call, ready)
-			giveBack()
 			signals.Put(ready)
 			if err != nil {
 				return nil, err
 			}
 			return &t.reply, nil
 		}
-		giveBack()
 		if !errors.Is(err, errNotSent) || attempt == sendAttempts {
 			return nil, unavailable(address, err)
 		}
@@ -440,7 +435,7 @@ func (c *clientConn) wait(ctx context.Context, cl *call, ready chan error) error
 // request has its place in the stream of the route. done is called by the goroutine that
 // reads from the connection, and so must not wait for anything of this client.
 func start[Q, R any](ctx context.Context, c *Client, address string, route Route, m *method[Q, R], q *Q, done func(*R, error)) {
-	t := newCall(m, q)
+	t := newCall(m, q, address)
 	t.finish = func(err error) {
 		if err != nil {
 			done(nil, err)
@@ -449,10 +444,9 @@ func start[Q, R any](ctx context.Context, c *Client, address string, route Route
 		done(&t.reply, nil)
 	}
 	for attempt := 1; ; attempt++ {
-		conn, giveBack, err := c.acquire(ctx, address, route)
+		conn, err := c.remote(address).shared(ctx, route)
 		if err == nil {
 			err = send(ctx, conn, t, q, true)
-			giveBack()
 		}
 		switch {
 		case err == nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -76,6 +77,7 @@ type Client struct {
 	mu      sync.Mutex
 	remotes map[string]*remote
 	conns   map[*clientConn]struct{}
+	bulk    map[*bulkConn]struct{}
 	closed  bool
 }
 
@@ -86,7 +88,7 @@ type remote struct {
 
 	mu    sync.Mutex
 	slots map[slotKey]*slot
-	bulk  bulk
+	bulk  bulkPool
 }
 
 type slotKey struct {
@@ -106,7 +108,7 @@ type slot struct {
 func NewClient(config ClientConfig) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{config: config.withDefaults(), ctx: ctx, cancel: cancel,
-		remotes: map[string]*remote{}, conns: map[*clientConn]struct{}{}}
+		remotes: map[string]*remote{}, conns: map[*clientConn]struct{}{}, bulk: map[*bulkConn]struct{}{}}
 	c.wg.Go(c.tend)
 	return c
 }
@@ -118,6 +120,9 @@ func (c *Client) Close() error {
 	c.closed = true
 	c.cancel()
 	for conn := range c.conns {
+		conn.close(net.ErrClosed)
+	}
+	for conn := range c.bulk {
 		conn.close(net.ErrClosed)
 	}
 	c.mu.Unlock()
@@ -171,7 +176,7 @@ func (r *remote) shared(ctx context.Context, route Route) (*clientConn, error) {
 			dialing := make(chan struct{})
 			s.dialing, s.conn = dialing, nil
 			if !r.client.spawn(func() {
-				conn, err := r.connect(r.client.ctx, route.Lane)
+				conn, err := r.connectShared(r.client.ctx, route.Lane)
 				r.mu.Lock()
 				s.conn, s.failed, s.failedAt, s.dialing = conn, err, clk.Now(), nil
 				r.mu.Unlock()
@@ -207,8 +212,8 @@ func (c *Client) spawn(f func()) bool {
 	return true
 }
 
-// connect makes a connection and starts its reading goroutine.
-func (r *remote) connect(ctx context.Context, lane Lane) (*clientConn, error) {
+// connect makes a connection.
+func (r *remote) connect(ctx context.Context, lane Lane) (*link, error) {
 	config := &r.client.config
 	ctx, cancel := config.Clock.WithTimeout(ctx, config.DialTime)
 	defer cancel()
@@ -217,12 +222,12 @@ func (r *remote) connect(ctx context.Context, lane Lane) (*clientConn, error) {
 		return nil, unavailable(r.address, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	c := &clientConn{link: newLink(conn, lane.bufferBytes()), client: r.client, address: r.address, pending: map[uint64]*call{}}
+	l := newLink(conn, lane.bufferBytes())
 	p := party{identity: config.Identity(), key: config.Key}
 	if config.Check != nil {
 		p.check = func(server Peer) error { return config.Check(r.address, server) }
 	}
-	peer, err := p.greet(conn, c.reader, lane)
+	peer, err := p.greet(conn, l.reader, lane)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -234,20 +239,23 @@ func (r *remote) connect(ctx context.Context, lane Lane) (*clientConn, error) {
 		config.Logger.Debug("cannot connect", "server", r.address, "error", err)
 		return nil, unavailable(r.address, err)
 	}
-	c.complete(peer, lane, nil)
-	if !r.client.adopt(c) {
-		conn.Close()
-		return nil, unavailable(r.address, net.ErrClosed)
-	}
-	return c, nil
+	l.complete(peer, lane, nil)
+	return l, nil
 }
 
-// adopt starts to read from a connection; false if the client is closed.
-func (c *Client) adopt(conn *clientConn) bool {
+// connectShared makes a connection that many callers share, and starts to read from it.
+func (r *remote) connectShared(ctx context.Context, lane Lane) (*clientConn, error) {
+	l, err := r.connect(ctx, lane)
+	if err != nil {
+		return nil, err
+	}
+	c := r.client
+	conn := &clientConn{link: l, client: c, address: r.address, pending: map[uint64]*call{}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return false
+		l.close(net.ErrClosed)
+		return nil, unavailable(r.address, net.ErrClosed)
 	}
 	c.conns[conn] = struct{}{}
 	c.wg.Go(func() {
@@ -258,7 +266,7 @@ func (c *Client) adopt(conn *clientConn) bool {
 		conn.end()
 		c.config.Logger.Debug("connection ended", "server", conn.address, "error", conn.cause)
 	})
-	return true
+	return conn, nil
 }
 
 // tend keeps the connections alive, finds the dead ones, and closes the idle ones.
@@ -266,7 +274,6 @@ func (c *Client) tend() {
 	ticker := c.config.Clock.NewTicker(c.config.KeepAlive)
 	defer ticker.Stop()
 	idleTicks := int(c.config.IdleTime / c.config.KeepAlive)
-	var conns []*clientConn
 	for {
 		select {
 		case <-ticker.C():
@@ -274,46 +281,43 @@ func (c *Client) tend() {
 			return
 		}
 		c.mu.Lock()
-		conns = conns[:0]
-		for conn := range c.conns {
-			conns = append(conns, conn)
-		}
+		conns, bulk := slices.Collect(maps.Keys(c.conns)), slices.Collect(maps.Keys(c.bulk))
 		c.mu.Unlock()
 		for _, conn := range conns {
 			conn.tend(c.config.KeepAlive)
 			conn.closeIdle(idleTicks)
 		}
-		c.forget()
+		for _, conn := range bulk {
+			conn.tend(c.config.KeepAlive)
+		}
+		c.tidy(idleTicks)
 	}
 }
 
-// forget drops servers to which there is no connection.
-func (c *Client) forget() {
+// tidy closes bulk connections that are idle, and drops servers to which there are none.
+func (c *Client) tidy(idleTicks int) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for address, r := range c.remotes {
+	remotes := slices.Collect(maps.Values(c.remotes))
+	c.mu.Unlock()
+	for _, r := range remotes {
+		r.mu.Lock()
+		r.closeIdle(idleTicks)
 		if r.unused(c.config.Clock.Now()) {
-			delete(c.remotes, address)
+			c.mu.Lock()
+			delete(c.remotes, r.address)
+			c.mu.Unlock()
 		}
+		r.mu.Unlock()
 	}
 }
 
 // unused reports whether nothing would be lost with the remote. A caller that has it already
-// just uses it on; the next one makes another.
+// just uses it on; the next one makes another. mu is held.
 func (r *remote) unused(now clock.Instant) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, s := range r.slots {
 		if s.dialing != nil || s.conn != nil && s.conn.usable() || s.failed != nil && now.Sub(s.failedAt) < redialTime {
 			return false
 		}
 	}
-	r.bulk.idle = slices.DeleteFunc(r.bulk.idle, func(conn *clientConn) bool {
-		if conn.usable() {
-			return false
-		}
-		r.bulk.open--
-		return true
-	})
 	return r.bulk.open == 0 && len(r.bulk.waiting) == 0
 }

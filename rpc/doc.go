@@ -46,7 +46,7 @@
 // one. What a handler returns as payload belongs to the connection until ReadReply.Release
 // is called. What a client gets as a reply's payload is the caller's.
 //
-// Locks are taken in this order: Client.mu and remote.mu, then clientConn.mu or
-// serverConn.mu, then writer.mu; none is held while a handler, a callback or the network is
-// called.
+// Locks are taken in this order: remote.mu, Client.mu or Server.mu, clientConn.mu or
+// serverConn.mu. A writer's is taken and left alone. None is held while a handler, a
+// callback or the network is called.
 package rpc

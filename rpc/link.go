@@ -109,7 +109,7 @@ func (l *link) tend(interval time.Duration) {
 	case time.Duration(l.slow)*interval > frameTime:
 		l.close(fmt.Errorf("one frame took more than %v to come", frameTime))
 	case !writing && written == l.lastWritten:
-		l.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: l.peer.Version, kind: kindKeepAlive}, nil)}, false)
+		l.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: l.peer.Version, kind: kindKeepAlive}, nil)}, prompt)
 	}
 	l.lastReceived, l.lastFrames, l.lastWritten = received, frames, written
 }

@@ -114,11 +114,10 @@ type memoryConn struct {
 	local, remote string
 }
 
-func (c *memoryConn) Read(b []byte) (int, error)     { return c.in.read(b) }
-func (c *memoryConn) Write(b []byte) (int, error)    { return c.out.write(b, true) }
-func (c *memoryConn) TryWrite(b []byte) (int, error) { return c.out.write(b, false) }
-func (c *memoryConn) LocalAddress() string           { return c.local }
-func (c *memoryConn) RemoteAddress() string          { return c.remote }
+func (c *memoryConn) Read(b []byte) (int, error)  { return c.in.read(b) }
+func (c *memoryConn) Write(b []byte) (int, error) { return c.out.write(b) }
+func (c *memoryConn) LocalAddress() string        { return c.local }
+func (c *memoryConn) RemoteAddress() string       { return c.remote }
 
 func (c *memoryConn) Close() error {
 	c.out.closeWriting()
@@ -165,7 +164,7 @@ func (p *memoryPipe) read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (p *memoryPipe) write(b []byte, wait bool) (written int, err error) {
+func (p *memoryPipe) write(b []byte) (written int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ring == nil {
@@ -180,9 +179,6 @@ func (p *memoryPipe) write(b []byte, wait bool) (written int, err error) {
 		case len(b) == 0:
 			return written, nil
 		case p.n == len(p.ring):
-			if !wait {
-				return written, nil
-			}
 			p.changed.Wait()
 			continue
 		}

@@ -30,17 +30,11 @@ type Listener interface {
 // Conn is a stream of bytes in both directions. One goroutine may read while another one
 // writes; Close may be called at any time and ends both. What was written before Close still
 // reaches the other side, unless the network fails. A Conn may have more methods than these,
-// see tryWriter, buffersWriter and fileSender.
+// see buffersWriter and fileSender.
 type Conn interface {
 	io.ReadWriteCloser
 	LocalAddress() string
 	RemoteAddress() string
-}
-
-// tryWriter is a Conn that can write without ever waiting for the other side.
-type tryWriter interface {
-	// TryWrite writes as much of b as there is room for, perhaps nothing.
-	TryWrite(b []byte) (int, error)
 }
 
 // buffersWriter is a Conn that writes many buffers in one call to the system.
@@ -51,8 +45,8 @@ type buffersWriter interface {
 
 // fileSender is a Conn that sends a part of a file without copying it through the process.
 type fileSender interface {
-	// SendFile sends all of the range, or fails.
-	SendFile(file quarry.FileRange) error
+	// SendFile sends before and all of the range, or fails.
+	SendFile(before []byte, file quarry.FileRange) error
 }
 
 // writeBuffers writes buffers in as few calls to the system as the connection can.
@@ -68,10 +62,13 @@ func writeBuffers(c Conn, buffers [][]byte) error {
 	return nil
 }
 
-// sendFile sends a part of a file in the best way that the connection knows.
-func sendFile(c Conn, file quarry.FileRange) error {
+// sendFile sends bytes and a part of a file in the best way that the connection knows.
+func sendFile(c Conn, before []byte, file quarry.FileRange) error {
 	if s, ok := c.(fileSender); ok {
-		return s.SendFile(file)
+		return s.SendFile(before, file)
+	}
+	if _, err := c.Write(before); err != nil {
+		return err
 	}
 	return copyFile(c, file)
 }

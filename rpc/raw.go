@@ -63,7 +63,8 @@ func (s *Server) HandleMessages(op RawOp, fn func(ctx context.Context, msg *Raw)
 	s.register(op.Op, v)
 }
 
-// CallRaw sends a request to the server at an address and waits for the reply.
+// CallRaw sends a request to the server at an address and waits for the reply. On LaneBulk
+// it may happen that a request is served twice.
 func (c *Client) CallRaw(ctx context.Context, address string, route Route, op RawOp, req *Raw) (*Raw, error) {
 	return roundTrip(ctx, c, address, route, op.method(), req)
 }
@@ -71,8 +72,11 @@ func (c *Client) CallRaw(ctx context.Context, address string, route Route, op Ra
 // Send sends a message, to which there is no reply: it may get lost without a word. Messages
 // of one route arrive in order. Send waits until there is a connection, but not until the
 // message has left: if too much is waiting to be sent, it is refused with Busy. The payload
-// must never be changed after that.
+// must never be changed after that. LaneBulk carries no messages.
 func (c *Client) Send(ctx context.Context, address string, route Route, op RawOp, msg *Raw) error {
+	if route.Lane == LaneBulk {
+		return quarry.Errorf(op.Name, quarry.Invalid, address, "messages cannot be sent on the bulk lane")
+	}
 	conn, err := c.remote(address).shared(ctx, route)
 	if err != nil {
 		return err
@@ -88,7 +92,7 @@ func (c *Client) Send(ctx context.Context, address string, route Route, op RawOp
 		return err
 	}
 	*buf = frame
-	if err := conn.writer.enqueue(&outgoing{frame: frame, payload: msg.Payload}, true); err != nil {
+	if err := conn.writer.enqueue(&outgoing{frame: frame, payload: msg.Payload}, yielding); err != nil {
 		return unavailable(address, err)
 	}
 	return nil

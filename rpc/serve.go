@@ -31,6 +31,7 @@ type inbound struct {
 	id       uint64
 	payload  []byte // in a buffer of the pool, until finish
 	budgeted int64
+	patience patience
 	finished bool // guarded by conn.mu
 }
 
@@ -194,7 +195,7 @@ func (c *serverConn) replied(n int) {
 // goAway tells the client to send no more requests here. The client closes the connection
 // when it has all replies.
 func (c *serverConn) goAway() {
-	c.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: c.peer.Version, kind: kindGoAway}, nil)}, false)
+	c.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: c.peer.Version, kind: kindGoAway}, nil)}, prompt)
 }
 
 // close ends the connection, and whoever waits for room in it.
@@ -229,14 +230,16 @@ func (in *inbound) finish(frame []byte, p payload) {
 	}
 	in.finished = true
 	delete(c.requests, in.id)
-	others := c.inService > 1
+	if c.inService > 1 && in.patience == prompt {
+		in.patience = yielding
+	}
 	if in.service.parked {
 		c.parked--
 	}
 	c.mu.Unlock()
 	in.ctx.end(context.Canceled)
 	out := outgoing{frame: frame, payload: p.bytes, file: p.file, after: p.release, reply: !in.service.parked}
-	if err := c.writer.enqueue(&out, others); err != nil {
+	if err := c.writer.enqueue(&out, in.patience); err != nil {
 		if p.release != nil {
 			p.release()
 		}
@@ -305,7 +308,9 @@ func decode[Q, R any](in *inbound, m *method[Q, R], body []byte) *Q {
 	return q
 }
 
-// handle registers a handler that is called in a goroutine of its own for each request.
+// handle registers a handler that is called in a goroutine of its own for each request, but
+// for LaneBulk: there is only one request at a time, so the reading goroutine serves it and
+// sends the reply, which spares two switches of goroutines.
 func handle[Q, R any](s *Server, m *method[Q, R], fn func(context.Context, *Q) (*R, error)) {
 	v := newService(m)
 	v.serve = func(in *inbound, body []byte) {
@@ -314,18 +319,24 @@ func handle[Q, R any](s *Server, m *method[Q, R], fn func(context.Context, *Q) (
 		case q == nil:
 		case m.parked && in.tooManyParked():
 			in.fail(quarry.Errorf(m.name, quarry.Busy, "", "too many requests of this kind wait already"))
+		case in.conn.lane == LaneBulk:
+			in.patience = patient
+			run(in, m, q, fn)
 		default:
-			go func() {
-				if err := in.ctx.Err(); err != nil { // the caller has gone meanwhile
-					in.fail(quarry.Wrap(m.name, "", err))
-					return
-				}
-				reply, err := fn(in.ctx, q)
-				answer(in, m, reply, err)
-			}()
+			go run(in, m, q, fn)
 		}
 	}
 	s.register(m.op, v)
+}
+
+// run serves one request.
+func run[Q, R any](in *inbound, m *method[Q, R], q *Q, fn func(context.Context, *Q) (*R, error)) {
+	if err := in.ctx.Err(); err != nil { // the caller has gone meanwhile
+		in.fail(quarry.Wrap(m.name, "", err))
+		return
+	}
+	reply, err := fn(in.ctx, q)
+	answer(in, m, reply, err)
 }
 
 // handleOrdered registers a handler that is called by the reading goroutine, in the order in

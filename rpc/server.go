@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 )
 
@@ -171,9 +170,6 @@ func (s *Server) admit(conn Conn) {
 		s.mu.Unlock()
 		if full {
 			s.config.Logger.Warn("too many connections", "peer", conn.RemoteAddress(), "limit", s.config.ConnectionsMax)
-			if try, ok := conn.(tryWriter); ok {
-				try.TryWrite(refusal(quarry.Errorf("hello", quarry.Busy, "", "the server has as many connections as it may have")))
-			}
 		}
 		conn.Close()
 		return
@@ -210,10 +206,11 @@ func (s *Server) serve(conn Conn) {
 		return
 	}
 	s.links[c] = struct{}{}
-	if s.going {
+	going := s.going
+	s.mu.Unlock()
+	if going {
 		c.goAway()
 	}
-	s.mu.Unlock()
 	err = c.read()
 	c.close(err)
 	s.mu.Lock()
@@ -263,10 +260,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for c := range s.links {
+	s.mu.Unlock()
+	for _, c := range s.connected() {
 		c.goAway()
 	}
-	s.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

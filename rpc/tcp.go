@@ -44,12 +44,6 @@ func (l tcpListener) Address() string { return l.Addr().String() }
 type tcpConn struct {
 	*net.TCPConn
 	raw syscall.RawConn
-
-	// The state of TryWrite, kept here so that a call allocates nothing.
-	try    []byte
-	tried  int
-	tryErr error
-	tryFn  func(fd uintptr) bool
 }
 
 func newTCPConn(c *net.TCPConn) (Conn, error) {
@@ -58,9 +52,7 @@ func newTCPConn(c *net.TCPConn) (Conn, error) {
 		c.Close()
 		return nil, err
 	}
-	t := &tcpConn{TCPConn: c, raw: raw}
-	t.tryFn = t.tryOnce
-	return t, nil
+	return &tcpConn{TCPConn: c, raw: raw}, nil
 }
 
 func (c *tcpConn) LocalAddress() string  { return c.LocalAddr().String() }
