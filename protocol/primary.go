@@ -159,18 +159,27 @@ func (m *Member) fill(out []Effect) []Effect {
 	for {
 		at := sort.Search(len(p.taken), func(i int) bool { return p.taken[i].rec.Offset >= p.shipped })
 		wait := p.taken[at:]
-		n, size := 0, int64(0)
-		for n < len(wait) && n < BatchRecordsMax && !(m.single && n == 1) && (n == 0 || size+wait[n].rec.Length <= quarry.PacketBytes) {
-			size += wait[n].rec.Length
-			n++
-		}
+		n, size, full := m.nextBatch(wait)
 		inFlight := p.inFlight()
-		full := !m.single && n < len(wait) || size >= quarry.PacketBytes || n == BatchRecordsMax
-		if n == 0 || inFlight > 0 && (!full || m.single || inFlight+size > flightBytesMax) {
+		if n == 0 || inFlight > 0 && (!full || inFlight+size > flightBytesMax) {
 			return out
 		}
 		out = m.launch(out, wait[:n], size)
 	}
+}
+
+// nextBatch tells how many of the waiting records make the next batch, their bytes, and
+// whether the batch is full: that it need not wait for more.
+func (m *Member) nextBatch(wait []taken) (n int, size int64, full bool) {
+	most := BatchRecordsMax
+	if m.single {
+		most = 1
+	}
+	for n < len(wait) && n < most && (n == 0 || size+wait[n].rec.Length <= quarry.PacketBytes) {
+		size += wait[n].rec.Length
+		n++
+	}
+	return n, size, !m.single && (n < len(wait) || n == most || size >= quarry.PacketBytes)
 }
 
 func (p *Primary) inFlight() int64 {
