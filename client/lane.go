@@ -265,8 +265,8 @@ func (s *stream) watch(l *lane, now clock.Instant) clock.Instant {
 	}
 	if l.outstanding == 0 {
 		switch {
-		case !l.resend:
-			return now.Add(stuckMax)
+		case !l.resend: // what is queued is about to be sent
+			return now.Add(silenceMax)
 		case now < l.resendAt:
 			return l.resendAt
 		}

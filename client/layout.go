@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 )
 
 const (
@@ -38,6 +39,7 @@ type page struct {
 	pieces []quarry.Piece
 	chunks []quarry.Chunk // sorted by handle
 	used   uint64
+	asked  clock.Instant // when
 }
 
 // open is a file's open-ended piece and its chunk.
@@ -70,6 +72,7 @@ func (l *layout) at(ctx context.Context, offset int64, old *page) (place, error)
 	if p := l.cached(offset); p != nil && p != old {
 		return p.place(offset), nil
 	}
+	asked := l.f.clock.Now()
 	reply, err := l.f.masters.Locate(ctx, &quarry.LocateRequest{File: l.file, Offset: offset, Max: pagePieces})
 	if err != nil {
 		return place{}, err
@@ -78,6 +81,7 @@ func (l *layout) at(ctx context.Context, offset int64, old *page) (place, error)
 	if err != nil {
 		return place{}, err
 	}
+	p.asked = asked
 	l.keep(p)
 	return p.place(offset), nil
 }

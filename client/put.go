@@ -327,19 +327,20 @@ func (q *part) finish(err error) {
 		q.p.cancel(err) // before the records fail because of it
 	}
 	q.stream.abort(errClosed) // it is idle, or not wanted any more
+	q.sealing.wait()          // it may still be asking for a chunk
+	q.over = true
 	if err == nil {
 		if err = q.seal(); err != nil {
 			q.p.cancel(err)
 		}
 	}
+	q.sealing.unlock()
 	<-q.p.slots
 }
 
-// seal has the last chunk sealed; the others are. All bytes are in them, in order.
+// seal has the last chunk sealed; the others are. All bytes are in them, in order. The gate
+// is held.
 func (q *part) seal() error {
-	q.sealing.wait() // the stream has been ended, and with it what it asks for
-	defer q.sealing.unlock()
-	q.over = true
 	var total int64
 	for _, c := range q.used {
 		for wait := q.p.f.patience(); c.State == quarry.ChunkOpen; {

@@ -16,6 +16,9 @@ const (
 	requestsMax = 16
 	// readMax is how long one replica may take to answer a read.
 	readMax = 5 * time.Second
+	// freshTime is how long what the master told of a chunk is taken for the newest when a
+	// server refuses it.
+	freshTime = time.Second
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -96,7 +99,8 @@ func (f *FS) readPiece(ctx context.Context, at place, p []byte, within int64) (i
 	case quarry.PieceInline:
 		return copy(p, at.piece.Inline[within:]), nil
 	case quarry.PieceChunk:
-		return f.readChunk(ctx, at.chunk, p, at.piece.ChunkOffset+within)
+		fresh := f.clock.Now().Sub(at.page.asked) < freshTime
+		return f.readChunk(ctx, at.chunk, p, at.piece.ChunkOffset+within, fresh)
 	}
 	return 0, quarry.Errorf("read", quarry.Unsupported, "", "a piece of kind %d", at.piece.Kind)
 }
@@ -104,14 +108,14 @@ func (f *FS) readPiece(ctx context.Context, at place, p []byte, within int64) (i
 // readChunk reads from the replicas of a chunk, one after the other until one gives bytes.
 // When one is slow the next is asked as well. An error is StaleVersion if a server refused
 // what is known of the chunk.
-func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p []byte, offset int64) (int, error) {
+func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p []byte, offset int64, fresh bool) (int, error) {
 	if chunk.Mutable {
 		return 0, quarry.Errorf("read", quarry.Unsupported, chunk.Handle.String(), "files that may be overwritten cannot be read by this release")
 	}
 	if chunk.State == quarry.ChunkLost || len(chunk.Members) == 0 {
 		return 0, quarry.Errorf("read", quarry.Unavailable, chunk.Handle.String(), "no server has a good replica of the chunk")
 	}
-	r := chunkRead{f: f, chunk: chunk, p: p, offset: offset, left: f.order(chunk.Members), done: make(chan chunkAnswer, len(chunk.Members))}
+	r := chunkRead{f: f, chunk: chunk, p: p, offset: offset, fresh: fresh, left: f.order(chunk.Members), done: make(chan chunkAnswer, len(chunk.Members))}
 	return r.run(ctx)
 }
 
@@ -121,10 +125,12 @@ type chunkRead struct {
 	chunk  *quarry.Chunk
 	p      []byte
 	offset int64
+	fresh  bool // what is known of the chunk is
 
 	left    []quarry.Member // not asked yet
 	done    chan chunkAnswer
 	sent    int
+	stale   int   // replicas that refused what is known of the chunk
 	failure error // the most telling one so far
 }
 
@@ -158,7 +164,7 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 				return copyOut(r.p, a), nil
 			}
 			r.note(ctx, a)
-			if r.sent == 0 && len(r.left) > 0 && ctx.Err() == nil {
+			if r.sent == 0 && r.goesOn() && ctx.Err() == nil {
 				r.send(ctx, r.p)
 			}
 		case <-timer.C():
@@ -169,6 +175,12 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 		}
 	}
 	return 0, r.failure
+}
+
+// goesOn reports whether another replica is worth asking. If what is known of the chunk is
+// not fresh, one refusal is enough to ask the master again; if it is, one server may be behind.
+func (r *chunkRead) goesOn() bool {
+	return len(r.left) > 0 && (r.stale == 0 || r.fresh && r.stale == 1)
 }
 
 // send asks the next replica.
@@ -208,8 +220,11 @@ func (r *chunkRead) note(ctx context.Context, a chunkAnswer) {
 		r.f.report(r.chunk, a.member, a.err.Error())
 	case quarry.Unavailable:
 		r.f.health.failed(a.member.Server)
-	case quarry.NotFound, quarry.NotPrimary, quarry.Permission:
-		// The replica is elsewhere, or the key has changed: the layout tells.
+	case quarry.StaleVersion, quarry.Permission: // perhaps the key has changed
+		r.stale++
+	}
+	switch kind {
+	case quarry.NotFound, quarry.NotPrimary, quarry.Permission: // the layout tells
 		a.err = &quarry.Error{Op: "read", Kind: quarry.StaleVersion, Subject: r.chunk.Handle.String(), Err: a.err}
 		kind = quarry.StaleVersion
 	}

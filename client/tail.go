@@ -10,8 +10,12 @@ import (
 )
 
 const (
-	// waitTime is how long one wait at a server lasts before it is asked again.
-	waitTime = 30 * time.Second
+	// waitTime is how long one wait at a server lasts. A server that then says nothing at all
+	// is passed over.
+	waitTime = time.Second
+	// waitsMax is how many waits may end without anything before the master is asked whether
+	// the chunk is still the tail.
+	waitsMax = 30
 	// idlePoll is how often a file that nobody writes to is looked at.
 	idlePoll = time.Second
 )
@@ -135,12 +139,12 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 			if openErr != nil {
 				return 0, openErr
 			}
-			n, sealed, waitErr := l.f.waitAt(ctx, tail, length)
+			n, over, waitErr := l.f.waitAt(ctx, tail, length)
 			if n > length {
 				l.setOpen(tail)
 				return n, nil
 			}
-			if sealed {
+			if over {
 				p.progress()
 			}
 			last = waitErr
@@ -157,12 +161,12 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 }
 
 // waitAt waits at a member of an open chunk, any that answers, until the file is longer than
-// length or the chunk is sealed there.
-func (f *FS) waitAt(ctx context.Context, tail *open, length int64) (grown int64, sealed bool, err error) {
+// length, or there is reason to ask the master again: over.
+func (f *FS) waitAt(ctx context.Context, tail *open, length int64) (grown int64, over bool, err error) {
 	err = quarry.Errorf("wait", quarry.Unavailable, tail.chunk.Handle.String(), "no member answers")
 	offset := tail.piece.ChunkOffset + max(0, length-tail.piece.Offset)
 	members := f.order(tail.chunk.Members)
-	for i := 0; i < len(members); {
+	for i, waits := 0, 0; i < len(members) && waits < waitsMax; waits++ {
 		try, cancel := f.clock.WithTimeout(ctx, waitTime)
 		reply, waitErr := f.servers(members[i]).Wait(try, &quarry.WaitRequest{ChunkRef: reference(tail.chunk, members[i]), Offset: offset})
 		cancel()
@@ -171,14 +175,17 @@ func (f *FS) waitAt(ctx context.Context, tail *open, length int64) (grown int64,
 			return 0, false, ended(context.Cause(ctx), nil)
 		case waitErr != nil:
 			err = waitErr
+			if quarry.KindOf(err) == quarry.Unavailable {
+				f.health.failed(members[i].Server)
+			}
 			i++
 		case reply.Commit > offset && reply.Commit <= quarry.ChunkBytesMax:
 			return tail.piece.Offset + reply.Commit - tail.piece.ChunkOffset, false, nil
 		case reply.Sealed:
 			return 0, true, nil
-		default: // nothing came; but the chunk may have been sealed elsewhere
-			return 0, true, nil
+		default:
+			err = nil
 		}
 	}
-	return 0, false, err
+	return 0, err == nil, err
 }

@@ -111,6 +111,9 @@ func (c *Cluster) Client(opts client.Options) *client.FS {
 	return client.New(c.Masters(), c.ChunkServer, opts)
 }
 
+// Clock returns the time that the cluster keeps.
+func (c *Cluster) Clock() clock.Clock { return c.clock }
+
 // Server returns a chunk server, 1 to Config.Servers.
 func (c *Cluster) Server(id quarry.ServerID) *Server { return c.servers[id-1] }
 

@@ -1,0 +1,143 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client"
+	"github.com/quarryfs/quarry/client/clienttest"
+)
+
+func TestMutationsHappenOnce(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		for _, op := range []string{"make", "link", "rename", "remove"} {
+			e.c.LoseAnswers(op, 2)
+		}
+		ctx := e.Context()
+		e.must(e.files.Mkdir(ctx, "/a"))
+		e.put("/a/f", []byte("x"))
+		e.must(e.files.Rename(ctx, "/a/f", "/a/g"))
+		e.must(e.files.Remove(ctx, "/a/g"))
+		_, err := e.files.Stat(ctx, "/a/g")
+		e.want(err, fs.ErrNotExist)
+	})
+}
+
+// Sessions are kept alive while the client lives, and are ended with it.
+func TestSessionsLive(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		other := e.c.Client(client.Options{})
+		e.must(other.Mkdir(e.Context(), "/a"))
+		e.must(other.Mkdir(e.Context(), "/a/b")) // in both shards, perhaps
+		e.must(other.Mkdir(e.Context(), "/b"))
+		e.must(other.Mkdir(e.Context(), "/b/b"))
+		if n := e.c.Sessions(); n != 2 {
+			e.Errorf("%d sessions, want one at each shard", n)
+		}
+		e.sleep(time.Hour)
+		if n := e.c.Sessions(); n != 2 {
+			e.Errorf("%d sessions after an hour", n)
+		}
+		e.must(other.Mkdir(e.Context(), "/a/c"))
+		e.must(other.Close())
+		if n := e.c.Sessions(); n != 0 {
+			e.Errorf("%d sessions after the end", n)
+		}
+		e.want(other.Mkdir(e.Context(), "/a/d"), quarry.Unavailable)
+	})
+}
+
+// An operation in a session that has expired has an unknown outcome; the next one has
+// another session.
+func TestSessionExpires(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		e.must(e.files.Mkdir(e.Context(), "/a"))
+		e.c.ExpireSessions()
+		e.want(e.files.Mkdir(e.Context(), "/c"), quarry.Unknown)
+		e.must(e.files.Mkdir(e.Context(), "/e"))
+	})
+}
+
+// A client that slept for longer than its session lives asks before it depends on it.
+func TestSessionIsRenewedBeforeUse(t *testing.T) {
+	run(t, clienttest.Config{Expiry: 10 * time.Second}, client.Options{}, func(e *env) {
+		e.must(e.files.Mkdir(e.Context(), "/a"))
+		e.c.Fail("session", quarry.Errorf("session", quarry.Unavailable, "", "cut off")) // as if asleep
+		e.sleep(time.Minute)
+		e.c.Fail("session", nil)
+		e.must(e.files.Mkdir(e.Context(), "/c"))
+	})
+}
+
+// Many callers open one session.
+func TestSessionIsShared(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		e.must(e.files.Mkdir(e.Context(), "/a"))
+		var wg sync.WaitGroup
+		for i := range 500 {
+			wg.Go(func() {
+				if err := e.files.Mkdir(e.Context(), "/a/"+strings.Repeat("x", i%200+1)); err != nil && !errors.Is(err, fs.ErrExist) {
+					e.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := e.c.Sessions(); n > 2 {
+			e.Errorf("%d sessions", n)
+		}
+		entries := 0
+		for info, err := range e.files.Entries(e.Context(), "/a") {
+			e.must(err)
+			if !info.IsDir() {
+				e.Errorf("%s is no directory", info.Path)
+			}
+			entries++
+		}
+		if entries != 200 {
+			e.Errorf("%d entries, want 200", entries)
+		}
+	})
+}
+
+func TestUnknownOutcome(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		e.must(e.files.Mkdir(e.Context(), "/a"))
+		e.c.LoseAnswers("make", 1000)
+		ctx, cancel := context.WithTimeout(e.Context(), time.Second)
+		defer cancel()
+		err := e.files.Mkdir(ctx, "/a/b")
+		e.want(err, quarry.Unknown)
+		e.want(err, context.DeadlineExceeded)
+		e.c.LoseAnswers("make", 0)
+		e.want(e.files.Mkdir(e.Context(), "/a/b"), fs.ErrExist)
+	})
+}
+
+func TestListingPages(t *testing.T) {
+	run(t, clienttest.Config{}, client.Options{}, func(e *env) {
+		e.must(e.files.Mkdir(e.Context(), "/a"))
+		for i := range 2500 {
+			_, err := e.files.Put(e.Context(), "/a/"+string(rune('a'+i%26))+strings.Repeat("y", i/26), bytes.NewReader(nil), client.PutOptions{})
+			e.must(err)
+		}
+		n, last := 0, ""
+		for info, err := range e.files.Entries(e.Context(), "/a") {
+			e.must(err)
+			if info.Name() <= last {
+				e.Fatalf("%q comes after %q", info.Name(), last)
+			}
+			last = info.Name()
+			n++
+		}
+		if lists := e.c.Count("list"); n != 2500 || lists != 3 {
+			e.Errorf("%d entries in %d pages", n, lists)
+		}
+	})
+}
