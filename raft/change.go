@@ -27,6 +27,12 @@ func (h *Host) ChangeMembership(ctx context.Context, id quarry.ShardID, c Change
 	if err != nil {
 		return err
 	}
+	if slices.Contains(c.Remove, h.cfg.Node) && g.leading.Load() {
+		if err := h.TransferLeadership(ctx, id, 0); err != nil {
+			return quarry.Wrap("change members", g.name(), err)
+		}
+		return g.notLeader("change members")
+	}
 	for {
 		p, wait, err := g.tryChange(c)
 		if err != nil {

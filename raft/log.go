@@ -28,7 +28,11 @@ type entryLog struct {
 
 	hard hardState
 	head *place // of the last record that told base and baseTerm
-	open bool   // during replay: base is not known yet
+
+	// For replay: the base that was told last, and whether base is only where the entries
+	// happen to begin that are left.
+	told termRun
+	open bool
 }
 
 // hardState is what Raft must not forget: the term, the vote in it, and, to save time, how

@@ -130,7 +130,8 @@ type Change struct {
 	Learn []Member
 	// Promote makes learners voters. It waits until they have caught up.
 	Promote []quarry.NodeID
-	// Remove takes nodes out. The leader may remove itself; it then stops leading.
+	// Remove takes nodes out. A leader that is to remove itself hands the leadership to
+	// another voter instead, and answers NotLeader.
 	Remove []quarry.NodeID
 	// Move changes the addresses of members.
 	Move []Member

@@ -22,6 +22,13 @@ import (
 // may be yet. Unavailable: ctx ended, or the host stopped, before that. NotFound: the node
 // has no such group.
 func (h *Host) Propose(ctx context.Context, id quarry.ShardID, command []byte) ([]byte, error) {
+	return h.ProposeIn(ctx, id, 0, command)
+}
+
+// ProposeIn is Propose for a caller that leads in one term, and decides by what it has heard
+// in it: in any other term the command is refused with NotLeader, even if this node leads
+// again. Term 0 is any.
+func (h *Host) ProposeIn(ctx context.Context, id quarry.ShardID, term uint64, command []byte) ([]byte, error) {
 	g, err := h.group("propose", id)
 	if err != nil {
 		return nil, err
@@ -34,7 +41,7 @@ func (h *Host) Propose(ctx context.Context, id quarry.ShardID, command []byte) (
 	case !g.leading.Load():
 		return nil, g.notLeader("propose")
 	}
-	p := &proposal{data: command, done: make(chan outcome, 1)}
+	p := &proposal{data: command, inTerm: term, done: make(chan outcome, 1)}
 	err = g.post(func(in *inputs) error {
 		if len(in.proposals) >= proposalsMax || in.proposalBytes+len(command) > proposalBytesMax {
 			return quarry.Errorf("propose", quarry.Busy, g.name(), "%d proposals wait", len(in.proposals))
@@ -51,12 +58,13 @@ func (h *Host) Propose(ctx context.Context, id quarry.ShardID, command []byte) (
 
 // proposal is a command or a change of members on its way.
 type proposal struct {
-	data  []byte
-	typ   pb.EntryType
-	state atomic.Int32
-	done  chan outcome // has room for the one outcome
-	index uint64       // of its entry, once it is in the log
-	term  uint64
+	data   []byte
+	inTerm uint64 // the only term in which it may be taken; 0: any
+	typ    pb.EntryType
+	state  atomic.Int32
+	done   chan outcome // has room for the one outcome
+	index  uint64       // of its entry, once it is in the log
+	term   uint64
 }
 
 const (
@@ -110,6 +118,10 @@ func (g *group) proposeSome(list []*proposal) {
 	own := make([]*proposal, 0, len(list))
 	entries := make([]*pb.Entry, 0, len(list))
 	for _, p := range list {
+		if p.inTerm != 0 && p.inTerm != g.rn.BasicStatus().GetTerm() {
+			p.done <- outcome{err: g.notLeader("propose")}
+			continue
+		}
 		if p.state.CompareAndSwap(proposalWaits, proposalTaken) {
 			own = append(own, p)
 			entries = append(entries, &pb.Entry{Type: &p.typ, Data: p.data})

@@ -18,21 +18,24 @@ import (
 //	uvarint  group
 //	uvarint  term, vote, commit: the hard state from here on
 //	uvarint  index
-//	uvarint  kind entries: number of entries; kinds base and reset: term of the entry at index
+//	uvarint  kind entries: number of entries; other kinds: term of the entry at index
 //	.        kind entries: the entries from index on (see appendEntry)
 //
 // Entries replace those of the same indexes that stand before them, and all behind those,
-// unless index and term are the same: then it is the same entry, and the log goes on. A base
-// record says that the log begins behind an entry and that what follows stands in records
-// behind or not far before; a reset record that it is empty, too. The first record that is
-// left of a group may speak of entries whose predecessors were trimmed; the base record that
-// follows says where the log begins.
+// unless index and term are the same: then it is the same entry, and the log goes on. The
+// other kinds say that the log begins behind the entry at index. A reset record says that it
+// is empty, a moved record that all its entries stand once more in records behind.
+//
+// What stands before a group's last record of these kinds may have been trimmed in part. So
+// the first records that are left may speak of entries whose predecessors are gone, and of
+// beginnings that are past; the last record tells the truth.
 const (
 	recordVersion = 1
 
 	recordEntries = 1
 	recordBase    = 2
 	recordReset   = 3
+	recordMoved   = 4
 )
 
 // record is a decoded record.
@@ -68,7 +71,7 @@ func encodeEntries(b []byte, id groupID, h hardState, entries []*pb.Entry) []byt
 	return b
 }
 
-// encodeBase appends a base or reset record.
+// encodeBase appends a base, reset or moved record.
 func encodeBase(b []byte, kind byte, id groupID, h hardState, index, term uint64) []byte {
 	b = appendRecordHead(b, kind, id, h)
 	b = binary.AppendUvarint(b, index)
@@ -87,7 +90,7 @@ func decodeRecord(b []byte) (record, error) {
 	case d.err != nil:
 	case r.kind == recordEntries:
 		r.entries = d.entries(r.first, int(min(n, entriesMax+1)))
-	case r.kind == recordBase || r.kind == recordReset:
+	case r.kind == recordBase, r.kind == recordReset, r.kind == recordMoved:
 		r.term = n
 	default:
 		d.fail("the record is of kind %d", r.kind)
@@ -118,6 +121,9 @@ func replay(logs map[groupID]*entryLog, pos journal.Position, b []byte) error {
 }
 
 func (l *entryLog) replay(r record, at *place) error {
+	if r.kind != recordEntries {
+		l.head, l.told = at, termRun{r.first, r.term}
+	}
 	switch {
 	case r.kind == recordEntries:
 		if len(r.entries) == 0 {
@@ -126,8 +132,12 @@ func (l *entryLog) replay(r record, at *place) error {
 		err := l.replayEntries(r.entries, at)
 		l.trimCache()
 		return err
-	case r.kind == recordReset, l.open && (r.first < l.base || r.first > l.last):
+	case r.kind == recordReset,
+		r.kind == recordMoved && l.open,
+		r.first > l.last: // what was before was trimmed, with the entry itself
 		l.reset(r.first, r.term)
+	case l.open && r.first < l.base:
+		return nil // the log has begun further on since
 	case l.open && r.first == l.base:
 		l.baseTerm = r.term
 	case l.term(r.first) != r.term:
@@ -135,17 +145,20 @@ func (l *entryLog) replay(r record, at *place) error {
 	default:
 		l.compact(r.first)
 	}
-	l.head, l.open = at, false
+	l.open = false
 	return nil
 }
 
 func (l *entryLog) replayEntries(entries []*pb.Entry, at *place) error {
 	first := entries[0].GetIndex()
-	if first <= l.base || first > l.last+1 {
-		if !l.open {
-			return quarry.Errorf("", quarry.Corrupt, "", "entries from %d do not follow the log of %d to %d", first, l.base, l.last)
-		}
+	switch {
+	case first <= l.base && !l.open:
+		return quarry.Errorf("", quarry.Corrupt, "", "entries from %d do not follow the log of %d to %d", first, l.base, l.last)
+	case first <= l.base, first > l.last+1: // what was in between was trimmed
 		l.reset(first-1, 0)
+		if l.open = first-1 != l.told.first; !l.open {
+			l.baseTerm = l.told.term
+		}
 	}
 	for len(entries) > 0 && entries[0].GetIndex() <= l.last && l.term(entries[0].GetIndex()) == entries[0].GetTerm() {
 		entries = entries[1:]

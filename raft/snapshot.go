@@ -144,13 +144,40 @@ func (s *snapshots) open(g *group, head *snapshotHead) (*snapshotSource, error) 
 	it.First()
 	c := s.h.cfg.Clock
 	src := &snapshotSource{g: g, it: it, rate: s.h.cfg.SnapshotBytesPerSecond, clock: c, start: c.Now()}
-	body := wire.Marshal(nil, head, snapshotHeadFields)
-	src.own = append(src.own, snapshotMagic...)
-	src.own = binary.LittleEndian.AppendUint32(src.own, uint32(len(body)))
-	src.own = binary.LittleEndian.AppendUint32(src.own, crc32.Checksum(body, castagnoli))
-	src.own = append(src.own, body...)
+	src.own = appendSnapshotHead(nil, head)
 	src.buf = src.own
 	return src, nil
+}
+
+func appendSnapshotHead(b []byte, head *snapshotHead) []byte {
+	body := wire.Marshal(nil, head, snapshotHeadFields)
+	b = append(b, snapshotMagic...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(body, castagnoli))
+	return append(b, body...)
+}
+
+// appendPair adds a key and its value to a block.
+func appendPair(b, key, value []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(key)))
+	b = append(b, key...)
+	b = binary.AppendUvarint(b, uint64(len(value)))
+	return append(b, value...)
+}
+
+// sealBlock fills in the head of a block.
+func sealBlock(b []byte) []byte {
+	binary.LittleEndian.PutUint32(b, uint32(len(b)-8))
+	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
+	return b
+}
+
+// lastBlock makes the last block of a stream.
+func lastBlock(b []byte, keys uint64) []byte {
+	b = append(b[:0], 0, 0, 0, 0, 0, 0, 0, 0)
+	b = sealBlock(binary.LittleEndian.AppendUint64(b, keys))
+	binary.LittleEndian.PutUint32(b, 0)
+	return b
 }
 
 func (src *snapshotSource) close() { _ = src.it.Close() } // Read has told its errors
@@ -202,23 +229,19 @@ func (src *snapshotSource) fill() error {
 		if err != nil {
 			return err
 		}
-		b = binary.AppendUvarint(b, uint64(len(key)))
-		b = append(b, key...)
-		b = binary.AppendUvarint(b, uint64(len(value)))
-		b = append(b, value...)
+		b = appendPair(b, key, value)
 		src.keys++
 		src.it.Next()
 	}
 	if err := src.it.Error(); err != nil {
 		return err
 	}
-	n := len(b) - 8
-	if n == 0 {
-		b = binary.LittleEndian.AppendUint64(b, src.keys)
+	if len(b) == 8 {
+		b = lastBlock(b, src.keys)
 		src.done = true
+	} else {
+		sealBlock(b)
 	}
-	binary.LittleEndian.PutUint32(b, uint32(n))
-	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
 	src.own, src.buf = b, b
 	return nil
 }

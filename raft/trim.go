@@ -102,7 +102,7 @@ func (g *group) compact(keep journal.Position, durable uint64, result chan<- jou
 		g.writeBase(recordBase, nil, answer)
 		return
 	}
-	g.writeBase(recordBase, nil, nil)
+	g.writeBase(recordMoved, nil, nil)
 	if err := g.moveEntries(answer); err != nil {
 		g.h.fail(err)
 	}
