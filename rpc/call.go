@@ -381,7 +381,7 @@ func roundTrip[Q, R any](ctx context.Context, c *Client, address string, route R
 		return bulkTrip(ctx, c, address, m, q)
 	}
 	t := newCall(m, q, address)
-	ready := signals.Get().(chan error)
+	ready := c.signals.Get().(chan error)
 	t.finish = func(err error) { ready <- err }
 	for attempt := 1; ; attempt++ {
 		conn, err := c.remote(address).shared(ctx, route)
@@ -391,7 +391,7 @@ func roundTrip[Q, R any](ctx context.Context, c *Client, address string, route R
 		err = send(ctx, conn, t, q, false)
 		if err == nil {
 			err = conn.wait(ctx, &t.call, ready)
-			signals.Put(ready)
+			c.signals.Put(ready)
 			if err != nil {
 				return nil, err
 			}
@@ -402,9 +402,6 @@ func roundTrip[Q, R any](ctx context.Context, c *Client, address string, route R
 		}
 	}
 }
-
-// signals are channels on which callers wait; each is empty when it comes back.
-var signals = sync.Pool{New: func() any { return make(chan error, 1) }}
 
 // receiveTime is how long a caller whose context has ended waits for a reply that is being
 // received into its memory. After that the connection is given up.

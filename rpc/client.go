@@ -74,6 +74,11 @@ type Client struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // goroutines of connections, and tend
 
+	// signals are channels on which callers wait; each is empty when it comes back. The pool
+	// is the client's own because a channel of one testing/synctest bubble cannot be used in
+	// another.
+	signals sync.Pool
+
 	mu      sync.Mutex
 	remotes map[string]*remote
 	conns   map[*clientConn]struct{}
@@ -107,7 +112,7 @@ type slot struct {
 // NewClient returns a client without connections.
 func NewClient(config ClientConfig) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Client{config: config.withDefaults(), ctx: ctx, cancel: cancel,
+	c := &Client{signals: sync.Pool{New: func() any { return make(chan error, 1) }}, config: config.withDefaults(), ctx: ctx, cancel: cancel,
 		remotes: map[string]*remote{}, conns: map[*clientConn]struct{}{}, bulk: map[*bulkConn]struct{}{}}
 	c.wg.Go(c.tend)
 	return c
