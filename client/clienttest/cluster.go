@@ -111,6 +111,9 @@ func (c *Cluster) Client(opts client.Options) *client.FS {
 	return client.New(c.Masters(), c.ChunkServer, opts)
 }
 
+// ID returns the cluster's identity.
+func (c *Cluster) ID() quarry.ClusterID { return c.id }
+
 // Clock returns the time that the cluster keeps.
 func (c *Cluster) Clock() clock.Clock { return c.clock }
 

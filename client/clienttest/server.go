@@ -73,13 +73,16 @@ func newServer(c *Cluster, id quarry.ServerID) *Server {
 // ID returns the server's number.
 func (s *Server) ID() quarry.ServerID { return s.id }
 
+// Address returns where the server would listen.
+func (s *Server) Address() string { return fmt.Sprintf("10.0.0.%d:7500", s.id) }
+
 // member returns the server as the registry knows it.
 func (s *Server) member() quarry.Member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return quarry.Member{
 		Server: s.id, Incarnation: s.incarnation, Disk: quarry.DiskID{byte(s.id)},
-		Address: fmt.Sprintf("10.0.0.%d:7500", s.id), Rack: fmt.Sprintf("rack%d", s.id),
+		Address: s.Address(), Rack: fmt.Sprintf("rack%d", s.id),
 	}
 }
 
@@ -163,7 +166,7 @@ func (s *Server) InFlightMax() int64 {
 }
 
 func (s *Server) refused() error {
-	return quarry.Errorf("dial", quarry.Unavailable, fmt.Sprintf("10.0.0.%d:7500", s.id), "connection refused")
+	return quarry.Errorf("dial", quarry.Unavailable, s.Address(), "connection refused")
 }
 
 // reach is what every request goes through before it comes to the server.
