@@ -32,6 +32,9 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "quarry: interrupted")
 		return exitInterrupted
 	}
+	if strings.HasPrefix(err.Error(), "unknown command") { // cobra has no type for it
+		err = usageError{fmt.Errorf("%w; \"quarry help\" lists the commands", err)}
+	}
 	fmt.Fprintf(os.Stderr, "quarry: %s\n", oneLine(err.Error()))
 	return exitCode(err)
 }
@@ -103,11 +106,11 @@ linearizable, and a failed master is replaced by itself within seconds.
 
 A first try, in two terminals:
 
-  quarry dev --dir /tmp/quarry          a whole cluster in one process
-  quarry put big.tar /big.tar           store a file
-  quarry get /big.tar copy.tar          read it back
-  echo hello | quarry append /log -     append a record, once
-  quarry tail -f /log                   follow it`
+  quarry dev --dir /tmp/quarry               a whole cluster in one process
+  quarry put big.tar /big.tar                store a file
+  quarry get /big.tar copy.tar               read it back
+  echo hello | quarry append --create /log   append a record, once
+  quarry tail -f /log                        follow it`
 
 // rootCommand returns the tree of all commands.
 func rootCommand() *cobra.Command {
@@ -118,6 +121,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.DisableSuggestions = true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %q", err, c.CommandPath()+" --help")}
 	})
