@@ -96,7 +96,7 @@ func (s *shard) apply(ctx context.Context, t *term, op quarry.Op, body meta.Body
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := s.master.host.Propose(ctx, s.id, command)
+	encoded, err := s.master.host.ProposeIn(ctx, s.id, t.number, command)
 	if err != nil {
 		return nil, err
 	}
