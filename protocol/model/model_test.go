@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	long  = flag.Duration("long", 4*time.Second, "time of the random run, and of each search")
+	long  = flag.Duration("long", 4*time.Second, "time of the random run, and twice that of a search")
 	seed  = flag.Int64("seed", 1, "first seed")
 	runs  = flag.Int("runs", 0, "schedules, 0 for no bound")
 	full  = flag.Bool("full", false, "search the large configurations too")
@@ -88,7 +88,7 @@ func TestSearch(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("window %d, %v", c.window, c.b), func(t *testing.T) {
 			w := newWorld(config{servers: 2, replicas: 2, clients: 1, length: big, window: c.window}, c.b)
-			res := exhaust(limit(t, *long), w, options{states: 4_000_000, trace: *trace})
+			res := exhaust(limit(t, *long/2), w, options{states: 4_000_000, trace: *trace})
 			t.Log(res)
 			if res.violation != "" {
 				t.Fatal(res.violation)
