@@ -94,11 +94,13 @@ func inBubble(t *testing.T, n, groups int, config func(*Config), test func(t *te
 				}
 			}
 		}
+		defer func() {
+			for _, n := range c.nodes {
+				n.stop()
+			}
+			c.net.close()
+		}()
 		test(t, c)
-		for _, n := range c.nodes {
-			n.stop()
-		}
-		c.net.close()
 	})
 }
 
@@ -164,7 +166,7 @@ func (n *testNode) crash() {
 // leader waits until a node leads the group and all live nodes know it.
 func (c *testCluster) leader(g quarry.ShardID) *testNode {
 	c.t.Helper()
-	for range 400 {
+	for range 2400 {
 		var leader *testNode
 		agreed, live := 0, 0
 		for _, n := range c.nodes {
@@ -203,8 +205,9 @@ func (c *testCluster) other(g quarry.ShardID) *testNode {
 func (c *testCluster) put(g quarry.ShardID, element string) {
 	c.t.Helper()
 	for range 100 {
+		leader := c.leader(g)
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		_, err := c.leader(g).host.Propose(ctx, g, []byte(element))
+		_, err := leader.host.Propose(ctx, g, []byte(element))
 		cancel()
 		if err == nil {
 			return
@@ -307,8 +310,8 @@ type testNet struct {
 	rng    *rand.Rand
 	wg     sync.WaitGroup
 	done   chan struct{}
-	// filter, if set, may drop a batch or a stream.
-	filter func(from, to quarry.NodeID) bool
+	// mute is a group whose messages are all lost.
+	mute map[groupID]bool
 	// body, if set, wraps a snapshot on its way.
 	body func(io.Reader) io.Reader
 	// refused are errors of Deliver.
@@ -358,10 +361,32 @@ func (n *testNet) close() {
 func (n *testNet) receiver(from, to quarry.NodeID) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.lonely[from] || n.lonely[to] || n.hosts[from] == nil || n.filter != nil && n.filter(from, to) {
+	if n.lonely[from] || n.lonely[to] || n.hosts[from] == nil {
 		return nil
 	}
 	return n.hosts[to]
+}
+
+// muted returns the batch without the messages of groups that are mute.
+func (n *testNet) muted(batch []byte) []byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.mute) == 0 {
+		return batch
+	}
+	e, rest, err := openBatch(batch)
+	out := appendEnvelope(nil, &e)
+	for err == nil && len(rest) > 0 {
+		var body []byte
+		before := rest
+		if body, rest, err = nextMessage(rest); err == nil {
+			if id, _, _ := decodeMessage(body, e.from.Node, e.to); !n.mute[id] {
+				out = append(out, before[:len(before)-len(rest)]...)
+			}
+		}
+	}
+	sealBatch(out)
+	return out
 }
 
 type testTransport struct {
@@ -405,7 +430,7 @@ func (n *testNet) run(l *testLink, key [2]quarry.NodeID) {
 			n.mu.Unlock()
 			_ = clock.Simulated().Sleep(context.Background(), delay)
 			if h := n.receiver(key[0], key[1]); h != nil {
-				if err := h.Deliver(batch); err != nil {
+				if err := h.Deliver(n.muted(batch)); err != nil {
 					n.mu.Lock()
 					n.refused = append(n.refused, err)
 					n.mu.Unlock()

@@ -190,13 +190,17 @@ func (g *group) transfer(t *transfer, to quarry.NodeID) {
 	g.rn.TransferLeader(uint64(to))
 }
 
-// successor returns the voter that is alive and furthest, 0 if there is none.
+// successor returns the voter that is furthest, of those that have been heard of if there are
+// such; 0 if there is no other voter.
 func (g *group) successor() (best quarry.NodeID) {
-	most := uint64(0)
+	var of tracker.Progress
 	voters := g.members.Load().voters
 	g.rn.WithProgress(func(id uint64, _ etcd.ProgressType, pr tracker.Progress) {
-		if id != uint64(g.h.cfg.Node) && pr.RecentActive && pr.Match >= most && slices.Contains(voters, id) {
-			best, most = quarry.NodeID(id), pr.Match
+		if id == uint64(g.h.cfg.Node) || !slices.Contains(voters, id) {
+			return
+		}
+		if best == 0 || pr.RecentActive && !of.RecentActive || pr.RecentActive == of.RecentActive && pr.Match > of.Match {
+			best, of = quarry.NodeID(id), pr
 		}
 	})
 	return best

@@ -112,6 +112,7 @@ func openStore(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger, fail f
 	}
 	// A snapshot is rarely installed; the plain way of ingesting has fewer parts.
 	opts.Experimental.DisableIngestAsFlushable = func() bool { return true }
+	opts.EnsureDefaults() // Open works on a copy, and tables are written with these
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		return nil, quarry.Wrap("open state", dir, err)
 	}
