@@ -7,22 +7,32 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/meta"
 )
 
-// errNoTarget: no server that can take a copy is without one, or all of them are busy.
-var errNoTarget = errors.New("no server can take the copy")
+var (
+	// errNoTarget: every server that could take a copy has a replica.
+	errNoTarget = errors.New("no server can take the copy")
+	// errBusy: the servers that could take or give a copy are at their bound of copies.
+	errBusy = errors.New("the servers are busy with other copies")
+)
+
+// way is where a copy goes, where it may come from, the first source first, and when it may
+// begin.
+type way struct {
+	target  quarry.Member
+	sources []quarry.Member
+	start   clock.Instant
+}
 
 // copyOne copies a sealed chunk from replicas that hold it to a server that has none: the
 // target fetches and verifies the bytes, says that it holds them, is logged, and only then
 // serves.
-func (l *Leader) copyOne(ctx context.Context, rec *meta.ChunkRecord, bad []quarry.ServerID) error {
-	target, sources, err := l.route(rec, bad)
-	if err != nil {
-		return err
-	}
-	defer l.repairs.leave(rec.Handle, target.Server, sources[0].Server)
-	if err := l.repairs.pace(ctx, rec.Length); err != nil {
+func (l *Leader) copyOne(ctx context.Context, rec *meta.ChunkRecord, w *way) error {
+	target, sources := w.target, w.sources
+	defer l.repairs.leave(rec.Handle, w)
+	if err := l.Clock.Sleep(ctx, w.start.Sub(l.Clock.Now())); err != nil {
 		return err
 	}
 	l.Logger.Info("copying", "chunk", rec.Handle, "copies", rec.Copies(), "from", sources[0].Server, "to", target.Server, "length", rec.Length)
@@ -79,46 +89,53 @@ func (l *Leader) addAt(ctx context.Context, rec *meta.ChunkRecord, at quarry.Mem
 	return l.Servers.Dial(at).Add(ctx, &quarry.AddRequest{ChunkRef: l.ref(rec.Handle, rec.Version, at.Incarnation), Mutable: rec.Mutable})
 }
 
-// route chooses where a copy goes and where it may come from, the first source first, and
-// counts it at both.
-func (l *Leader) route(rec *meta.ChunkRecord, bad []quarry.ServerID) (quarry.Member, []quarry.Member, error) {
+// route chooses the way of a copy and counts it at both ends.
+func (l *Leader) route(rec *meta.ChunkRecord, bad []quarry.ServerID) (*way, error) {
 	r := &l.repairs
 	sites := l.roster.sites()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w := wish{handle: rec.Handle, copies: 1, not: map[quarry.ServerID]bool{}, racks: map[string]bool{}}
-	for server, n := range r.targets {
-		w.not[server] = n >= repairsAtServer
-	}
-	var sources []quarry.Member
+	ask := wish{handle: rec.Handle, copies: 1, not: map[quarry.ServerID]bool{}, racks: map[string]bool{}}
+	w := &way{}
 	for _, replica := range rec.Replicas {
-		w.not[replica.Server] = true
+		ask.not[replica.Server] = true
 		i := slices.IndexFunc(sites, func(s site) bool { return s.Server == replica.Server })
 		if i < 0 || replica.State != meta.ReplicaHolding || slices.Contains(bad, replica.Server) {
 			continue
 		}
 		source := sites[i].Member
 		source.Disk = replica.Disk
-		sources = append(sources, source)
-		w.racks[source.Rack] = true
+		w.sources = append(w.sources, source)
+		ask.racks[source.Rack] = true
 	}
-	slices.SortFunc(sources, func(a, b quarry.Member) int { return r.sources[a.Server] - r.sources[b.Server] })
-	if len(sources) == 0 {
-		return quarry.Member{}, nil, quarry.Errorf("copy", quarry.Unavailable, rec.Handle.String(), "no server that holds the chunk is alive")
+	slices.SortStableFunc(w.sources, func(a, b quarry.Member) int { return r.sources[a.Server] - r.sources[b.Server] })
+	if len(w.sources) == 0 {
+		return nil, quarry.Errorf("copy", quarry.Unavailable, rec.Handle.String(), "no server that holds the chunk is alive")
 	}
-	targets := place(sites, w)
-	if len(targets) == 0 || r.sources[sources[0].Server] >= repairsAtServer {
-		return quarry.Member{}, nil, errNoTarget
+	if len(place(sites, ask)) == 0 {
+		return nil, errNoTarget
 	}
-	r.running[rec.Handle] = targets[0].Server
-	r.targets[targets[0].Server]++
-	r.sources[sources[0].Server]++
+	for server, n := range r.targets {
+		ask.not[server] = ask.not[server] || n >= repairsAtServer
+	}
+	targets := place(sites, ask)
+	if len(targets) == 0 || r.sources[w.sources[0].Server] >= repairsAtServer {
+		return nil, errBusy
+	}
+	w.target = targets[0]
+	// It begins when the bytes of the copies before have passed at the configured rate.
+	w.start = max(l.Clock.Now(), r.next)
+	r.next = w.start.Add(l.passing(rec.Length))
+	r.running[rec.Handle] = w.target.Server
+	r.targets[w.target.Server]++
+	r.sources[w.sources[0].Server]++
 	l.roster.took(targets)
-	return targets[0], sources, nil
+	return w, nil
 }
 
 // leave undoes the counting of route.
-func (r *repairs) leave(h quarry.Handle, target, source quarry.ServerID) {
+func (r *repairs) leave(h quarry.Handle, w *way) {
+	target, source := w.target.Server, w.sources[0].Server
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running[h] = 0
@@ -128,16 +145,6 @@ func (r *repairs) leave(h quarry.Handle, target, source quarry.ServerID) {
 	if r.sources[source]--; r.sources[source] == 0 {
 		delete(r.sources, source)
 	}
-}
-
-// pace waits until the bytes of the copies before have passed at the configured rate.
-func (r *repairs) pace(ctx context.Context, n int64) error {
-	r.mu.Lock()
-	now := r.l.Clock.Now()
-	at := max(now, r.next)
-	r.next = at.Add(r.l.passing(n))
-	r.mu.Unlock()
-	return r.l.Clock.Sleep(ctx, at.Sub(now))
 }
 
 // passing returns how long n bytes take at the configured rate.

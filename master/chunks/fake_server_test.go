@@ -1,8 +1,10 @@
 package chunks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +45,7 @@ type fakeServer struct {
 	inc      quarry.Incarnation
 	down     bool
 	free     int64
+	failed   string // why the disk was retired
 	members  map[quarry.Handle]*protocol.Member
 	answers  map[protocol.Call]chan protocol.Answer
 	lastCall protocol.Call
@@ -329,7 +332,7 @@ func (s *fakeServer) heartbeat() *quarry.HeartbeatRequest {
 	s.lease.Ask(s.nonce, protocol.Instant(sim.Now()))
 	return &quarry.HeartbeatRequest{
 		Server: s.id, Incarnation: s.inc, Boot: s.boot, Nonce: s.nonce, Address: addressOf(s.id), Rack: s.rack,
-		Disks:   []quarry.DiskUsage{{Disk: s.disk, Total: 1 << 41, Free: s.free}},
+		Disks:   []quarry.DiskUsage{{Disk: s.disk, Total: 1 << 41, Free: s.free, Failed: s.failed}},
 		Settled: append([]quarry.Item(nil), s.settled...),
 	}
 }
@@ -382,6 +385,7 @@ func (s *fakeServer) inventory(shard quarry.ShardID) *quarry.InventoryRequest {
 			req.Replicas = append(req.Replicas, info)
 		}
 	}
+	slices.SortFunc(req.Replicas, func(a, b quarry.ReplicaInfo) int { return cmp.Compare(a.Handle, b.Handle) })
 	return req
 }
 

@@ -3,6 +3,7 @@ package chunks
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -124,13 +125,7 @@ func (l *Leader) startRepairs() {
 		looked += len(page)
 		for _, c := range page {
 			past = c
-			if int(c.Copies) >= usable || !l.repairs.due(c.Handle) {
-				continue // every server has a copy already, or it is in hand
-			}
-			if rec, err := l.lookup(c.Handle); err != nil || l.mayReturn(rec) {
-				continue
-			}
-			if !l.startRepair(c.Handle) {
+			if int(c.Copies) < usable && !l.startRepair(c.Handle) { // or every server has a copy already
 				return
 			}
 		}
@@ -147,7 +142,7 @@ func (l *Leader) startMissing() bool {
 		return nil
 	})
 	for _, h := range page {
-		if rec, err := l.lookup(h); err == nil && r.due(h) && len(l.away(rec)) > 0 && !l.startRepair(h) {
+		if !l.startRepair(h) {
 			return false
 		}
 		r.missing = h
@@ -172,46 +167,75 @@ func (l *Leader) mayReturn(rec *meta.ChunkRecord) bool {
 	return false
 }
 
+// corrupt returns the chunks with corrupt replicas.
 func (r *repairs) corrupt() []quarry.Handle {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.l.Clock.Now()
-	var list []quarry.Handle
-	for h := range r.bad {
-		if _, running := r.running[h]; !running && now >= r.failed[h] {
-			list = append(list, h)
-		}
-	}
-	slices.Sort(list)
-	return list
+	return slices.Sorted(maps.Keys(r.bad))
 }
 
-// due reports whether a chunk is not under repair and has not just failed.
-func (r *repairs) due(h quarry.Handle) bool {
+// startRepair begins the next step of a chunk's repair, if there is one that can be done: to
+// take back a replica whose server is alive again, to copy, to take out a corrupt replica. It
+// reports whether there was room. Only the repair loop calls it, so what is more urgent has
+// its servers first.
+func (l *Leader) startRepair(h quarry.Handle) bool {
+	room, due, failed := l.repairs.look(h)
+	if !room || !due {
+		return room
+	}
+	rec, err := l.lookup(h)
+	if err != nil || !rec.LengthKnown || rec.Freed != 0 {
+		l.repairs.replaced(h)
+		return true // nothing is left to repair
+	}
+	bad := l.repairs.badOf(rec)
+	dropBad := func(ctx context.Context) error { return l.dropBad(ctx, rec, bad) }
+	back := l.away(rec)
+	switch {
+	case len(back) > 0 && !failed:
+		l.repairs.run(h, func(ctx context.Context) error { return l.restore(ctx, rec, back) })
+	case rec.State != quarry.ChunkSealed || rec.Copies() == 0:
+		l.repairs.replaced(h)
+	case rec.Copies()-len(bad) >= int(rec.Wanted):
+		l.repairs.run(h, dropBad)
+	case len(bad) == 0 && l.mayReturn(rec):
+	default:
+		way, err := l.route(rec, bad)
+		switch {
+		case err == nil:
+			l.repairs.run(h, func(ctx context.Context) error { return l.copyOne(ctx, rec, way) })
+		case errors.Is(err, errNoTarget) && len(bad) > 0 && others(rec, bad) > 0:
+			// Its own server is the only place for the copy, once the corrupt one is dropped.
+			l.repairs.run(h, dropBad)
+		}
+	}
+	return true
+}
+
+// look reports whether there is room for a repair, whether this chunk's may begin, and
+// whether its last one failed.
+func (r *repairs) look(h quarry.Handle) (room, due, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, running := r.running[h]
-	return !running && r.l.Clock.Now() >= r.failed[h]
+	again, failed := r.failed[h]
+	return len(r.running) < repairsMax, !running && r.l.Clock.Now() >= again, failed
 }
 
-// startRepair begins the repair of a chunk, and reports whether there was room.
-func (l *Leader) startRepair(h quarry.Handle) bool {
-	r := &l.repairs
+// run does a step of a chunk's repair in the background.
+func (r *repairs) run(h quarry.Handle, step func(ctx context.Context) error) {
 	r.mu.Lock()
-	if len(r.running) >= repairsMax {
-		r.mu.Unlock()
-		return false
+	if _, routed := r.running[h]; !routed {
+		r.running[h] = 0
 	}
-	r.running[h] = 0
 	r.mu.Unlock()
-	ok := l.spawn(func(ctx context.Context) {
-		err := l.repair(ctx, h)
+	r.l.spawn(func(ctx context.Context) {
+		err := step(ctx)
 		r.finished(h, err)
-		if err != nil && !errors.Is(err, errNoTarget) && ctx.Err() == nil {
-			l.Logger.Warn("a repair has failed", "chunk", h, "error", err)
+		if err != nil && ctx.Err() == nil {
+			r.l.Logger.Warn("a repair has failed", "chunk", h, "error", err)
 		}
 	})
-	return ok
 }
 
 // finished notes the end of a repair.
@@ -221,10 +245,6 @@ func (r *repairs) finished(h quarry.Handle, err error) {
 	delete(r.running, h)
 	now := r.l.Clock.Now()
 	if err != nil {
-		again := repairAgain
-		if errors.Is(err, errNoTarget) {
-			again = repairEvery
-		}
 		if len(r.failed) >= repairScan {
 			for k, until := range r.failed {
 				if now >= until {
@@ -233,7 +253,7 @@ func (r *repairs) finished(h quarry.Handle, err error) {
 			}
 		}
 		if len(r.failed) < repairScan {
-			r.failed[h] = now.Add(again)
+			r.failed[h] = now.Add(repairAgain)
 		}
 		return
 	}
@@ -241,52 +261,22 @@ func (r *repairs) finished(h quarry.Handle, err error) {
 	r.wake()
 }
 
-// repair gives a sealed chunk one more copy, or takes one back that was away, and takes out a
-// corrupt one.
-func (l *Leader) repair(ctx context.Context, h quarry.Handle) error {
-	if err := l.takeBack(ctx, h); err != nil {
-		return err
-	}
-	rec, err := l.lookup(h)
-	if err != nil || rec.State != quarry.ChunkSealed || rec.Freed != 0 {
-		l.repairs.replaced(h)
-		return nil //nolint:nilerr // nothing is left to repair
-	}
-	bad := l.repairs.badOf(rec)
-	if rec.Copies()-len(bad) < int(rec.Wanted) {
-		switch err := l.copyOne(ctx, rec, bad); {
-		case errors.Is(err, errNoTarget) && len(bad) > 0 && others(rec, bad) > 0:
-			// Its own server is the only place for the copy, once the corrupt one is dropped.
-		case err != nil:
-			return err
-		}
-	}
+// dropBad takes corrupt replicas out of a chunk's record.
+func (l *Leader) dropBad(ctx context.Context, rec *meta.ChunkRecord, bad []quarry.ServerID) error {
 	for _, server := range bad {
 		if err := l.dropReplica(ctx, rec, server, meta.DropBad); err != nil {
 			return err
 		}
 	}
-	l.repairs.replaced(h)
+	l.repairs.replaced(rec.Handle)
 	return nil
 }
 
-// takeBack asks replicas that were away, and whose servers are alive, whether they hold the
-// chunk.
-func (l *Leader) takeBack(ctx context.Context, h quarry.Handle) error {
-	rec, err := l.lookup(h)
-	if err != nil || !rec.LengthKnown {
-		return nil //nolint:nilerr // there is none to take back
-	}
-	if back := l.away(rec); len(back) > 0 {
-		return l.restore(ctx, rec, back)
-	}
-	return nil
-}
-
-// away returns the replicas of a chunk that do not count though their servers are alive.
+// away returns the replicas of a chunk that do not count though their servers and disks are
+// alive.
 func (l *Leader) away(rec *meta.ChunkRecord) (list []quarry.Member) {
 	for _, r := range rec.Replicas {
-		if r.State == meta.ReplicaAway && l.roster.silence(r.Server) <= usableFor {
+		if r.State == meta.ReplicaAway && l.roster.reachable(r.Server, r.Disk) {
 			list = append(list, quarry.Member{Server: r.Server, Disk: r.Disk})
 		}
 	}
@@ -296,11 +286,11 @@ func (l *Leader) away(rec *meta.ChunkRecord) (list []quarry.Member) {
 // restore takes replicas back that prove to hold their chunk, and has them serve, which a
 // copy that was never added does not.
 func (l *Leader) restore(ctx context.Context, rec *meta.ChunkRecord, replicas []quarry.Member) error {
-	if _, err := l.confirm(ctx, rec, replicas); err != nil {
+	silent, err := l.confirm(ctx, rec, replicas)
+	if err != nil {
 		return err
 	}
-	rec, err := l.lookup(rec.Handle)
-	if err != nil {
+	if rec, err = l.lookup(rec.Handle); err != nil {
 		return err
 	}
 	for _, m := range replicas {
@@ -312,6 +302,9 @@ func (l *Leader) restore(ctx context.Context, rec *meta.ChunkRecord, replicas []
 		if err := l.add(ctx, rec, at); err != nil {
 			return err
 		}
+	}
+	if silent > 0 {
+		return quarry.Errorf("seal", quarry.Unavailable, rec.Handle.String(), "%d servers that are alive did not answer", silent)
 	}
 	return nil
 }

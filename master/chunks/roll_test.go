@@ -138,7 +138,10 @@ func TestRollWithFewServers(t *testing.T) {
 	})
 	inWorld(t, 3, func(w *world) {
 		for id := range 3 {
-			w.net.server(quarry.ServerID(id + 1)).free = quarry.ChunkBytesMax
+			s := w.net.server(quarry.ServerID(id + 1))
+			s.mu.Lock()
+			s.free = quarry.ChunkBytesMax
+			s.mu.Unlock()
 		}
 		w.pass(time.Second)
 		if _, err := w.tryRoll(w.file("a"), quarry.Chunk{}); !errors.Is(err, quarry.NoSpace) {

@@ -236,6 +236,22 @@ func (r *roster) failedDisks(id quarry.ServerID) (list []quarry.DiskID) {
 	return list
 }
 
+// reachable reports whether a server is alive, and a disk of it has not failed.
+func (r *roster) reachable(id quarry.ServerID, disk quarry.DiskID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.servers[id]
+	if s == nil || r.clock.Now().Sub(s.heard) > usableFor {
+		return false
+	}
+	for _, d := range s.disks {
+		if d.Disk == disk {
+			return d.Failed == ""
+		}
+	}
+	return false
+}
+
 // full reports whether there are alive servers, and none has room for a chunk.
 func (r *roster) full() bool {
 	sites := r.sites()

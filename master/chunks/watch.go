@@ -45,6 +45,7 @@ func (l *Leader) watchLoop(ctx context.Context) {
 		for _, id := range servers {
 			l.watchServer(ctx, &w, id)
 		}
+		l.repairs.wake() // only here, so that what two servers have lost comes first
 		l.sweep(ctx, &w, servers)
 	}
 }
@@ -75,7 +76,6 @@ func (l *Leader) markAway(ctx context.Context, id quarry.ServerID, disk quarry.D
 			return false
 		}
 		if !r.More {
-			l.repairs.wake()
 			return true
 		}
 		from = r.Next
@@ -127,11 +127,11 @@ func (l *Leader) welcome(id quarry.ServerID) {
 func (l *Leader) reconsider(ctx context.Context, id quarry.ServerID, list []quarry.Handle) {
 	for _, h := range list {
 		rec, err := l.lookup(h)
-		if err != nil || rec.State != quarry.ChunkSealed || rec.Freed != 0 || l.roster.silence(id) > usableFor {
+		if err != nil || rec.State != quarry.ChunkSealed || rec.Freed != 0 {
 			continue
 		}
 		r := rec.Replica(id)
-		if r == nil || r.State != meta.ReplicaAway && r.State != meta.ReplicaHolding {
+		if r == nil || r.State != meta.ReplicaAway && r.State != meta.ReplicaHolding || !l.roster.reachable(id, r.Disk) {
 			continue
 		}
 		holding := rec.Count(meta.ReplicaHolding)

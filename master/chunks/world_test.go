@@ -2,7 +2,6 @@ package chunks
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"sync"
@@ -39,9 +38,13 @@ type termLog struct {
 	base  meta.LogTime
 	began clock.Instant
 
-	mu    sync.Mutex
-	fault func(body meta.Body) error // errReplyLost: applied, and not known; other errors: not applied
+	mu sync.Mutex
+	// fault: errReplyLost: applied, and not known; errDeposedAfter: the same, and the term is
+	// over; other errors: not applied.
+	fault func(body meta.Body) error
 }
+
+const errDeposedAfter = faultKind("deposed after that")
 
 func (l *termLog) setFault(f func(body meta.Body) error) {
 	l.mu.Lock()
@@ -56,12 +59,10 @@ func (l *termLog) Propose(ctx context.Context, op quarry.Op, body meta.Body) (*m
 	l.mu.Lock()
 	fault := l.fault
 	l.mu.Unlock()
-	lost := false
+	var lost error
 	if fault != nil {
-		if err := fault(body); errors.Is(err, errReplyLost) {
-			lost = true
-		} else if err != nil {
-			return nil, err
+		if lost = fault(body); lost != nil && lost != errReplyLost && lost != errDeposedAfter {
+			return nil, lost
 		}
 	}
 	c := &meta.Command{Time: l.Time(), Op: op, Body: body}
@@ -81,7 +82,10 @@ func (l *termLog) Propose(ctx context.Context, op quarry.Op, body meta.Body) (*m
 	if l.s.applied != nil {
 		l.s.applied(body, r)
 	}
-	if lost {
+	if lost != nil {
+		if lost == errDeposedAfter {
+			l.s.term++
+		}
 		return nil, quarry.Errorf("propose", quarry.Unknown, "", "the answer is lost")
 	}
 	return r, nil
@@ -132,10 +136,17 @@ type world struct {
 
 // inWorld runs a test in a world with n chunk servers and a leader whom all have greeted.
 func inWorld(t *testing.T, n int, test func(w *world)) {
+	t.Helper()
+	inWorldOf(t, n, Config{}, test)
+}
+
+// inWorldOf is inWorld with a leader that is configured otherwise.
+func inWorldOf(t *testing.T, n int, cfg Config, test func(w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w := &world{
-			t: t, ctx: ctx, net: newNetwork(), state: &state{kv: meta.NewMemory()},
+			t: t, ctx: ctx, cfg: cfg, net: newNetwork(), state: &state{kv: meta.NewMemory()},
 			acked: map[quarry.Handle]int64{}, registry: map[quarry.ServerID]quarry.Incarnation{},
 		}
 		w.state.applied, w.net.watch = w.checkApplied, w.checkRequest

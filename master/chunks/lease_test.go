@@ -1,0 +1,142 @@
+package chunks
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta"
+)
+
+// owes returns what a server owes the shard.
+func (w *world) owes(id quarry.ServerID) []quarry.Item {
+	w.state.mu.Lock()
+	defer w.state.mu.Unlock()
+	items, _ := meta.Unsettled(w.state.kv, id, 2*quarry.ItemsMax)
+	return items
+}
+
+func TestHeartbeatGrantsBothRights(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		req := w.net.server(1).heartbeat()
+		g, err := w.lead().Heartbeat(w.ctx, req)
+		if err != nil || g.EndMS != 2000 || g.ReadMS != 10000 || g.Term != 1 || g.More || len(g.Items) != 0 {
+			t.Errorf("grant %+v, %v", g, err)
+		}
+	})
+}
+
+func TestHeartbeatOfAnEarlierIncarnationIsRefused(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		s := w.net.server(1)
+		old := s.heartbeat()
+		s.kill()
+		w.restart(s)
+		w.pass(700 * time.Millisecond)
+		if _, err := w.lead().Heartbeat(w.ctx, old); !errors.Is(err, quarry.StaleVersion) {
+			t.Errorf("error %v", err)
+		}
+		if _, err := w.lead().Heartbeat(w.ctx, &quarry.HeartbeatRequest{}); !errors.Is(err, quarry.Invalid) {
+			t.Errorf("nobody's heartbeat: %v", err)
+		}
+		many := s.heartbeat()
+		many.Settled = make([]quarry.Item, quarry.ItemsMax+1)
+		if _, err := w.lead().Heartbeat(w.ctx, many); !errors.Is(err, quarry.TooLarge) {
+			t.Errorf("too many items: %v", err)
+		}
+	})
+}
+
+func TestStoppedLeaderGrantsNothing(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		l := w.lead()
+		req := w.net.server(1).heartbeat()
+		l.Stop()
+		l.Stop()
+		if g, err := l.Heartbeat(w.ctx, req); err == nil {
+			t.Errorf("grant %+v", g)
+		}
+		if _, err := l.Roll(w.ctx, &quarry.RollRequest{File: w.file("a")}); !errors.Is(err, quarry.NotLeader) {
+			t.Errorf("roll: %v", err)
+		}
+	})
+}
+
+func TestDeposedLeaderGrantsNothing(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		w.state.mu.Lock()
+		w.state.term++
+		w.state.mu.Unlock()
+		if g, err := w.lead().Heartbeat(w.ctx, w.net.server(1).heartbeat()); !errors.Is(err, quarry.NotLeader) {
+			t.Errorf("grant %+v, %v", g, err)
+		}
+	})
+}
+
+func TestFenceReachesAServerWithItsNextGrant(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		file, c := w.open("a")
+		away := w.server(c.Primary())
+		away.unplug()
+		w.roll(file, c, c.Primary())
+		fence := quarry.Item{Kind: quarry.ItemFence, Handle: c.Handle, Version: 2}
+		if !slices.Contains(w.owes(away.id), fence) {
+			t.Fatalf("it owes %v", w.owes(away.id))
+		}
+		// What the server says after its return, it says as one that is fenced.
+		g, err := w.lead().Heartbeat(w.ctx, away.heartbeat())
+		if err != nil || !slices.Contains(g.Items, fence) {
+			t.Fatalf("grant %+v, %v", g, err)
+		}
+		away.plug()
+		w.until("the fence is settled", 2*time.Second, func() bool { return len(w.owes(away.id)) == 0 })
+		if info := away.has(c.Handle); info.Promised < 2 {
+			t.Errorf("replica %+v", info)
+		}
+		w.until("all three hold", 2*time.Second, func() bool { return w.holds(c.Handle, 3) })
+	})
+}
+
+func TestGrantLeavesOutWhatTheHeartbeatSettles(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		file, c := w.open("a")
+		away := w.server(c.Primary())
+		away.unplug()
+		w.roll(file, c, c.Primary())
+		req := away.heartbeat()
+		req.Settled = append(req.Settled, w.owes(away.id)...)
+		g, err := w.lead().Heartbeat(w.ctx, req)
+		if err != nil || len(g.Items) != 0 || g.More {
+			t.Errorf("grant %+v, %v", g, err)
+		}
+		w.pass(100 * time.Millisecond)
+		if owed := w.owes(away.id); len(owed) != 0 {
+			t.Errorf("it still owes %v", owed)
+		}
+	})
+}
+
+// A grant whose items were read before a seal was begun must not extend a lease which that
+// seal does not wait for.
+func TestGrantAndSealNeverCross(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		for i := range 40 {
+			file, c := w.open(string(rune('a' + i)))
+			primary := w.server(c.Primary())
+			primary.unplug()
+			w.pass(time.Duration(1900+10*i) * time.Millisecond)
+			go w.tryRoll(file, c, c.Primary())
+			w.pass(time.Duration(i) * 100 * time.Microsecond)
+			req := primary.heartbeat()
+			if g, err := w.lead().Heartbeat(w.ctx, req); err == nil {
+				primary.plug()
+				primary.granted(req, *g) // saysEnd is checked when the seal is logged
+			}
+			primary.plug()
+			w.until("it is sealed", 5*time.Second, func() bool { return w.record(c.Handle).State == quarry.ChunkSealed })
+			w.pass(time.Second)
+		}
+	})
+}
