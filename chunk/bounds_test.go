@@ -159,7 +159,7 @@ func TestReadDuring(t *testing.T) {
 
 // liveAndDie makes, cuts, drops and copies a chunk again and again.
 func liveAndDie(t *testing.T, s *Store, h quarry.Handle, data []byte) {
-	for range 15 {
+	for range 8 {
 		create(t, s, h)
 		off := int64(0)
 		for i := range 10 {

@@ -338,6 +338,39 @@ func TestHurt(t *testing.T) {
 	}
 }
 
+// TestForeignIndex puts a sound index of another seal, or of another chunk, beside a chunk.
+func TestForeignIndex(t *testing.T) {
+	for name, change := range map[string]func(*Index){
+		"seal":  func(x *Index) { x.SealVersion = 4 },
+		"chunk": func(x *Index) { x.Handle = 2 },
+		"records": func(x *Index) {
+			x.Runs = []quarry.RecordRun{{Session: 9, Sequence: 2, Count: 1, Length: 1000}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := disk.NewMem()
+			s := open(t, m, testOptions())
+			create(t, s, 1)
+			write(t, s, 1, 0, 1, pattern(1, 1000))
+			seal(t, s, 1, 1000)
+			s.Close()
+			setFile(t, m, chunkName(1)+indexSuffix, func(b []byte) []byte {
+				x, err := ReadIndex(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				change(x)
+				b, _ = x.encode()
+				return b
+			})
+			s = open(t, m, testOptions())
+			wantKind(t, second(s.Read(1, 0, 10, nil)), quarry.Corrupt)
+			_, _, err := s.Records(1)
+			wantKind(t, err, quarry.Corrupt)
+		})
+	}
+}
+
 // TestLyingDisk has a disk that says that it synced and did not, and crashes it. What is lost
 // then cannot be had; but no wrong byte may come back, and no short replica may count as good.
 func TestLyingDisk(t *testing.T) {

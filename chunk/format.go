@@ -159,7 +159,7 @@ func (s *Store) SetServer(id quarry.ServerID) error {
 	}
 	have.Server = id
 	if err := writeFile(s.fs, formatName, have.encode()); err != nil {
-		return disk.Wrap("set server", formatName, err)
+		return s.failure("set server", formatName, err)
 	}
 	s.mu.Lock()
 	s.identity = have

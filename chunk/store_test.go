@@ -49,6 +49,10 @@ func TestLife(t *testing.T) {
 		again()
 		must(t, func(done func(error)) { s.Adopt(h, 1, done) })
 		wantKind(t, wait(func(done func(error)) { s.Adopt(h, 1, done) }), quarry.StaleVersion)
+		must(t, func(done func(error)) { s.Create(createRequest(h+1), done) })
+		must(t, func(done func(error)) { s.Promise(h+1, 2, done) })
+		wantKind(t, wait(func(done func(error)) { s.Adopt(h+1, 1, done) }), quarry.StaleVersion)
+		must(t, func(done func(error)) { s.Drop(h+1, 2, testNow, done) })
 		data := pattern(1, 700_000)
 		write(t, s, h, 0, 1, data[:300_000])
 		write(t, s, h, 300_000, 2, data[300_000:300_100])
@@ -94,7 +98,7 @@ func TestLife(t *testing.T) {
 		if u, _ := s.Usage(); u.Trash < 400_000 || u.Chunks != 0 || u.Reserved != 0 || u.Unsynced != 0 {
 			t.Fatalf("usage %+v", u)
 		}
-		if n, b, err := s.Purge(testNow.Add(time.Second), 10); n != 1 || b < 400_000 || err != nil {
+		if n, b, err := s.Purge(testNow.Add(time.Second), 10); n != 2 || b < 400_000 || err != nil {
 			t.Fatalf("purged %d, %d, %v", n, b, err)
 		}
 		if names, _ := fsys.List(trashName); len(names) > 0 {
@@ -440,6 +444,9 @@ func TestIdentity(t *testing.T) {
 	if _, err := Open(m, Options{}); quarry.KindOf(err) != quarry.Unsupported || !strings.Contains(err.Error(), "format 2") {
 		t.Fatalf("a later format: %v", err)
 	}
+	setFile(t, m, formatName, func(b []byte) []byte { return bytes.Replace(testIdentity.encode(), []byte("server 7"), []byte("server 8"), 1) })
+	_, err = Open(m, Options{})
+	wantKind(t, err, quarry.Corrupt)
 	if err := m.Remove(formatName); err != nil {
 		t.Fatal(err)
 	}
