@@ -444,7 +444,9 @@ func TestIdentity(t *testing.T) {
 	if _, err := Open(m, Options{}); quarry.KindOf(err) != quarry.Unsupported || !strings.Contains(err.Error(), "format 2") {
 		t.Fatalf("a later format: %v", err)
 	}
-	setFile(t, m, formatName, func(b []byte) []byte { return bytes.Replace(testIdentity.encode(), []byte("server 7"), []byte("server 8"), 1) })
+	setFile(t, m, formatName, func(b []byte) []byte {
+		return bytes.Replace(testIdentity.encode(), []byte("server 7"), []byte("server 8"), 1)
+	})
 	_, err = Open(m, Options{})
 	wantKind(t, err, quarry.Corrupt)
 	if err := m.Remove(formatName); err != nil {
