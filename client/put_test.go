@@ -141,7 +141,8 @@ func TestPutLeavesNothing(t *testing.T) {
 		e.sleep(time.Second)
 		before := goroutines()
 		broken := errors.New("the source broke")
-		_, err := e.files.Put(e.Context(), "/f", io.MultiReader(bytes.NewReader(make([]byte, 1<<20)), failing{broken}), client.PutOptions{})
+		r := &pausing{data: make([]byte, 1<<20), parts: 2, pause: func(int) { e.sleep(time.Second) }}
+		_, err := e.files.Put(e.Context(), "/f", io.MultiReader(r, failing{broken}), client.PutOptions{})
 		e.want(err, broken)
 
 		ctx, cancel := context.WithCancel(e.Context())

@@ -151,6 +151,7 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	first := r.left[0]
 	r.send(ctx, r.p)
 	timer := r.f.clock.NewTimer(r.f.health.hedgeAfter())
 	defer timer.Stop()
@@ -161,6 +162,9 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 			if a.err == nil {
 				cancel()
 				r.drain()
+				if &a.buf[0] != &r.p[0] { // the hedge has won
+					r.f.health.failed(first.Server)
+				}
 				return copyOut(r.p, a), nil
 			}
 			r.note(ctx, a)

@@ -142,8 +142,8 @@ func TestReadPassesOverBadReplicas(t *testing.T) {
 		reports int
 	}{
 		"dead":     {func(_ *env, s *clienttest.Server) { s.Kill() }, 20 * time.Millisecond, 10 * time.Millisecond, 0},
-		"hung":     {func(_ *env, s *clienttest.Server) { s.Hang() }, 200 * time.Millisecond, 200 * time.Millisecond, 0},
-		"slow":     {func(_ *env, s *clienttest.Server) { s.SetFaults(clienttest.Faults{Slow: time.Second}) }, 200 * time.Millisecond, 200 * time.Millisecond, 0},
+		"hung":     {func(_ *env, s *clienttest.Server) { s.Hang() }, 200 * time.Millisecond, 20 * time.Millisecond, 0},
+		"slow":     {func(_ *env, s *clienttest.Server) { s.SetFaults(clienttest.Faults{Slow: time.Second}) }, 200 * time.Millisecond, 20 * time.Millisecond, 0},
 		"corrupt":  {func(_ *env, s *clienttest.Server) { s.SetFaults(clienttest.Faults{Corrupt: true}) }, 20 * time.Millisecond, 20 * time.Millisecond, 1},
 		"no lease": {func(_ *env, s *clienttest.Server) { s.SetFaults(clienttest.Faults{NoLease: true}) }, 20 * time.Millisecond, 20 * time.Millisecond, 0},
 		"restarted": {func(_ *env, s *clienttest.Server) {

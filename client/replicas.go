@@ -40,7 +40,7 @@ func (h *health) init(c clock.Clock) {
 	h.clock, h.avoid, h.credits = c, map[quarry.ServerID]clock.Instant{}, 10*hedgeShare
 }
 
-// failed notes that a server does not answer.
+// failed notes that a server does not answer, or not in time.
 func (h *health) failed(s quarry.ServerID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

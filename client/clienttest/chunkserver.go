@@ -43,7 +43,7 @@ func (s *Server) Append(ctx context.Context, req *quarry.AppendRequest, done fun
 	s.mu.Lock()
 	s.inFlight += int64(len(req.Data))
 	s.inFlightMax = max(s.inFlightMax, s.inFlight)
-	busy, lost := s.faults.Busy > 0, s.faults.LoseAcks > 0
+	busy, lost, refuse := s.faults.Busy > 0, s.faults.LoseAcks > 0, s.faults.Refuse
 	switch {
 	case busy:
 		s.faults.Busy--
@@ -56,6 +56,10 @@ func (s *Server) Append(ctx context.Context, req *quarry.AppendRequest, done fun
 		s.inFlight -= int64(len(req.Data))
 		s.mu.Unlock()
 		done(reply, err)
+	}
+	if refuse != nil {
+		finish(nil, refuse)
+		return
 	}
 	if busy {
 		finish(nil, quarry.Errorf("append", quarry.Busy, req.Handle.String(), "too much waits"))

@@ -43,6 +43,7 @@ type Faults struct {
 	LoseAcks  int           // so many of the next appends are carried out and their answers lost
 	Busy      int           // so many of the next appends are refused with Busy
 	DropReads int           // so many of the next reads fail with Unavailable
+	Refuse    error         // appends fail with this
 }
 
 // replica is a chunk on a server.
