@@ -85,15 +85,11 @@ func (g *group) runJobs(jobs []applyJob) error {
 	return nil
 }
 
-// apply applies the entries of the jobs in one batch, with the index that they lead to.
+// apply applies the entries of the jobs, answers those who have proposed them, and tells Raft.
 func (g *group) apply(jobs []applyJob) error {
-	batch := g.h.store.db.NewIndexedBatch()
-	defer func() { _ = batch.Close() }() // it is committed, or the host stops
-	kv := newWriter(batch, g.id)
-	var entries []*pb.Entry
-	if len(jobs) == 1 {
-		entries = jobs[0].entries
-	} else {
+	entries := jobs[0].entries
+	if len(jobs) > 1 {
+		entries = nil
 		for _, j := range jobs {
 			entries = append(entries, j.entries...)
 		}
@@ -102,29 +98,20 @@ func (g *group) apply(jobs []applyJob) error {
 	if !g.waiting.none() {
 		outcomes = make([]outcome, len(entries))
 	}
-	for i, e := range entries {
-		var result []byte
-		switch {
-		case e.GetType() == pb.EntryConfChangeV2:
-			if err := g.applyChange(batch, e); err != nil {
-				return err
-			}
-		case len(e.Data) > 0:
-			result = g.sm.Apply(kv, e.GetIndex(), e.Data)
+	for from := 0; from < len(entries); {
+		to := from + 1
+		for to < len(entries) && entries[to-1].GetType() != pb.EntryConfChangeV2 {
+			to++
 		}
+		var out []outcome
 		if outcomes != nil {
-			outcomes[i].result = result
+			out = outcomes[from:to]
 		}
+		if err := g.applyRun(entries[from:to], out); err != nil {
+			return quarry.Wrap("apply", g.name(), err)
+		}
+		from = to
 	}
-	last := entries[len(entries)-1]
-	to := applied{last.GetIndex(), last.GetTerm()}
-	if err := batch.Set(metaKey(g.id, keyApplied), to.encode(nil), nil); err != nil {
-		return quarry.Wrap("apply", g.name(), err)
-	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return quarry.Wrap("apply", g.name(), err)
-	}
-	g.appliedAt.Store(to.index)
 	if outcomes != nil {
 		g.waiting.answer(g, entries, outcomes)
 	}
@@ -136,25 +123,71 @@ func (g *group) apply(jobs []applyJob) error {
 	})
 }
 
-// applyChange brings a change of the members into Raft and into the state.
-func (g *group) applyChange(batch *pebble.Batch, e *pb.Entry) error {
+// applyRun applies entries in one batch, with the index that they lead to. Only the last one
+// may change the members. That is made durable before Raft counts by it: a node that came
+// back with members that were replaced long ago could find a majority among them.
+func (g *group) applyRun(entries []*pb.Entry, outcomes []outcome) error {
+	batch := g.h.store.db.NewIndexedBatch()
+	defer func() { _ = batch.Close() }() // it is committed, or the host stops
+	kv := newWriter(batch, g.id)
+	for i, e := range entries {
+		if e.GetType() != pb.EntryNormal || len(e.Data) == 0 {
+			continue
+		}
+		result := g.sm.Apply(kv, e.GetIndex(), e.Data)
+		if outcomes != nil {
+			outcomes[i].result = result
+		}
+	}
+	last := entries[len(entries)-1]
+	a := applied{last.GetIndex(), last.GetTerm()}
+	if err := batch.Set(metaKey(g.id, keyApplied), a.encode(nil), nil); err != nil {
+		return err
+	}
+	if last.GetType() == pb.EntryConfChangeV2 {
+		return g.commitChange(batch, last)
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	g.appliedAt.Store(a.index)
+	return nil
+}
+
+// commitChange commits a batch whose last entry changes the members, durably, and then tells
+// Raft of the change.
+func (g *group) commitChange(batch *pebble.Batch, e *pb.Entry) error {
 	var cc pb.ConfChangeV2
 	if err := proto.Unmarshal(e.Data, &cc); err != nil {
-		return quarry.Errorf("apply", quarry.Corrupt, g.name(), "entry %d is no change of members: %w", e.GetIndex(), err)
+		return quarry.Errorf("", quarry.Corrupt, "", "entry %d is no change of members: %w", e.GetIndex(), err)
 	}
 	var note changeNote
 	if err := wire.Unmarshal(cc.Context, &note, noteFields); err != nil {
-		return quarry.Errorf("apply", quarry.Corrupt, g.name(), "entry %d names no members: %w", e.GetIndex(), err)
+		return quarry.Errorf("", quarry.Corrupt, "", "entry %d names no members: %w", e.GetIndex(), err)
 	}
-	var m membership
-	stopped := !g.do(func() {
-		m = g.members.Load().after(g.rn.ApplyConfChange(&cc), note.members)
+	old := g.members.Load()
+	conf, err := old.next(&cc)
+	if err != nil {
+		return quarry.Errorf("", quarry.Corrupt, "", "entry %d cannot be applied: %w", e.GetIndex(), err)
+	}
+	m := old.after(conf, note.members)
+	if err := batch.Set(metaKey(g.id, keyMembers), wire.Marshal(nil, &m, membersFields), nil); err != nil {
+		return err
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	g.appliedAt.Store(e.GetIndex())
+	g.h.peers.learn(&m)
+	ran := g.do(func() {
+		if err := conf.Equivalent(g.rn.ApplyConfChange(&cc)); err != nil {
+			panic(fmt.Sprintf("group %d: Raft comes to other members than the state: %v", g.id, err))
+		}
 		g.members.Store(&m)
 	})
-	if stopped {
-		return fmt.Errorf("the host stops")
+	if !ran {
+		return g.h.stopCause()
 	}
-	g.h.peers.learn(&m)
 	g.h.cfg.Logger.Info("raft: members changed", "group", uint64(g.id), "voters", m.voters, "learners", m.learners, "outgoing", m.outgoing)
-	return batch.Set(metaKey(g.id, keyMembers), wire.Marshal(nil, &m, membersFields), nil)
+	return nil
 }

@@ -40,6 +40,8 @@ type testNode struct {
 	state *vfs.MemFS
 	sync  func() error // called before each sync of the log
 	host  *Host
+
+	stopped *Host // of a test that wants it out of the way
 }
 
 var testClusterID = quarry.ClusterID{1}
@@ -238,7 +240,7 @@ func (c *testCluster) list(g quarry.ShardID) []string {
 				continue
 			}
 			l := n.list(g)
-			if first == nil || len(lists) == 0 {
+			if len(lists) == 0 {
 				first, applied = l, st.Applied
 			}
 			lists = append(lists, fmt.Sprintf("node %d (applied %d): %v", n.id, st.Applied, clip(l)))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -287,4 +288,13 @@ func FuzzRecord(f *testing.F) {
 func FuzzSnapshot(f *testing.F) {
 	f.Add(sampleSnapshot(f))
 	f.Fuzz(func(t *testing.T, b []byte) { _, _, _ = readSnapshot(b) })
+}
+
+// travelling returns the types of messages that travel, in order.
+func travelling() (list []pb.MessageType) {
+	for typ := range travels {
+		list = append(list, typ)
+	}
+	slices.Sort(list)
+	return list
 }

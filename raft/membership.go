@@ -193,30 +193,35 @@ func (m *membership) build(c Change) (*pb.ConfChangeV2, error) {
 		single(pb.ConfChangeUpdateNode, e.Node)
 	}
 	cc.Context = wire.Marshal(nil, &note, noteFields)
-	if err := m.try(cc); err != nil {
+	if _, err := m.next(cc); err != nil {
 		return refuse("%w", err)
 	}
 	return cc, nil
 }
 
-// try reports what would go wrong when the change is applied; Raft itself would panic.
-func (m *membership) try(cc *pb.ConfChangeV2) error {
+// next returns what Raft comes to by a change, or what is wrong with it; Raft itself would
+// panic.
+func (m *membership) next(cc *pb.ConfChangeV2) (*pb.ConfState, error) {
 	changer := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: 1}
 	cfg, progress, err := confchange.Restore(changer, m.conf())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	changer.Tracker.Config, changer.Tracker.Progress = cfg, progress
 	switch autoLeave, joint := cc.EnterJoint(); {
 	case cc.LeaveJoint():
-		_, _, err = changer.LeaveJoint()
+		cfg, progress, err = changer.LeaveJoint()
 	case joint:
-		cfg, _, err = changer.EnterJoint(autoLeave, cc.Changes...)
+		cfg, progress, err = changer.EnterJoint(autoLeave, cc.Changes...)
 	default:
-		cfg, _, err = changer.Simple(cc.Changes...)
+		cfg, progress, err = changer.Simple(cc.Changes...)
 	}
-	if err == nil && len(cfg.Voters.IDs())+len(cfg.Learners) > MembersMax {
-		err = fmt.Errorf("a group has at most %d members", MembersMax)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	if len(progress) > MembersMax {
+		return nil, fmt.Errorf("a group has at most %d members", MembersMax)
+	}
+	after := tracker.ProgressTracker{Config: cfg, Progress: progress}
+	return after.ConfState(), nil
 }
