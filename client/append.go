@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -91,7 +90,7 @@ func (a *Appender) Append(ctx context.Context, record []byte) (int64, error) {
 	if cause == nil {
 		cause = context.Cause(a.ctx)
 	}
-	return 0, fail("append", a.path, &quarry.Error{Kind: quarry.Unknown, Err: fmt.Errorf("the record was on its way: %w", cause)})
+	return 0, fail("append", a.path, quarry.Errorf("wait", quarry.Unknown, "", "the record was on its way: %w", cause))
 }
 
 // AppendFunc begins to append a record and returns when it is in the window, which may be
@@ -314,6 +313,6 @@ func (w *flying) wait(ctx context.Context) error {
 	case <-zero:
 		return w.err()
 	case <-ctx.Done():
-		return &quarry.Error{Kind: quarry.Unknown, Err: context.Cause(ctx)}
+		return quarry.Errorf("wait", quarry.Unknown, "", "records were on their way: %w", context.Cause(ctx))
 	}
 }

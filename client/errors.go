@@ -30,7 +30,7 @@ func fail(op, path string, err error) error {
 		return err // it says all this already
 	}
 	kind := quarry.KindOf(err)
-	if a := advice[kind]; a != "" && !errors.Is(err, context.Canceled) {
+	if a := advice[kind]; a != "" && !errors.Is(err, context.Canceled) && !errors.Is(err, errClosed) {
 		return &quarry.Error{Op: op, Kind: kind, Subject: path, Err: fmt.Errorf("%w; %s", err, a)}
 	}
 	return quarry.Wrap(op, path, err)
@@ -40,9 +40,9 @@ func fail(op, path string, err error) error {
 // anything.
 func ended(cause, last error) error {
 	if last == nil || errors.Is(last, cause) {
-		return &quarry.Error{Kind: quarry.Unavailable, Err: cause}
+		return &quarry.Error{Op: "wait", Kind: quarry.Unavailable, Err: cause}
 	}
-	return &quarry.Error{Kind: quarry.Unavailable, Err: fmt.Errorf("%w, after: %w", cause, last)}
+	return &quarry.Error{Op: "wait", Kind: quarry.Unavailable, Err: fmt.Errorf("%w, after: %w", cause, last)}
 }
 
 // transient reports whether an error says that the same request may succeed later.

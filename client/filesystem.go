@@ -105,8 +105,10 @@ type FS struct {
 	ctx     context.Context // ends with Close; background work belongs to it
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // background work
-	closing sync.Once
-	release func() // of what Open made
+	release func()         // of what Open made
+
+	mu     sync.Mutex
+	closed bool
 
 	sessions sessions
 	health   health
@@ -140,18 +142,24 @@ const closeMax = 2 * time.Second
 // Close ends all sessions and everything that was opened. Appends that are not acknowledged
 // have an unknown outcome; close writers first.
 func (f *FS) Close() error {
-	f.closing.Do(func() {
-		f.cancel()
-		f.work.Wait()
+	f.mu.Lock()
+	was := f.closed
+	f.closed = true
+	f.mu.Unlock()
+	f.cancel()
+	f.work.Wait()
+	if !was {
 		f.sessions.close()
 		f.release()
-	})
+	}
 	return nil
 }
 
 // background runs work that belongs to the FS and not to a call; false if it is closing.
 func (f *FS) background(run func(context.Context)) bool {
-	if f.ctx.Err() != nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
 		return false
 	}
 	f.work.Go(func() { run(f.ctx) })
@@ -198,7 +206,7 @@ func (p *patience) wait(ctx context.Context, last error) error {
 	}
 	left := p.f.opts.Patience - p.f.clock.Now().Sub(p.since)
 	if left <= 0 {
-		return quarry.Errorf("", quarry.Unavailable, "", "nothing has gone on for %v: %w", p.f.opts.Patience, last)
+		return quarry.Errorf("wait", quarry.Unavailable, "", "nothing has gone on for %v: %w", p.f.opts.Patience, last)
 	}
 	p.pause = min(max(2*p.pause, pauseMin), pauseMax, left)
 	if p.f.clock.Sleep(ctx, p.pause) != nil {

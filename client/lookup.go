@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/quarryfs/quarry"
@@ -31,6 +30,9 @@ func split(path string) ([]string, error) {
 
 // lookup walks names from the root. Each call goes as far as one shard owns the directories.
 func (f *FS) lookup(ctx context.Context, names []string) (quarry.Attr, error) {
+	if f.ctx.Err() != nil {
+		return quarry.Attr{}, errClosed
+	}
 	at, rest := quarry.RootInode, strings.Join(names, "/")
 	for range quarry.PathPartsMax + 1 {
 		reply, err := f.masters.Lookup(ctx, &quarry.LookupRequest{From: at, Path: rest})
@@ -82,8 +84,7 @@ func (f *FS) parent(ctx context.Context, path string) (quarry.Inode, string, err
 	attr, err := f.lookup(ctx, dir)
 	switch {
 	case quarry.KindOf(err) == quarry.NotFound:
-		return 0, "", &quarry.Error{Op: "lookup", Kind: quarry.NotFound, Subject: "/" + strings.Join(dir, "/"),
-			Err: fmt.Errorf("%w; make the directory first", err)}
+		return 0, "", quarry.Errorf("lookup", quarry.NotFound, "/"+strings.Join(dir, "/"), "make the directory first")
 	case err != nil:
 		return 0, "", err
 	case attr.Kind != quarry.KindDir:

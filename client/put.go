@@ -117,7 +117,7 @@ func (p *put) store(r io.Reader, opts PutOptions, name string) (quarry.Attr, err
 	default:
 		return quarry.Attr{}, err
 	}
-	return quarry.Attr{}, &quarry.Error{Kind: quarry.Unknown, Err: err}
+	return quarry.Attr{}, &quarry.Error{Op: "masters", Kind: quarry.Unknown, Err: err}
 }
 
 // write stores the bytes in chunks, or in a piece without a chunk if they are few.

@@ -61,7 +61,7 @@ func (l *layout) readPart(ctx context.Context, p []byte, offset int64) error {
 		switch {
 		case err != nil && !transient(err):
 			return err
-		case err != nil:
+		case err != nil: // the masters do not answer
 		case at.piece == nil:
 			return quarry.Errorf("read", quarry.Internal, "", "the layout ends at %d, before a byte that was there", offset)
 		default:
@@ -69,7 +69,9 @@ func (l *layout) readPart(ctx context.Context, p []byte, offset int64) error {
 			if at.piece.Length != quarry.OpenEnded {
 				want = p[:min(int64(len(p)), at.piece.Offset+at.piece.Length-offset)]
 			}
-			n, err = l.f.readPiece(ctx, at, want, offset-at.piece.Offset)
+			if n, err = l.f.readPiece(ctx, at, want, offset-at.piece.Offset); quarry.KindOf(err) == quarry.Corrupt {
+				return err
+			}
 		}
 		p, offset = p[n:], offset+int64(n)
 		if n > 0 {
@@ -233,7 +235,9 @@ func (r *chunkRead) note(ctx context.Context, a chunkAnswer) {
 		kind = quarry.StaleVersion
 	}
 	r.f.log.Debug("a replica was passed over", "chunk", r.chunk.Handle, "server", a.member.Server, "err", a.err)
-	if r.failure == nil || kind == quarry.StaleVersion {
+	// A refusal leads to a fresh layout, a silent replica may come back; only if all are
+	// corrupt is that the error.
+	if r.failure == nil || kind == quarry.StaleVersion || quarry.KindOf(r.failure) == quarry.Corrupt {
 		r.failure = a.err
 	}
 }

@@ -87,21 +87,34 @@ func (h *health) mayHedge() bool {
 // order returns a chunk's members as they are to be asked: those on this machine first, then
 // as the master ordered them, and last those that failed lately.
 func (f *FS) order(members []quarry.Member) []quarry.Member {
-	members = slices.Clone(members)
-	rank := func(m quarry.Member) int {
-		host, _, err := net.SplitHostPort(m.Address)
-		switch until, ok := f.health.avoid[m.Server]; {
-		case ok && until > f.clock.Now():
-			return 2
-		case err == nil && slices.Contains(f.opts.Hosts, host):
+	out := make([]quarry.Member, 0, len(members))
+	var ranks [quarry.ReplicasMax]int
+	f.health.mu.Lock()
+	for i := range members[:min(len(members), len(ranks))] {
+		ranks[i] = f.rank(&members[i])
+	}
+	f.health.mu.Unlock()
+	for rank := range 3 {
+		for i := range members[:min(len(members), len(ranks))] {
+			if ranks[i] == rank {
+				out = append(out, members[i])
+			}
+		}
+	}
+	return out
+}
+
+// rank is 0 for a member on this machine, 2 for one that failed lately. health.mu is held.
+func (f *FS) rank(m *quarry.Member) int {
+	if until, ok := f.health.avoid[m.Server]; ok && until > f.clock.Now() {
+		return 2
+	}
+	if len(f.opts.Hosts) > 0 {
+		if host, _, err := net.SplitHostPort(m.Address); err == nil && slices.Contains(f.opts.Hosts, host) {
 			return 0
 		}
-		return 1
 	}
-	f.health.mu.Lock()
-	defer f.health.mu.Unlock()
-	slices.SortStableFunc(members, func(a, b quarry.Member) int { return rank(a) - rank(b) })
-	return members
+	return 1
 }
 
 // report tells the master, in the background, of a member with broken bytes.

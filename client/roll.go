@@ -52,7 +52,7 @@ func (s *stream) step() (time.Duration, bool) {
 	now := s.f.clock.Now()
 	next := s.moved.Add(s.f.opts.Patience)
 	if s.err == nil && len(s.records) > 0 && now >= next {
-		s.fail(quarry.Errorf("append", quarry.Unavailable, "", "nothing has gone on for %v", s.f.opts.Patience))
+		s.fail(quarry.Errorf("wait", quarry.Unavailable, "", "nothing has gone on for %v", s.f.opts.Patience))
 	}
 	if s.lane != nil {
 		next = min(next, s.watch(s.lane, now))
@@ -123,6 +123,8 @@ func (s *stream) roll(need protocol.NeedTail, suspects []quarry.Suspect, pause t
 	case s.err != nil:
 	case err != nil:
 		s.failing = err
+	case s.lanes[chunk.Handle] != nil:
+		s.failing = quarry.Errorf("roll", quarry.Internal, chunk.Handle.String(), "the master names a chunk that was given up")
 	default:
 		s.lane = s.newLane(chunk, piece)
 		s.lanes[chunk.Handle] = s.lane

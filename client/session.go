@@ -341,9 +341,9 @@ func mutate[R any](ctx context.Context, f *FS, slot quarry.Slot, do func(quarry.
 		return reply, nil
 	case quarry.SessionExpired:
 		f.sessions.expire(s)
-		return none, &quarry.Error{Kind: quarry.Unknown, Err: err}
+		return none, &quarry.Error{Op: "masters", Kind: quarry.Unknown, Err: err}
 	case quarry.Unavailable:
-		return none, &quarry.Error{Kind: quarry.Unknown, Err: err}
+		return none, &quarry.Error{Op: "masters", Kind: quarry.Unknown, Err: err}
 	}
 	return none, err
 }

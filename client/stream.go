@@ -39,7 +39,7 @@ type stream struct {
 	effects  []protocol.Effect // to be carried out
 	records  map[quarry.Sequence]*record
 	bytes    int64                   // of records
-	room     chan struct{}           // closed, and made anew, when a record is settled
+	room     chan struct{}           // closed when a record is settled; nil: nobody waits
 	lane     *lane                   // where records are sent; nil: there is none now
 	lanes    map[quarry.Handle]*lane // those that records may be in
 	need     *protocol.NeedTail      // asked for and not yet begun
@@ -89,7 +89,7 @@ type settlement struct {
 func newStream(f *FS, session quarry.SessionID, t tails, window int64, died func(sent bool)) *stream {
 	s := &stream{
 		f: f, session: session, tails: t, window: min(window, quarry.WindowBytes), died: died,
-		adding: newGate(), wake: make(chan struct{}, 1), room: make(chan struct{}),
+		adding: newGate(), wake: make(chan struct{}, 1),
 		machine: protocol.NewAppender(session), records: map[quarry.Sequence]*record{},
 		lanes: map[quarry.Handle]*lane{}, asking: map[quarry.Handle]bool{},
 	}
@@ -141,13 +141,13 @@ func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 	case s.failing != nil:
 		return nil, s.failing
 	case s.bytes > 0 && s.bytes+int64(r.length) > s.window:
-		return s.room, nil
+		return s.full(), nil
 	}
 	seq, effects, err := s.machine.Add(int64(r.length))
 	switch quarry.KindOf(err) {
 	case 0:
 	case quarry.Busy:
-		return s.room, nil
+		return s.full(), nil
 	default:
 		return nil, err
 	}
@@ -166,11 +166,12 @@ func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 	return nil, nil
 }
 
-// idle reports whether nothing is unsettled.
-func (s *stream) idle() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.records) == 0
+// full returns what to wait for when the window is full.
+func (s *stream) full() <-chan struct{} {
+	if s.room == nil {
+		s.room = make(chan struct{})
+	}
+	return s.room
 }
 
 // unlock tells callers what was settled, after the lock is given back.
@@ -226,7 +227,7 @@ func (s *stream) do(effects []protocol.Effect) {
 		case protocol.Settled:
 			s.settle(e)
 		case protocol.Unknown:
-			s.finish(s.records[e.Sequence], 0, quarry.Errorf("append", quarry.Unknown, "", "the record's fate is not known to the chunk"))
+			s.finish(s.records[e.Sequence], 0, quarry.Errorf("record", quarry.Unknown, "", "the record's fate is not known to the chunk"))
 			s.fail(quarry.Errorf("append", quarry.SessionExpired, "", "the fate of an earlier record is unknown"))
 		default:
 			panic("client: an effect that a client does not have")
@@ -261,8 +262,10 @@ func (s *stream) finish(r *record, offset int64, err error) {
 	s.bytes -= int64(r.length)
 	s.moved = s.f.clock.Now()
 	s.settled = append(s.settled, settlement{r, offset, err})
-	close(s.room)
-	s.room = make(chan struct{})
+	if s.room != nil {
+		close(s.room)
+		s.room = nil
+	}
 	if r.lane != nil {
 		s.leave(r)
 	}
@@ -278,7 +281,7 @@ func (s *stream) fail(err error) {
 		return
 	}
 	s.err = err
-	unknown := &quarry.Error{Op: "append", Kind: quarry.Unknown, Err: err}
+	unknown := &quarry.Error{Op: "record", Kind: quarry.Unknown, Err: err}
 	for _, r := range s.records {
 		if r.lane == nil {
 			s.finish(r, 0, err)

@@ -272,9 +272,9 @@ func (m *Masters) giveUp(outer, ctx context.Context, op string, a *attempt, err 
 	where := strings.Join(m.Addresses(), ",")
 	switch {
 	case cause == nil && a.last != nil:
-		return quarry.Errorf(op, quarry.Unavailable, where, "no master took the request within %v, check that the masters run: %w", m.opts.Patience, a.last)
+		return quarry.Errorf(op, quarry.Unavailable, where, "no master took the request within %v: %w", m.opts.Patience, a.last)
 	case cause == nil:
-		return quarry.Errorf(op, quarry.Unavailable, where, "no master answered within %v, check that the masters run", m.opts.Patience)
+		return quarry.Errorf(op, quarry.Unavailable, where, "no master answered within %v", m.opts.Patience)
 	case a.last != nil:
 		return quarry.Errorf(op, quarry.Unavailable, where, "%w, after: %w", cause, a.last)
 	}
