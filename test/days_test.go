@@ -1,0 +1,378 @@
+package test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quarryfs/quarry/client"
+)
+
+// TestFirstMinutes is what README tells a newcomer, and then the power fails.
+func TestFirstMinutes(t *testing.T) {
+	dir := t.TempDir()
+	port := freePorts(t, 7)
+	masters := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	p := &process{t: t, name: "dev", log: filepath.Join(dir, "dev.log"), args: []string{"dev", "--dir", filepath.Join(dir, "d"), "--port", strconv.Itoa(port)}}
+	s := &system{t: t}
+	up := func() {
+		p.start()
+		s.eventually("the cluster", time.Minute, func() bool {
+			_, code := runBinary(t, masters, "", "ls", "/")
+			return code == 0
+		})
+	}
+	up()
+	defer func() { p.kill() }()
+	do := func(want int, stdin string, args ...string) string {
+		t.Helper()
+		out, code := runBinary(t, masters, stdin, args...)
+		if code != want {
+			t.Errorf("quarry %v: exit code %d, want %d: %s", args, code, want, out)
+		}
+		return out
+	}
+	local := filepath.Join(dir, "file")
+	data := make([]byte, 5<<20)
+	rand.Read(data)
+	if err := os.WriteFile(local, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	do(0, "", "put", local, "/file")
+	do(0, "", "mkdir", "-p", "/a/b")
+	do(0, "", "mv", "/file", "/a/b/")
+	do(0, "hello\n", "append", "--create", "/log")
+	if got := do(0, "world\n", "append", "/log"); got != "6\n" {
+		t.Errorf("the second record begins at %q", got)
+	}
+	p.kill()
+	up()
+	do(0, "", "get", "/a/b/file", filepath.Join(dir, "copy"))
+	if got, err := os.ReadFile(filepath.Join(dir, "copy")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the file came back differently: %v", err)
+	}
+	if got := do(0, "", "cat", "/log"); got != "hello\nworld\n" {
+		t.Errorf("the log has %q", got)
+	}
+	if got := do(0, "", "tail", "-c", "6", "/log"); got != "world\n" {
+		t.Errorf("its tail is %q", got)
+	}
+	for _, wrong := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{2, "needs a local file and a path", []string{"put", "x"}},
+		{2, "quarry help", []string{"putt"}},
+		{2, "unknown flag", []string{"ls", "--nothing"}},
+		{2, `".." cannot be names`, []string{"mkdir", "/a/.."}},
+		{3, "/nowhere", []string{"cat", "/nowhere"}},
+		{3, "local file", []string{"put", "/no/such/file", "/x"}},
+		{4, "not empty", []string{"rm", "/a"}},
+		{4, "/a/b", []string{"cat", "/a/b"}},
+		{4, "--force", []string{"get", "/log", local}},
+	} {
+		if out := do(wrong.code, "", wrong.args...); !strings.Contains(out, wrong.says) {
+			t.Errorf("quarry %v says %q, without %q", wrong.args, out, wrong.says)
+		}
+	}
+	do(0, "", "rm", "/a/b/file")
+	do(3, "", "stat", "/a/b/file")
+}
+
+// freePorts returns the first of n free ports in a row.
+func freePorts(t *testing.T, n int) int {
+	t.Helper()
+	for port := 21000 + os.Getpid()%20000; port < 60000; port += n {
+		var open []net.Listener
+		for i := range n {
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+i)))
+			if err != nil {
+				break
+			}
+			open = append(open, l)
+		}
+		for _, l := range open {
+			l.Close()
+		}
+		if len(open) == n {
+			return port
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+// put stores random bytes and returns their checksum.
+func (s *system) put(path string, n int) [32]byte {
+	s.t.Helper()
+	data := make([]byte, n)
+	rand.Read(data)
+	if _, err := s.fs.Put(s.ctx, path, bytes.NewReader(data), client.PutOptions{Size: int64(n)}); err != nil {
+		s.t.Fatal(err)
+	}
+	return sha256.Sum256(data)
+}
+
+func (s *system) check(path string, want [32]byte) {
+	s.t.Helper()
+	if sha256.Sum256(readAll(s.t, s, path)) != want {
+		s.t.Errorf("%s reads back differently", path)
+	}
+}
+
+// TestServerLosesItsFolder empties the folder of a chunk server: its replicas are made anew.
+func TestServerLosesItsFolder(t *testing.T) {
+	s := newSystem(t, options{masterArgs: []string{"--dead-after", "3s"}})
+	sum := s.put("/file", 150<<20)
+	victim := s.servers[0]
+	victim.kill()
+	if err := os.RemoveAll(filepath.Join(s.dir, "s1")); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("copies elsewhere", 90*time.Second, func() bool {
+		out, _ := s.run("", "admin", "status", "--json")
+		return strings.Contains(out, `"UnderCopied":0,"Repairing":0`) && !strings.Contains(out, `"Chunks":0,"OpenChunks":0,"Missing":0,"UnderCopied":0,"Repairing":0,"Suspect":0}]`)
+	})
+	s.check("/file", sum)
+	victim.start()
+	s.eventually("five servers, one of them gone for good", time.Minute, func() bool {
+		out, _ := s.run("", "admin", "status")
+		return strings.Count(out, "rack-1") == 2
+	})
+	s.check("/file", sum)
+}
+
+// TestFlippedBit breaks a byte in two of the three replicas of every chunk: it is never
+// returned, is read from the third, reported, and repaired.
+func TestFlippedBit(t *testing.T) {
+	s := newSystem(t, options{})
+	sum := s.put("/file", 70<<20)
+	broken := map[string]int{}
+	for i := range s.servers {
+		files, err := filepath.Glob(filepath.Join(s.dir, "s"+strconv.Itoa(i+1), "chunks", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			handle := filepath.Base(name)
+			if strings.Contains(handle, ".") || broken[handle] == 2 {
+				continue
+			}
+			broken[handle]++
+			flip(t, name)
+		}
+	}
+	if len(broken) < 2 {
+		t.Fatalf("%d chunks were found", len(broken))
+	}
+	s.check("/file", sum)
+	s.eventually("the report of a corrupt replica", time.Minute, func() bool {
+		for _, m := range s.masters {
+			if b, err := os.ReadFile(m.log); err == nil && bytes.Contains(b, []byte("corrupt=true")) {
+				return true
+			}
+		}
+		return false
+	})
+	s.eventually("copies in the place of broken ones", 90*time.Second, func() bool {
+		out, code := s.run("", "admin", "status", "--json")
+		return code == 0 && strings.Contains(out, `"UnderCopied":0,"Repairing":0`)
+	})
+	s.check("/file", sum)
+	s.healthy()
+}
+
+// flip changes one bit in the middle of a file.
+func flip(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, info.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x10
+	if _, err := f.WriteAt(b, info.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFileLargerThanAnyDisk stores a file that no server could hold.
+func TestFileLargerThanAnyDisk(t *testing.T) {
+	quota := 256 << 20
+	s := newSystem(t, options{servers: 8, serverArgs: []string{"--quota", strconv.Itoa(quota)}})
+	source, err := toolchain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(source); err != nil || info.Size() <= int64(quota) {
+		t.Fatalf("the file is no larger than a disk: %v", err)
+	}
+	if out, code := s.run("", "put", source, "/large"); code != 0 {
+		t.Fatalf("put: %s", out)
+	}
+	copied := filepath.Join(s.dir, "large")
+	if out, code := s.run("", "get", "/large", copied); code != 0 {
+		t.Fatalf("get: %s", out)
+	}
+	if fileSum(t, copied) != fileSum(t, source) {
+		t.Error("it came back differently")
+	}
+}
+
+func fileSum(t *testing.T, name string) [32]byte {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		t.Fatal(err)
+	}
+	return [32]byte(sum.Sum(nil))
+}
+
+// TestFullDisks fills all disks: the error says so, nothing is lost, and more servers help.
+func TestFullDisks(t *testing.T) {
+	s := newSystem(t, options{servers: 3, serverArgs: []string{"--quota", strconv.Itoa(256 << 20)}})
+	sum := s.put("/kept", 10<<20)
+	source, err := toolchain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, code := s.run("", "put", source, "/large")
+	if code != 8 || !strings.Contains(out, "no space") || !strings.Contains(out, "add disks") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if _, code := s.run("", "stat", "/large"); code != 3 {
+		t.Errorf("a part of the file is visible: exit code %d", code)
+	}
+	s.check("/kept", sum)
+	for n := 4; n <= 6; n++ {
+		s.addServer(n)
+	}
+	s.healthy()
+	if out, code := s.run("", "put", source, "/large"); code != 0 {
+		t.Errorf("with more servers: %s", out)
+	}
+	s.check("/kept", sum)
+}
+
+// TestWipedMaster wipes a master: it is refused by name, and comes back under a new id.
+func TestWipedMaster(t *testing.T) {
+	s := newSystem(t, options{servers: 3})
+	sum := s.put("/file", 3<<20)
+	victim := s.masters[1]
+	victim.kill()
+	if err := os.RemoveAll(filepath.Join(s.dir, "m2")); err != nil {
+		t.Fatal(err)
+	}
+	victim.start()
+	if out, code := s.run("", "mkdir", "/while-it-waits"); code != 0 {
+		t.Errorf("mkdir with two masters: %s", out)
+	}
+	if out, code := s.run("", "admin", "status"); code == 0 || !strings.Contains(out, "SILENT") {
+		t.Errorf("a wiped master counts as alive: %s", out)
+	}
+	out, code := s.run("", "admin", "master", "replace", "--gone", "2", "--by", victim.address)
+	if code != 0 || !strings.Contains(out, "node 4") {
+		t.Fatalf("replace: exit code %d: %s", code, out)
+	}
+	s.healthy()
+	// The new one counts: with another master dead, the other two are a majority.
+	s.masters[0].kill()
+	s.eventually("a name while a master is dead", time.Minute, func() bool {
+		_, code := s.run("", "mkdir", "-p", "/with-the-new-one")
+		return code == 0
+	})
+	s.check("/file", sum)
+}
+
+// TestMistakes has operators do what must be refused by name.
+func TestMistakes(t *testing.T) {
+	s := newSystem(t, options{masters: 1, servers: 1})
+	other := newSystem(t, options{masters: 1, servers: 1})
+	refused := func(what, says string, args ...string) {
+		t.Helper()
+		p := &process{t: t, name: what, args: args, log: filepath.Join(t.TempDir(), "log")}
+		p.start()
+		if out := p.ends(30 * time.Second); !strings.Contains(out, says) {
+			t.Errorf("%s: it says %q, without %q", what, out, says)
+		}
+	}
+	m, c := filepath.Join(s.dir, "m1"), filepath.Join(s.dir, "s1")
+	refused("a second master on a folder", "another process", "master", "--dir", m, "--listen", freeAddress(t))
+	refused("a second chunk server on a folder", c, "chunkserver", "--masters", s.addresses()[0], "--dir", c, "--listen", freeAddress(t))
+	refused("an address in use", "is another process running there", "master", "--dir", t.TempDir(), "--listen", s.addresses()[0])
+	s.servers[0].kill()
+	refused("a chunk server of another cluster", "cluster", "chunkserver", "--masters", other.addresses()[0], "--dir", c, "--listen", freeAddress(t))
+	edit(t, filepath.Join(c, "FORMAT"), "quarry disk format 1", "quarry disk format 2")
+	refused("a disk of a newer format", "format 2", "chunkserver", "--masters", s.addresses()[0], "--dir", c, "--listen", freeAddress(t))
+	if out, code := s.run("", "admin", "init"); code != 0 {
+		t.Errorf("init again: %s", out)
+	}
+}
+
+func edit(t *testing.T, name, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, bytes.Replace(b, []byte(from), []byte(to), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHostileBytes sends every port what no Quarry process sends.
+func TestHostileBytes(t *testing.T) {
+	s := newSystem(t, options{masters: 1, servers: 3})
+	sum := s.put("/file", 1<<20)
+	frame := func(version, kind byte, body, payload uint32) []byte {
+		b := append([]byte("QRPC"), version, kind)
+		b = append(b, make([]byte, 18)...)
+		for _, n := range []uint32{body, payload, 0, 0, 0} {
+			b = append(b, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
+		}
+		return b
+	}
+	noise := make([]byte, 1<<20)
+	rand.Read(noise)
+	for _, p := range append(s.masters, s.servers...) {
+		for i, b := range [][]byte{nil, []byte("GET / HTTP/1.1\r\n\r\n"), noise, []byte("QRPC"), frame(0, 1, 1<<31, 1<<31), frame(0, 1, 10, 0), frame(9, 200, 0, 0), bytes.Repeat(frame(1, 4, 0, 0), 1000)} {
+			conn, err := net.Dial("tcp", p.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = conn.Write(b) // it may be cut off meanwhile
+			if i%2 == 0 {
+				_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+				_, _ = io.Copy(io.Discard, conn)
+			}
+			conn.Close()
+		}
+	}
+	s.healthy()
+	s.check("/file", sum)
+	if out, code := s.run("", "put", s.servers[0].log, "/more"); code != 0 {
+		t.Errorf("put: %s", out)
+	}
+}
