@@ -18,9 +18,10 @@ func (l *layout) end(ctx context.Context) (int64, error) {
 	p := l.f.patience()
 	for {
 		var err error
+		answered := false
 		if tail != nil {
 			var length int64
-			if length, err = l.f.tailEnd(ctx, tail); err == nil {
+			if length, answered, err = l.f.tailEnd(ctx, tail); err == nil {
 				return length, nil
 			}
 		}
@@ -43,6 +44,10 @@ func (l *layout) end(ctx context.Context) (int64, error) {
 			if !again {
 				continue
 			}
+			// If nobody writes, nobody else may notice that the tail has no primary.
+			if !answered {
+				l.f.report(tail.chunk, tail.chunk.Primary(), false, err.Error())
+			}
 		}
 		if err := p.wait(ctx, err); err != nil {
 			return 0, err
@@ -64,28 +69,29 @@ func openOf(reply *quarry.StatReply) (*open, error) {
 	return &open{reply.Piece, reply.Tail}, nil
 }
 
-// tailEnd asks the primary of an open tail how long the file is.
-func (f *FS) tailEnd(ctx context.Context, tail *open) (int64, error) {
+// tailEnd asks the primary of an open tail how long the file is. answered tells whether the
+// primary did its part.
+func (f *FS) tailEnd(ctx context.Context, tail *open) (length int64, answered bool, err error) {
 	if tail.chunk.State != quarry.ChunkOpen {
-		return 0, quarry.Errorf("end", quarry.StaleVersion, tail.chunk.Handle.String(), "the chunk is %v", tail.chunk.State)
+		return 0, true, quarry.Errorf("end", quarry.StaleVersion, tail.chunk.Handle.String(), "the chunk is %v", tail.chunk.State)
 	}
 	primary := tail.chunk.Primary()
 	try, cancel := f.clock.WithTimeout(ctx, replyMax)
 	defer cancel()
 	reply, err := f.servers(primary).End(try, &quarry.EndRequest{ChunkRef: reference(tail.chunk, primary)})
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if reply.Confirm {
 		if err := f.confirm(ctx, tail.chunk); err != nil {
-			return 0, err
+			return 0, true, err
 		}
 	}
-	length := reply.Commit - tail.piece.ChunkOffset
+	length = reply.Commit - tail.piece.ChunkOffset
 	if length < 0 || reply.Commit > quarry.ChunkBytesMax {
-		return 0, quarry.Errorf("end", quarry.Internal, tail.chunk.Handle.String(), "the primary says %d", reply.Commit)
+		return 0, true, quarry.Errorf("end", quarry.Internal, tail.chunk.Handle.String(), "the primary says %d", reply.Commit)
 	}
-	return tail.piece.Offset + length, nil
+	return tail.piece.Offset + length, true, nil
 }
 
 // confirm asks the master whether a chunk is still open at the version that is known.

@@ -223,7 +223,7 @@ func (r *chunkRead) note(ctx context.Context, a chunkAnswer) {
 	kind := quarry.KindOf(a.err)
 	switch kind {
 	case quarry.Corrupt:
-		r.f.report(r.chunk, a.member, a.err.Error())
+		r.f.report(r.chunk, a.member, true, a.err.Error())
 	case quarry.Unavailable:
 		r.f.health.failed(a.member.Server)
 	case quarry.StaleVersion, quarry.Permission: // perhaps the key has changed

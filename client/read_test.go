@@ -308,6 +308,30 @@ func TestReadFollowsTheEnd(t *testing.T) {
 	})
 }
 
+// A file whose last primary has gone can be read to its end though nobody writes to it.
+func TestEndAfterThePrimary(t *testing.T) {
+	for name, fault := range map[string]func(*clienttest.Server){
+		"dead": (*clienttest.Server).Kill, "hung": (*clienttest.Server).Hang,
+		"restarted": func(s *clienttest.Server) { s.Kill(); s.Restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, small, client.Options{}, func(e *env) {
+				e.create("/f")
+				_, err := e.files.Append(e.Context(), "/f", []byte("one"))
+				e.must(err)
+				s := primary(e, "/f")
+				fault(s)
+				start := time.Now()
+				e.expect("/f", []byte("one"))
+				if d := time.Since(start); d > 6*time.Second {
+					e.Errorf("it took %v", d)
+				}
+				s.Resume()
+			})
+		})
+	}
+}
+
 // A primary without a lease that has been replaced cannot make a file look shorter.
 func TestEndNeedsConfirmation(t *testing.T) {
 	run(t, small, client.Options{}, func(e *env) {

@@ -117,16 +117,17 @@ func (f *FS) rank(m *quarry.Member) int {
 	return 1
 }
 
-// report tells the master, in the background, of a member with broken bytes.
-func (f *FS) report(chunk *quarry.Chunk, m quarry.Member, why string) {
-	f.log.Warn("a replica is corrupt", "chunk", chunk.Handle, "server", m.Server, "why", why)
+// report tells the master, in the background, of a member with broken bytes, or of one that
+// does not do its part.
+func (f *FS) report(chunk *quarry.Chunk, m quarry.Member, corrupt bool, why string) {
+	f.log.Warn("a replica is reported", "chunk", chunk.Handle, "server", m.Server, "corrupt", corrupt, "why", why)
 	select {
 	case f.reports <- struct{}{}:
 	default:
 		return
 	}
 	req := &quarry.ReportRequest{
-		Handle: chunk.Handle, Version: chunk.Version, Corrupt: true,
+		Handle: chunk.Handle, Version: chunk.Version, Corrupt: corrupt,
 		Suspects: []quarry.Suspect{{Server: m.Server, Incarnation: m.Incarnation, Why: why}},
 	}
 	started := f.background(func(ctx context.Context) {

@@ -63,13 +63,13 @@ func (c *Cluster) create(ctx context.Context, slot quarry.Slot, owner quarry.Ses
 	for _, m := range k.members {
 		req := &quarry.CreateRequest{ChunkRef: c.control(k, m, 1), File: file}
 		if err := c.Server(m.Server).Create(ctx, req); err != nil {
-			return nil, quarry.Wrap("create", k.handle.String(), err)
+			return nil, quarry.Errorf("create", quarry.Unavailable, k.handle.String(), "%v", err)
 		}
 	}
 	p := k.members[0]
 	req := &quarry.ActivateRequest{ChunkRef: c.control(k, p, 1), Members: k.members}
 	if err := c.Server(p.Server).Activate(ctx, req); err != nil {
-		return nil, quarry.Wrap("create", k.handle.String(), err)
+		return nil, quarry.Errorf("create", quarry.Unavailable, k.handle.String(), "%v", err)
 	}
 	return k, nil
 }
@@ -119,23 +119,32 @@ func (c *Cluster) sealChunk(ctx context.Context, k *chunk) error {
 	return nil
 }
 
-// fence has every member promise the sealed version and returns the length that all good
-// ones have. If the primary does not answer, its lease is waited for.
+// fence has every member promise the sealed version and returns the length that all have
+// that did not restart; or, if all did, the longest one when all have answered. If the
+// primary does not answer, its lease is waited for.
 func (c *Cluster) fence(ctx context.Context, k *chunk, members []quarry.Member) (int64, error) {
 	for {
 		length, found, primary := int64(0), false, false
+		restarted, longest := 0, int64(0)
 		for i, m := range members {
 			s := c.Server(m.Server)
 			try, cancel := c.clock.WithTimeout(ctx, 300*time.Millisecond)
 			reply, err := s.Fence(try, &quarry.FenceRequest{ChunkRef: c.control(k, s.member(), k.version)})
 			cancel()
-			if err != nil || reply.Incarnation != m.Incarnation || reply.Status != quarry.ReplicaGood {
+			if err != nil || reply.Status != quarry.ReplicaGood {
+				continue
+			}
+			if reply.Incarnation != m.Incarnation {
+				restarted, longest = restarted+1, max(longest, reply.DurableLength)
 				continue
 			}
 			if !found || reply.DurableLength < length {
 				length = reply.DurableLength
 			}
 			found, primary = true, primary || i == 0
+		}
+		if restarted == len(members) {
+			length, found = longest, true
 		}
 		if found && !primary {
 			if err := c.clock.Sleep(ctx, c.config.Lease); err != nil {
@@ -297,5 +306,8 @@ func (m *Master) Report(ctx context.Context, req *quarry.ReportRequest) error {
 		c.reports = append(c.reports, *req)
 		return &struct{}{}, nil
 	})
+	if err == nil && !req.Corrupt {
+		m.c.suspect(req.Handle)
+	}
 	return err
 }
