@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 
 	"github.com/quarryfs/quarry"
 )
@@ -55,10 +56,16 @@ func (l *layout) end(ctx context.Context) (int64, error) {
 	}
 }
 
+// setOpen keeps what the open tail is, nil if there is none, and forgets pages that say
+// something else.
 func (l *layout) setOpen(tail *open) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.open = tail
-	l.mu.Unlock()
+	l.pages = slices.DeleteFunc(l.pages, func(p *page) bool {
+		t := p.tail()
+		return t != nil && (tail == nil || t.piece.Handle != tail.piece.Handle)
+	})
 }
 
 // openOf returns the tail that a master's answer names.

@@ -50,9 +50,8 @@ func TestReadAsksTheMastersRarely(t *testing.T) {
 	}
 }
 
-// counting counts how many reads of a server are under way.
+// counting counts how many reads are under way, at all servers.
 type counting struct {
-	quarry.ChunkServer
 	mu        sync.Mutex
 	now, most int
 	nowBytes  int64
@@ -60,7 +59,12 @@ type counting struct {
 	delay     func(context.Context) error
 }
 
-func (c *counting) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.ReadReply, error) {
+type counted struct {
+	quarry.ChunkServer
+	*counting
+}
+
+func (c counted) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.ReadReply, error) {
 	c.mu.Lock()
 	c.now++
 	c.nowBytes += req.Length
@@ -82,13 +86,12 @@ func (c *counting) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.R
 func TestReadAheadIsBounded(t *testing.T) {
 	run(t, clienttest.Config{Copies: 1}, client.Options{}, func(e *env) {
 		e.c.PutZeros("f", gib)
-		count := &counting{ChunkServer: e.c.Server(1), delay: func(ctx context.Context) error {
+		count := &counting{delay: func(ctx context.Context) error {
 			e.sleep(10 * time.Millisecond)
 			return ctx.Err()
 		}}
 		files := client.New(e.c.Masters(), func(m quarry.Member) quarry.ChunkServer {
-			count.ChunkServer = e.c.Server(m.Server)
-			return count
+			return counted{e.c.Server(m.Server), count}
 		}, client.Options{Clock: e.c.Clock(), ReadAhead: 6 << 20})
 		defer files.Close()
 		f, err := files.Open(e.Context(), "/f")

@@ -126,7 +126,7 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 		case err != nil && !transient(err):
 			return 0, err
 		case err == nil && reply.Attr.Length > length:
-			return reply.Attr.Length, nil
+			return reply.Attr.Length, l.note(reply)
 		case err == nil && !reply.Attr.Open: // nobody writes
 			if l.f.clock.Sleep(ctx, idle) != nil {
 				return 0, ended(context.Cause(ctx), nil)
@@ -139,9 +139,9 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 			if openErr != nil {
 				return 0, openErr
 			}
+			l.setOpen(tail)
 			n, over, waitErr := l.f.waitAt(ctx, tail, length)
 			if n > length {
-				l.setOpen(tail)
 				return n, nil
 			}
 			if over {
@@ -158,6 +158,19 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 			return 0, err
 		}
 	}
+}
+
+// note keeps what a master's answer says of the tail.
+func (l *layout) note(reply *quarry.StatReply) error {
+	if !reply.Attr.Open {
+		l.setOpen(nil)
+		return nil
+	}
+	tail, err := openOf(reply)
+	if err == nil {
+		l.setOpen(tail)
+	}
+	return err
 }
 
 // waitAt waits at a member of an open chunk, any that answers, until the file is longer than

@@ -54,6 +54,7 @@ type Masters struct {
 	closed   bool
 	nodes    map[string]quarry.Master // by address
 	learned  table                    // what the nodes told
+	asked    clock.Instant            // when the last refresh that succeeded began
 	fetching *refreshing              // nil if no refresh runs
 }
 

@@ -135,10 +135,15 @@ type told struct {
 }
 
 // refresh asks all nodes for the topology and merges what they say. Callers that come while
-// a refresh runs share its outcome. It fails if no node answers.
+// a refresh runs, or in the same instant, share its outcome. It fails if no node answers.
 func (m *Masters) refresh(ctx context.Context) error {
+	now := m.opts.Clock.Now()
 	for {
 		m.mu.Lock()
+		if m.learned.known && m.asked >= now {
+			m.mu.Unlock()
+			return nil
+		}
 		running := m.fetching
 		if running == nil {
 			break
@@ -167,6 +172,7 @@ func (m *Masters) refresh(ctx context.Context) error {
 	m.mu.Lock()
 	if err == nil {
 		m.learned.merge(answers)
+		m.asked = now
 	}
 	m.fetching = nil
 	m.mu.Unlock()
