@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -108,7 +109,7 @@ func (g *group) apply(jobs []applyJob) error {
 			out = outcomes[from:to]
 		}
 		if err := g.applyRun(entries[from:to], out); err != nil {
-			return quarry.Wrap("apply", g.name(), err)
+			return disk.Wrap("apply", g.name(), err)
 		}
 		from = to
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -318,6 +319,7 @@ type testNet struct {
 	body func(io.Reader) io.Reader
 	// refused are errors of Deliver.
 	refused []error
+	sent    atomic.Int64 // batches
 }
 
 type testLink struct{ queue chan []byte }
@@ -400,6 +402,7 @@ func (n *testNet) transport(from quarry.NodeID) Transport { return &testTranspor
 
 func (t *testTransport) Send(ctx context.Context, to Member, batch []byte) error {
 	n := t.net
+	n.sent.Add(1)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.loss > 0 && n.rng.Float64() < n.loss {

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -111,6 +112,7 @@ type Host struct {
 	store   *store
 	workers []*worker
 
+	full      atomic.Bool // no room for proposals
 	peers     peers
 	snapshots snapshots
 	notices   notices
@@ -297,9 +299,12 @@ func (h *Host) contain(what string) {
 	switch p := recover().(type) {
 	case nil:
 	case storeFailure:
-		h.fail(quarry.Wrap(what, "", p.err))
+		h.fail(disk.Wrap(what, "", p.err))
+	case error: // Pebble leaves so when it cannot write, with its locks held
+		h.store.broken.Store(true)
+		h.fail(disk.Wrap(what, "", fmt.Errorf("panic: %w\n%s", p, debug.Stack())))
 	default:
-		h.store.broken.Store(true) // Pebble, too, leaves by a panic, with its locks held
+		h.store.broken.Store(true)
 		h.fail(quarry.Errorf(what, quarry.Internal, "", "panic: %v\n%s", p, debug.Stack()))
 	}
 }

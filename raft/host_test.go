@@ -66,7 +66,7 @@ func TestPowerLoss(t *testing.T) {
 	inBubble(t, 3, 2, func(cfg *Config) { cfg.LogBytes = 64 << 10 }, func(t *testing.T, c *testCluster) {
 		acked := map[quarry.ShardID][]string{}
 		tried := map[string]bool{}
-		for round := range 8 {
+		for round := range 6 {
 			var mu sync.Mutex
 			var wg sync.WaitGroup
 			ctx, cancel := context.WithCancel(context.Background())

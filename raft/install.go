@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -13,6 +14,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -41,10 +43,6 @@ func (h *Host) ReceiveSnapshot(ctx context.Context, body io.Reader) error {
 	default:
 		return quarry.Errorf("receive snapshot", quarry.Busy, "", "%d snapshots are coming in already", snapshotsMax)
 	}
-	if !h.use.TryRLock() {
-		return &quarry.Error{Op: "receive snapshot", Kind: quarry.Unavailable, Err: h.stopCause()}
-	}
-	defer h.use.RUnlock()
 	sr := &snapshotReader{r: bufio.NewReaderSize(body, 64<<10)}
 	head, err := sr.head()
 	if err != nil {
@@ -82,7 +80,7 @@ func (inst *installation) receive(ctx context.Context, h *Host, sr *snapshotRead
 			_ = w.Close() // the stream has failed, the table is removed
 		}
 	}()
-	number := h.snapshots.received.Add(1)
+	number := rand.Uint64() // nobody else's, not even of a host before on this folder
 	prefix := groupSpan(inst.head.group).Start
 	full := make([]byte, 0, len(prefix)+KeyBytesMax+1)
 	for {
@@ -93,14 +91,14 @@ func (inst *installation) receive(ctx context.Context, h *Host, sr *snapshotRead
 		if err == nil {
 			err = ctx.Err()
 		}
-		if err == nil && h.Err() != nil {
+		if err == nil && h.life.Err() != nil {
 			err = h.stopCause()
 		}
 		if err == nil {
 			err = inst.inspect(sr.keys, key, value)
 		}
 		if err == nil && w == nil {
-			path := h.store.fs.PathJoin(h.store.incomingDir(), fmt.Sprintf("%d-%d.sst", number, len(inst.paths)))
+			path := h.store.fs.PathJoin(h.store.incomingDir(), fmt.Sprintf("%016x-%d.sst", number, len(inst.paths)))
 			w, err = inst.create(h.store, path)
 		}
 		if err == nil {
@@ -145,10 +143,10 @@ func (inst *installation) inspect(number uint64, key, value []byte) (err error) 
 func (inst *installation) create(s *store, path string) (*sstable.Writer, error) {
 	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return nil, err
+		return nil, disk.Wrap("write", path, err)
 	}
 	inst.paths = append(inst.paths, path)
-	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.opts.MakeWriterOptions(0, s.db.TableFormat())), nil
+	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.opts.MakeWriterOptions(0, s.tables)), nil
 }
 
 // remove removes the tables that the store has not taken.

@@ -17,7 +17,8 @@ import (
 //
 // Errors: NotLeader, naming the leader if it is known: the command was not and will not be
 // applied, ask the leader. Busy: too much is under way, and nothing happened; retry later,
-// here. TooLarge: the command is beyond CommandBytesMax. Unknown: leadership was lost, the
+// here. NoSpace: the leader's disk is nearly full. TooLarge: the command is beyond
+// CommandBytesMax. Unknown: leadership was lost, the
 // host stopped or ctx ended while the command was in the log: it may have been applied, or
 // may be yet. Unavailable: ctx ended, or the host stopped, before that. NotFound: the node
 // has no such group.
@@ -40,6 +41,8 @@ func (h *Host) ProposeIn(ctx context.Context, id quarry.ShardID, term uint64, co
 		return nil, quarry.Errorf("propose", quarry.TooLarge, g.name(), "the command has %d bytes, at most %d are allowed", len(command), CommandBytesMax)
 	case !g.leading.Load():
 		return nil, g.notLeader("propose")
+	case h.full.Load():
+		return nil, g.noSpace()
 	}
 	p := &proposal{data: command, inTerm: term, done: make(chan outcome, 1)}
 	err = g.post(func(in *inputs) error {

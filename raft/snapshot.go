@@ -69,7 +69,6 @@ type snapshots struct {
 	h         *Host
 	sending   chan struct{} // has an element for each stream under way
 	receiving chan struct{}
-	received  atomic.Uint64 // streams so far, for the names of their files
 }
 
 // send streams the group's state to the node that a message of Raft names, and tells Raft

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,9 +106,17 @@ func (errReader) Read([]byte) (int, error) { return 0, errors.New("the connectio
 // installed: each time there is all of the old state or all of the new.
 func TestInstallIsOneStep(t *testing.T) {
 	mem := vfs.NewCrashableMem()
+	var mu sync.Mutex
 	var images []*vfs.MemFS
 	watching := false
+	watch := func(on bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		watching = on
+	}
 	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if watching && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			images = append(images, mem.CrashClone(vfs.CrashCloneCfg{}))
 		}
@@ -130,16 +139,16 @@ func TestInstallIsOneStep(t *testing.T) {
 	if err := fs.MkdirAll(s.incomingDir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h := &Host{store: s, stopping: make(chan struct{})}
+	h := &Host{store: s, life: context.Background()}
 	inst := &installation{head: snapshotHead{group: 1}}
 	if err := inst.receive(context.Background(), h, &snapshotReader{r: newStateStream(t)}); err != nil {
 		t.Fatal(err)
 	}
-	watching = true
+	watch(true)
 	if err := s.install(context.Background(), 1, inst.paths); err != nil {
 		t.Fatal(err)
 	}
-	watching = false
+	watch(false)
 	images = append(images, mem.CrashClone(vfs.CrashCloneCfg{}))
 	if err := s.close(); err != nil {
 		t.Fatal(err)

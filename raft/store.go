@@ -9,12 +9,15 @@ import (
 	"log/slog"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -93,11 +96,16 @@ type store struct {
 	fs   vfs.FS
 	dir  string
 
-	broken atomic.Bool // it cannot even be closed
+	tables sstable.TableFormat // of tables to be taken in
+	broken atomic.Bool         // it cannot even be closed
 }
 
 // openStore opens the state in dir. fail is called if Pebble can no longer go on.
 func openStore(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger, fail func(error)) (*store, error) {
+	// A write that has failed may bring Pebble down in ways that tell nothing.
+	fs = vfs.OnDiskFull(fs, func() {
+		fail(quarry.Errorf("write state", quarry.NoSpace, dir, "%w", syscall.ENOSPC))
+	})
 	s := &store{fs: fs, dir: dir}
 	opts := &pebble.Options{
 		FS:                 fs,
@@ -105,7 +113,10 @@ func openStore(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger, fail f
 		CacheSize:          cacheBytes,
 		MemTableSize:       16 << 20,
 		WALBytesPerSync:    512 << 10,
-		Logger:             &storeLogger{log: log, fail: fail, broken: &s.broken},
+		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
+			fail(disk.Wrap("write state", dir, err)) // Pebble would try again until writers hang
+		}},
+		Logger: &storeLogger{log: log, fail: fail, broken: &s.broken},
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -114,17 +125,16 @@ func openStore(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger, fail f
 	opts.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	opts.EnsureDefaults() // Open works on a copy, and tables are written with these
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
-		return nil, quarry.Wrap("open state", dir, err)
+		return nil, disk.Wrap("open state", dir, err)
 	}
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
-		kind := quarry.Internal
 		if pebble.IsCorruptionError(err) {
-			kind = quarry.Corrupt
+			return nil, &quarry.Error{Op: "open state", Kind: quarry.Corrupt, Subject: dir, Err: err}
 		}
-		return nil, &quarry.Error{Op: "open state", Kind: kind, Subject: dir, Err: err}
+		return nil, disk.Wrap("open state", dir, err)
 	}
-	s.db, s.opts = db, opts
+	s.db, s.opts, s.tables = db, opts, db.TableFormat()
 	return s, nil
 }
 

@@ -16,7 +16,7 @@ import (
 // Transport carries messages and snapshots to other nodes. The other side hands them to
 // Host.Deliver and Host.ReceiveSnapshot; if it refuses, its error should come back where
 // that costs nothing. It also calls Host.PeerLost when a connection is reset or refused.
-// Safe for use by many goroutines.
+// Both methods return soon after their context has ended. Safe for use by many goroutines.
 type Transport interface {
 	// Send writes a batch of messages of at most BatchBytesMax to a node's connection. It may
 	// block; batches to other nodes do not wait for it. Batches may be lost, but not changed;

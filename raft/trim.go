@@ -11,7 +11,7 @@ import (
 // by segments.
 const journalSegments = 8
 
-// trimInterval is how often the size of the journal is looked at.
+// trimInterval is how often the size of the journal and the disks are looked at.
 const trimInterval = time.Second
 
 // runTrimmer keeps the journal at its size. A group's log may lose its beginning when the
@@ -28,6 +28,7 @@ func (h *Host) runTrimmer() {
 			return
 		case <-t.C():
 		}
+		h.checkSpace()
 		if h.journal.Bytes() <= h.cfg.LogBytes {
 			continue
 		}
