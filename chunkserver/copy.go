@@ -42,6 +42,9 @@ func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 			return err
 		}
 		s.cfg.Logger.Warn("a copy is tried from another source", "chunk", req.Handle, "source", source.Address, "error", err)
+		if errors.Is(err, quarry.Corrupt) {
+			s.background(func(ctx context.Context) { s.tellCorrupt(ctx, req.Handle, req.Version, suspect(source, err)) })
+		}
 	}
 	return err
 }

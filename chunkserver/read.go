@@ -54,20 +54,17 @@ func (r *replica) corrupt(why error) {
 	}
 	r.disk.MarkCorrupt(r.handle, nil)
 	s.cfg.Logger.Error("a replica is corrupt", "chunk", r.handle, "error", why)
-	s.background(func(ctx context.Context) {
-		s.tellCorrupt(ctx, r, why)
-	})
-}
-
-func (s *Server) tellCorrupt(ctx context.Context, r *replica, why error) {
 	info, _ := look(r, func(m *protocol.Member) (quarry.ReplicaInfo, error) { return m.Info(), nil })
 	self := quarry.Suspect{Server: s.id, Incarnation: s.incarnation, Why: clip(why.Error())}
-	err := s.cfg.Masters.Report(ctx, &quarry.ReportRequest{
-		Handle: r.handle, Version: info.Promised, Suspects: []quarry.Suspect{self}, Corrupt: true,
-	})
+	s.background(func(ctx context.Context) { s.tellCorrupt(ctx, r.handle, info.Promised, self) })
+}
+
+// tellCorrupt reports a broken replica to the master.
+func (s *Server) tellCorrupt(ctx context.Context, h quarry.Handle, v quarry.Version, whose quarry.Suspect) {
+	err := s.cfg.Masters.Report(ctx, &quarry.ReportRequest{Handle: h, Version: v, Suspects: []quarry.Suspect{whose}, Corrupt: true})
 	if err != nil {
-		// The next inventory tells it again.
-		s.cfg.Logger.Warn("the master could not be told of a corrupt replica", "chunk", r.handle, "error", err)
+		// Whoever reads or scrubs the replica next tells it again.
+		s.cfg.Logger.Warn("the master could not be told of a corrupt replica", "chunk", h, "error", err)
 	}
 }
 
