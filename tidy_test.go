@@ -26,7 +26,7 @@ var layers = map[string]string{
 	"rpc":         "clock wire",
 	"protocol":    "",
 	"meta":        "wire",
-	"chunk":       "disk journal protocol wire",
+	"chunk":       "disk journal wire",
 	"raft":        "clock disk journal rpc wire",
 	"client":      "clock rpc protocol wire",
 	"master":      "clock disk rpc raft meta protocol wire",
