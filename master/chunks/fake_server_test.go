@@ -43,7 +43,8 @@ type fakeServer struct {
 
 	mu       sync.Mutex
 	inc      quarry.Incarnation
-	down     bool
+	down     bool // no request gets through
+	dead     bool // there is no process
 	free     int64
 	failed   string // why the disk was retired
 	members  map[quarry.Handle]*protocol.Member
@@ -296,7 +297,7 @@ func (s *fakeServer) Drop(ctx context.Context, req *quarry.DropRequest) error {
 func (s *fakeServer) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.down, s.lease = true, protocol.HeldLease{}
+	s.down, s.dead, s.lease = true, true, protocol.HeldLease{}
 }
 
 func (s *fakeServer) unplug() {
@@ -308,7 +309,7 @@ func (s *fakeServer) unplug() {
 func (s *fakeServer) start(inc quarry.Incarnation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.down, s.inc, s.settled, s.lease = false, inc, nil, protocol.HeldLease{}
+	s.down, s.dead, s.inc, s.settled, s.lease = false, false, inc, nil, protocol.HeldLease{}
 	for h, m := range s.members {
 		if !m.Exists() {
 			delete(s.members, h)
@@ -404,4 +405,17 @@ func (s *fakeServer) saysEnd(h quarry.Handle, v quarry.Version) bool {
 	defer s.mu.Unlock()
 	m := s.members[h]
 	return m != nil && m.Primary() != nil && m.Primary().Version() == v && m.Info().Promised == v && s.lease.Holds(protocol.RightEnd, protocol.Instant(sim.Now()))
+}
+
+// isDead reports whether the process was killed and not begun again.
+func (s *fakeServer) isDead() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dead
+}
+
+func (s *fakeServer) incarnation() quarry.Incarnation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inc
 }

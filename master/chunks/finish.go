@@ -21,6 +21,9 @@ func (l *Leader) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 	if req.Count < 1 || req.Count > allocateMax {
 		return nil, quarry.Errorf("allocate", quarry.Invalid, "", "%d chunks; from 1 to %d can be allocated", req.Count, allocateMax)
 	}
+	if err := l.checkSession(ctx, req.Session); err != nil {
+		return nil, quarry.Wrap("allocate", "", err)
+	}
 	list, err := l.createMany(ctx, req, callerOf(ctx))
 	if err != nil {
 		return nil, quarry.Wrap("allocate", "", err)
@@ -67,6 +70,21 @@ func (l *Leader) allocated(ctx context.Context, list []quarry.Handle) (*quarry.A
 		}
 	}
 	return reply, nil
+}
+
+// checkSession returns SessionExpired unless a session is known.
+func (l *Leader) checkSession(ctx context.Context, id quarry.SessionID) error {
+	if err := l.Log.Confirm(ctx); err != nil {
+		return err
+	}
+	return l.Log.View(func(v meta.View) error { return sessionIn(v, id) })
+}
+
+func sessionIn(v meta.View, id quarry.SessionID) error {
+	if _, ok := meta.Session(v, id); !ok {
+		return quarry.Errorf("session", quarry.SessionExpired, "", "it is not known (any more)")
+	}
+	return nil
 }
 
 // createMany makes the replicas of all chunks of a request, or gives up all of them.

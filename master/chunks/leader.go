@@ -3,6 +3,7 @@ package chunks
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,8 +96,13 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// replySilence is how long a member may take to answer before it counts as silent.
-const replySilence = time.Second
+const (
+	// replySilence is how long a member may take to answer before it counts as silent.
+	replySilence = time.Second
+	// openSilence is the same for what makes it sync more than its journal, or is not sent
+	// again.
+	openSilence = 2 * time.Second
+)
 
 // Leader is one term of leadership of one shard, for everything about chunks. Safe for use
 // by many goroutines; requests are served from New on, until Stop.
@@ -256,9 +262,14 @@ func (l *Leader) ref(h quarry.Handle, v quarry.Version, target quarry.Incarnatio
 	return quarry.ChunkRef{Handle: h, Version: v, Target: target, Capability: l.Keys().Sign(l.Cluster, h, quarry.RightControl)}
 }
 
-// timeout derives a context for one request to a member.
+// timeout derives a context for one request to a member that can be sent again.
 func (l *Leader) timeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return l.Clock.WithTimeout(ctx, replySilence)
+}
+
+// longTimeout is timeout for the others.
+func (l *Leader) longTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return l.Clock.WithTimeout(ctx, openSilence)
 }
 
 // Describe returns what a client is told of a chunk that this leader has the record of.
@@ -270,18 +281,32 @@ func (l *Leader) Describe(rec *meta.ChunkRecord, rights quarry.Rights) quarry.Ch
 
 // Complete gives a chunk as [meta] tells it the addresses of its members, and a capability.
 // The members of an open version are named by the incarnations that belong to it, replicas of
-// a sealed one by those that run.
+// a sealed one by those that run; of these, the ones at silent servers come last.
 func (l *Leader) Complete(c *quarry.Chunk, rights quarry.Rights) {
+	open := c.State == quarry.ChunkOpen || c.State == quarry.ChunkSealing
+	silent := map[quarry.ServerID]bool{}
 	for i := range c.Members {
 		m := &c.Members[i]
+		silent[m.Server] = l.roster.silence(m.Server) > usableFor
 		p, ok := l.present(m.Server)
 		if !ok {
 			continue
 		}
 		m.Address, m.Rack = p.Address, p.Rack
-		if c.State != quarry.ChunkOpen && c.State != quarry.ChunkSealing {
+		if !open {
 			m.Incarnation = p.Incarnation
 		}
+	}
+	if !open {
+		slices.SortStableFunc(c.Members, func(a, b quarry.Member) int {
+			switch x, y := silent[a.Server], silent[b.Server]; {
+			case x == y:
+				return 0
+			case y:
+				return -1
+			}
+			return 1
+		})
 	}
 	c.Capability = l.Keys().Sign(l.Cluster, c.Handle, rights)
 }

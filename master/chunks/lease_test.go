@@ -107,10 +107,20 @@ func TestGrantLeavesOutWhatTheHeartbeatSettles(t *testing.T) {
 		w.roll(file, c, c.Primary())
 		req := away.heartbeat()
 		req.Settled = append(req.Settled, w.owes(away.id)...)
+		w.log.setFault(func(b meta.Body) error {
+			if _, ok := b.(*meta.SettleItems); ok {
+				w.pass(time.Second)
+			}
+			return nil
+		})
 		g, err := w.lead().Heartbeat(w.ctx, req)
 		if err != nil || len(g.Items) != 0 || g.More {
 			t.Errorf("grant %+v, %v", g, err)
 		}
+		if len(w.owes(away.id)) == 0 {
+			t.Error("the log has it settled already")
+		}
+		w.pass(time.Second)
 		w.pass(100 * time.Millisecond)
 		if owed := w.owes(away.id); len(owed) != 0 {
 			t.Errorf("it still owes %v", owed)

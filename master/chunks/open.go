@@ -118,7 +118,7 @@ func (l *Leader) await(ctx context.Context, news <-chan struct{}, d time.Duratio
 func (l *Leader) createAll(ctx context.Context, m *made, p *plan) error {
 	errs := parallel(len(m.members), func(i int) error {
 		member := m.members[i]
-		ctx, cancel := l.timeout(ctx)
+		ctx, cancel := l.longTimeout(ctx)
 		defer cancel()
 		return l.Servers.Dial(member).Create(ctx, &quarry.CreateRequest{
 			ChunkRef: l.ref(m.handle, 1, member.Incarnation), Disk: member.Disk,
@@ -194,7 +194,7 @@ func (l *Leader) activate(ctx context.Context, rec *meta.ChunkRecord) error {
 	}
 	req := &quarry.ActivateRequest{ChunkRef: l.ref(rec.Handle, rec.WritableVersion, primary.Incarnation), Members: c.Members, Base: rec.Base}
 	req.Capability = l.Keys().Sign(l.Cluster, rec.Handle, quarry.RightControl|quarry.RightPrepare)
-	ctx, cancel := l.timeout(ctx)
+	ctx, cancel := l.longTimeout(ctx)
 	defer cancel()
 	for pause := newPause(l.Clock); ; {
 		err := l.Servers.Dial(primary).Activate(ctx, req)

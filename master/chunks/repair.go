@@ -213,13 +213,14 @@ func (l *Leader) startRepair(h quarry.Handle) bool {
 }
 
 // look reports whether there is room for a repair, whether this chunk's may begin, and
-// whether its last one failed.
+// whether that is because the time after one that failed is just over.
 func (r *repairs) look(h quarry.Handle) (room, due, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, running := r.running[h]
 	again, failed := r.failed[h]
-	return len(r.running) < repairsMax, !running && r.l.Clock.Now() >= again, failed
+	now := r.l.Clock.Now()
+	return len(r.running) < repairsMax, !running && now >= again, failed && now.Sub(again) < 2*repairEvery
 }
 
 // run does a step of a chunk's repair in the background.

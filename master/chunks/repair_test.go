@@ -68,6 +68,49 @@ func TestReplicasOfAServerThatComesBackAreTakenBack(t *testing.T) {
 	})
 }
 
+func TestCopyWaitsForAServerThatMayReturn(t *testing.T) {
+	inWorld(t, 5, func(w *world) {
+		file, c := w.open("a")
+		away := w.server(c.Members[1])
+		away.unplug()
+		w.roll(file, c, c.Members[1])
+		w.pass(20 * time.Second)
+		if n := w.net.count("copy"); n != 0 {
+			t.Fatalf("%d copies", n)
+		}
+		away.plug()
+		w.until("it is taken back", 5*time.Second, func() bool { return w.holds(c.Handle, 3) })
+		if n := w.net.count("copy"); n != 0 || w.record(c.Handle).Replica(away.id) == nil {
+			t.Errorf("%d copies, %+v", n, w.record(c.Handle))
+		}
+	})
+}
+
+func TestDescribeNamesTheIncarnationsThatCount(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		_, c := w.open("a")
+		rec, s := w.record(c.Handle), w.server(c.Members[1])
+		s.kill()
+		s.start(s.inc + 1)
+		w.pass(510 * time.Millisecond)
+		if got := w.lead().Describe(rec, quarry.RightRead); got.Members[1].Incarnation != s.inc-1 {
+			t.Errorf("an open chunk names %+v", got.Members[1])
+		}
+		w.until("all hold", 2*time.Second, func() bool { return w.holds(c.Handle, 3) })
+		w.server(c.Members[0]).kill()
+		w.pass(3 * time.Second)
+		got := w.lead().Describe(w.record(c.Handle), quarry.RightRead)
+		if last := got.Members[2]; last.Server != c.Members[0].Server {
+			t.Errorf("the silent server is not the last: %+v", got.Members)
+		}
+		for _, m := range got.Members {
+			if m.Incarnation != w.server(m).inc || m.Address == "" {
+				t.Errorf("a sealed chunk names %+v", m)
+			}
+		}
+	})
+}
+
 func TestTheMostEndangeredChunkIsRepairedFirst(t *testing.T) {
 	cfg := Config{RepairBytesPerSecond: 1000} // one record a second, so that the order shows
 	inWorldOf(t, 6, cfg, func(w *world) {

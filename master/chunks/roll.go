@@ -63,8 +63,10 @@ func (l *Leader) tail(ctx context.Context, req *quarry.RollRequest) (*meta.Resul
 	}
 	var tail meta.Result
 	err := l.Log.View(func(v meta.View) (err error) {
-		if _, ok := meta.Session(v, req.Session); req.Session != 0 && !ok {
-			return quarry.Errorf("session", quarry.SessionExpired, "", "it is not known (any more)")
+		if req.Session != 0 {
+			if err := sessionIn(v, req.Session); err != nil {
+				return err
+			}
 		}
 		tail, err = meta.Tail(v, req.File)
 		return err

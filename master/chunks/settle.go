@@ -3,7 +3,6 @@ package chunks
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
@@ -102,7 +101,7 @@ func (l *Leader) confirm(ctx context.Context, rec *meta.ChunkRecord, replicas []
 func (l *Leader) sealAt(ctx context.Context, m quarry.Member, rec *meta.ChunkRecord) confirmation {
 	req := protocol.NewSealRound(new(sealingOf(rec)), rec.Length, nil).Request()
 	req.ChunkRef = l.ref(rec.Handle, rec.Version, m.Incarnation)
-	ctx, cancel := l.Clock.WithTimeout(ctx, sealSilence)
+	ctx, cancel := l.longTimeout(ctx)
 	defer cancel()
 	reply, err := l.Servers.Dial(m).Seal(ctx, &req)
 	switch {
@@ -116,10 +115,6 @@ func (l *Leader) sealAt(ctx context.Context, m quarry.Member, rec *meta.ChunkRec
 	l.Logger.Debug("no answer to a seal", "chunk", rec.Handle, "server", m.Server, "error", err)
 	return confirmation{}
 }
-
-// sealSilence is how long a server may take to answer SEAL: it computes the checksum of the
-// chunk's bytes.
-const sealSilence = 2 * time.Second
 
 // dropReplica logs that a replica is none.
 func (l *Leader) dropReplica(ctx context.Context, rec *meta.ChunkRecord, server quarry.ServerID, why meta.DropReason) error {

@@ -15,7 +15,7 @@ const (
 	gonePage = 500
 	// sweepPage is how many replicas are looked at again in each round, whatever is known of
 	// them; it bounds what that costs.
-	sweepPage = 256
+	sweepPage = 128
 )
 
 // watch is what the loop that watches servers knows between its rounds.
@@ -91,11 +91,31 @@ func (l *Leader) sweep(ctx context.Context, w *watch, servers []quarry.ServerID)
 	id := servers[w.server]
 	list := l.replicasOf(id, w.past)
 	l.reconsider(ctx, id, list)
+	l.addAgain(ctx, id, list)
 	if len(list) < sweepPage {
 		w.server, w.past = w.server+1, 0
 		return
 	}
 	w.past = list[len(list)-1] + 1
+}
+
+// addAgain lets replicas serve that the log lists: a leader may have ended after it had logged
+// a copy and before its word had reached the server. One that serves takes no notice.
+func (l *Leader) addAgain(ctx context.Context, id quarry.ServerID, list []quarry.Handle) {
+	at, ok := l.present(id)
+	for _, h := range list {
+		rec, err := l.lookup(h)
+		if err != nil || !ok {
+			return
+		}
+		r := rec.Replica(id)
+		if r == nil || r.State != meta.ReplicaHolding || !l.roster.reachable(id, r.Disk) {
+			continue
+		}
+		if err := l.addAt(ctx, rec, at); quarry.KindOf(err) == quarry.Unavailable {
+			return
+		}
+	}
 }
 
 func (l *Leader) replicasOf(id quarry.ServerID, from quarry.Handle) (list []quarry.Handle) {
@@ -121,9 +141,8 @@ func (l *Leader) welcome(id quarry.ServerID) {
 	})
 }
 
-// reconsider takes replicas at a server back that are away and wanted, and has those dropped
-// that are not wanted any more. A surplus one goes only when as many others hold as are
-// wanted.
+// reconsider has replicas at a server dropped that are not wanted any more: only when as many
+// others hold as are wanted. Those that are away and wanted are the repair's to take back.
 func (l *Leader) reconsider(ctx context.Context, id quarry.ServerID, list []quarry.Handle) {
 	for _, h := range list {
 		rec, err := l.lookup(h)
@@ -134,14 +153,11 @@ func (l *Leader) reconsider(ctx context.Context, id quarry.ServerID, list []quar
 		if r == nil || r.State != meta.ReplicaAway && r.State != meta.ReplicaHolding || !l.roster.reachable(id, r.Disk) {
 			continue
 		}
-		holding := rec.Count(meta.ReplicaHolding)
-		switch {
-		case r.State == meta.ReplicaHolding && holding > int(rec.Wanted), r.State == meta.ReplicaAway && holding >= int(rec.Wanted):
-			err = l.dropReplica(ctx, rec, id, meta.DropSurplus)
-		case r.State == meta.ReplicaAway:
-			err = l.restore(ctx, rec, []quarry.Member{{Server: id, Disk: r.Disk}})
+		others := rec.Count(meta.ReplicaHolding)
+		if r.State == meta.ReplicaHolding {
+			others--
 		}
-		if err != nil {
+		if others >= int(rec.Wanted) && l.dropReplica(ctx, rec, id, meta.DropSurplus) != nil {
 			return
 		}
 	}
