@@ -87,7 +87,7 @@ func TestGolden(t *testing.T) {
 		"record-base":    encodeBase(nil, recordBase, 5, hard, 300, 6),
 		"record-reset":   encodeBase(nil, recordReset, 5, hard, 300, 6),
 		"record-moved":   encodeBase(nil, recordMoved, 5, hard, 300, 6),
-		"identity":       identity{quarry.DiskID{1, 2, 3}, 4, quarry.ClusterID{5, 6}}.encode(),
+		"identity":       identity{quarry.DiskID{1, 2, 3}, 4, quarry.ClusterID{5, 6}, true}.encode(),
 		"membership":     wire.Marshal(nil, sampleMembership(), membersFields),
 		"applied":        applied{40, 6}.encode(nil),
 		"snapshot":       sampleSnapshot(t),
@@ -186,7 +186,7 @@ func TestBatchRefused(t *testing.T) {
 }
 
 func TestIdentityRefused(t *testing.T) {
-	id := identity{quarry.DiskID{1, 2, 3}, 4, quarry.ClusterID{5, 6}}
+	id := identity{quarry.DiskID{1, 2, 3}, 4, quarry.ClusterID{5, 6}, true}
 	if got, err := decodeIdentity(id.encode()); err != nil || got != id {
 		t.Error(got, err)
 	}

@@ -56,7 +56,8 @@ type group struct {
 	installing *installation
 	held       []*pb.Message // appends that wait for the installation
 	arrived    *installation // a received snapshot that Raft is being told of
-	lost       int           // ticks until a campaign, because the leader's process is gone
+	campaignIn int           // ticks until a campaign before Raft's own time; 0: none
+	campaigns  int           // how many more of them
 }
 
 // name is the group in errors and logs.
@@ -95,6 +96,7 @@ func (g *group) start(st groupState, l *entryLog) error {
 	}
 	g.rn = rn
 	g.h.peers.learn(&st.members)
+	g.hurry(0)
 	return nil
 }
 
@@ -159,7 +161,7 @@ func (g *group) receive(r *received) {
 // tick passes one tick of the clock on.
 func (g *group) tick() {
 	g.rn.Tick()
-	if g.lost > 0 {
+	if g.campaignIn > 0 {
 		g.campaign()
 	}
 	g.checkTransfers()

@@ -107,6 +107,7 @@ func (c Config) check() error {
 type Host struct {
 	cfg     Config
 	self    Member
+	id      identity
 	lock    io.Closer
 	journal *journal.Journal
 	store   *store
@@ -170,14 +171,13 @@ func (h *Host) open() (err error) {
 	if h.lock, err = h.cfg.Log.Lock(lockName); err != nil {
 		return &quarry.Error{Op: "open", Kind: quarry.Busy, Subject: lockName, Err: err}
 	}
-	id, err := loadIdentity(h.cfg.Log)
-	if err != nil {
+	if h.id, err = loadIdentity(h.cfg.Log); err != nil {
 		return err
 	}
-	if err := id.claim(h.cfg.Log, h.cfg.Node, h.cfg.Cluster); err != nil {
+	if err := h.id.claim(h.cfg.Log, h.cfg.Node, h.cfg.Cluster); err != nil {
 		return err
 	}
-	h.self = Member{Node: h.cfg.Node, Disk: id.disk, Address: h.cfg.Address}
+	h.self = Member{Node: h.cfg.Node, Disk: h.id.disk, Address: h.cfg.Address}
 	if h.store, err = openStore(h.cfg.State, h.cfg.StateDir, h.cfg.CacheBytes, h.cfg.Logger, h.fail); err != nil {
 		return err
 	}

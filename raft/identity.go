@@ -11,12 +11,12 @@ import (
 	"github.com/quarryfs/quarry/disk"
 )
 
-// The file "identity" says whose folder this is. It is made once and replaced once, when
-// the node gets its id.
+// The file "identity" says whose folder this is. It is made once, and replaced when the node
+// gets its id and when it gets its first group.
 //
 //	 0  8  magic "QUARRYID"
 //	 8  4  format version, 1, little-endian, like all numbers
-//	12  4  zero
+//	12  4  1 if the node has had groups, so that its log must be there
 //	16 16  disk: a random number
 //	32  8  node, 0 until it is known
 //	40 16  cluster, 0 until it is known
@@ -36,12 +36,16 @@ type identity struct {
 	disk    quarry.DiskID
 	node    quarry.NodeID
 	cluster quarry.ClusterID
+	used    bool
 }
 
 func (id identity) encode() []byte {
 	b := make([]byte, identityBytes)
 	copy(b, identityMagic)
 	binary.LittleEndian.PutUint32(b[8:], identityVersion)
+	if id.used {
+		b[12] = 1
+	}
 	copy(b[16:], id.disk[:])
 	binary.LittleEndian.PutUint64(b[32:], uint64(id.node))
 	copy(b[40:], id.cluster[:])
@@ -63,6 +67,7 @@ func decodeIdentity(b []byte) (identity, error) {
 		disk:    quarry.DiskID(b[16:32]),
 		node:    quarry.NodeID(binary.LittleEndian.Uint64(b[32:])),
 		cluster: quarry.ClusterID(b[40:56]),
+		used:    b[12] != 0,
 	}, nil
 }
 

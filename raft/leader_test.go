@@ -373,3 +373,30 @@ func TestSingleNode(t *testing.T) {
 		}
 	})
 }
+
+// TestQuickStart founds a cluster and restarts all of it: leaders are found without waiting
+// for the election timeout, and spread over the nodes.
+func TestQuickStart(t *testing.T) {
+	inBubble(t, 3, 6, nil, func(t *testing.T, c *testCluster) {
+		for round := range 3 {
+			start := time.Now()
+			leaders := map[quarry.NodeID]int{}
+			for _, g := range c.groups {
+				c.put(g, "a")
+				leaders[c.leader(g).id]++
+			}
+			if d := time.Since(start); d > 300*time.Millisecond {
+				t.Errorf("round %d: the start took %v", round, d)
+			}
+			if len(leaders) != 3 {
+				t.Errorf("round %d: the leaders are %v", round, leaders)
+			}
+			for _, n := range c.nodes {
+				n.crash()
+			}
+			for _, n := range c.nodes {
+				n.start()
+			}
+		}
+	})
+}

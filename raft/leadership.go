@@ -93,7 +93,7 @@ func (g *group) roleChanged(st *etcd.SoftState) {
 	g.leader.Store(st.Lead)
 	g.leading.Store(leads)
 	if st.Lead != 0 {
-		g.lost = 0
+		g.campaignIn = 0
 	}
 	if lost := g.leads && !leads; lost {
 		g.waiting.fail(quarry.Errorf("propose", quarry.Unknown, g.name(), "this node has lost the leadership while the command was in the log"))
@@ -125,27 +125,35 @@ func (g *group) peerLost(node quarry.NodeID) {
 	if g.leader.Load() != uint64(node) || !slices.Contains(m.voters, uint64(g.h.cfg.Node)) {
 		return
 	}
-	if err := g.rn.ForgetLeader(); err != nil {
-		return
+	if err := g.rn.ForgetLeader(); err == nil {
+		g.hurry(node)
 	}
-	// One after the other, so that they do not split the votes; the first one gives the
-	// others a tick to hear of it, too.
-	rank := 0
-	for _, v := range m.voters {
-		if v < uint64(g.h.cfg.Node) && v != uint64(node) {
-			rank++
-		}
-	}
-	g.lost = 1 + 3*rank
 }
 
-// campaign counts down to a campaign and goes on until somebody leads.
+// hurry has this member campaign soon, because there is no leader: at a start, or when the
+// leader, not to be counted on, is gone. The voters go one after the other, so that they do
+// not split the votes, and each group begins with another one, so that the leaders are
+// spread. The first one gives the others a tick to hear of it, too.
+func (g *group) hurry(gone quarry.NodeID) {
+	m := g.members.Load()
+	voters := slices.DeleteFunc(slices.Clone(m.voters), func(id uint64) bool { return id == uint64(gone) })
+	n := uint64(len(voters))
+	if i := slices.Index(voters, uint64(g.h.cfg.Node)); i >= 0 {
+		g.campaignIn = 1 + 3*int((uint64(i)+n-uint64(g.id)%n)%n)
+		g.campaigns = 5
+	}
+}
+
+// campaign counts down to a campaign, and to some more if nobody leads then. It asks for
+// votes only when a majority would give them, so it does no harm where there is a leader.
 func (g *group) campaign() {
-	if g.lost--; g.lost > 0 || g.leader.Load() != 0 {
+	if g.campaignIn--; g.campaignIn > 0 {
 		return
 	}
-	g.lost = 4
 	_ = g.rn.Campaign() // it has no error but for a stopped machine
+	if g.campaigns--; g.campaigns > 0 {
+		g.campaignIn = 4
+	}
 }
 
 // transfer is one call of TransferLeadership.

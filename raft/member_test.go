@@ -153,7 +153,7 @@ func TestWipedNode(t *testing.T) {
 		}
 		// The others do not take its word either.
 		n.host, n.stopped = nil, n.host
-		e := envelope{from: n.stopped.Self(), to: c.leader(0).id}
+		e := envelope{from: n.stopped.Self(), to: c.leader(0).id, disk: c.leader(0).host.Self().Disk}
 		b := appendEnvelope(nil, &e)
 		sealBatch(b)
 		if err := c.leader(0).host.Deliver(b); !errors.Is(err, quarry.Permission) {
@@ -307,6 +307,13 @@ func TestRefusesToStart(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+			}},
+			{"log and state are lost", quarry.Corrupt, func() {
+				names, _ := n.log.List(journalDir)
+				for _, name := range names {
+					_ = n.log.Remove(journalDir + "/" + name)
+				}
+				n.state = vfs.NewCrashableMem()
 			}},
 			{"the identity is lost", quarry.Corrupt, func() { _ = n.log.Remove(identityName) }},
 			{"the whole log folder is lost", quarry.Corrupt, func() { n.log = disk.NewMem() }},

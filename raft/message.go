@@ -27,7 +27,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type envelope struct {
 	from Member
 	to   quarry.NodeID
-	disk quarry.DiskID // of to, as from knows it; zero if it does not
+	disk quarry.DiskID // of to, as from knows it
 }
 
 // A batch holds the messages of all groups from one node to another. Integers are
@@ -38,7 +38,7 @@ type envelope struct {
 //	 8  8  sender's node
 //	16 16  sender's disk
 //	32  8  receiver's node
-//	40 16  receiver's disk, zero if the sender does not know it
+//	40 16  receiver's disk
 //	56  2  length of the sender's address
 //	58  .  sender's address
 //

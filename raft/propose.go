@@ -149,11 +149,12 @@ func (g *group) proposeSome(list []*proposal) {
 
 // dropped says why Raft has refused to take proposals.
 func (g *group) dropped() error {
-	if !g.leads {
-		return g.notLeader("propose")
+	st := g.rn.BasicStatus()
+	if !g.leads || st.RaftState != etcd.StateLeader {
+		return g.notLeaderBut("propose", quarry.NodeID(st.Lead))
 	}
-	if to := g.rn.BasicStatus().LeadTransferee; to != 0 {
-		return g.notLeaderBut("propose", quarry.NodeID(to))
+	if st.LeadTransferee != 0 {
+		return g.notLeaderBut("propose", quarry.NodeID(st.LeadTransferee))
 	}
 	return quarry.Errorf("propose", quarry.Busy, g.name(), "more than %d bytes of proposals wait for a majority", uncommittedBytesMax)
 }

@@ -28,6 +28,14 @@ func (h *Host) recover() error {
 	if err != nil {
 		return err
 	}
+	if h.id.used && len(h.dormant) == 0 {
+		return quarry.Errorf("open", quarry.Corrupt, journalDir, "the log of this node is lost, and with it its votes; %s", replaceAdvice)
+	}
+	if len(h.dormant) > 0 {
+		if err := h.markUsed(); err != nil {
+			return err
+		}
+	}
 	ids, err := h.store.groups()
 	if err != nil {
 		return err
@@ -189,7 +197,16 @@ func (h *Host) ensureLog(id groupID) error {
 	}
 	l.head = &place{pos: pos, placed: true}
 	h.dormant[id] = l
-	return nil
+	return h.markUsed()
+}
+
+// markUsed has the identity say that the log must be there from here on.
+func (h *Host) markUsed() error {
+	if h.id.used {
+		return nil
+	}
+	h.id.used = true
+	return h.id.save(h.cfg.Log)
 }
 
 // add starts a member over the log in h.dormant. h.mu is held.

@@ -251,7 +251,7 @@ func (h *Host) admit(e *envelope) error {
 	if e.to != h.cfg.Node {
 		return quarry.Errorf("raft", quarry.WrongCluster, "", "node %d sends for node %d, this is node %d", e.from.Node, e.to, h.cfg.Node)
 	}
-	if !e.disk.IsZero() && e.disk != h.self.Disk {
+	if e.disk != h.self.Disk {
 		err := quarry.Errorf("raft", quarry.Permission, "", "node %d is known to node %d with disk %v, but this is disk %v: the node's disk was lost or swapped; %s",
 			h.cfg.Node, e.from.Node, e.disk, h.self.Disk, replaceAdvice)
 		h.refused(err)
