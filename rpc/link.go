@@ -97,13 +97,15 @@ func (l *link) tend(interval time.Duration) {
 	received, frames, written := l.received.Load(), l.frames.Load(), l.writer.progress.Load()
 	reading := l.reading.Load()
 	l.writer.mu.Lock()
-	writing := l.writer.busy
+	writing, failed := l.writer.busy, l.writer.err
 	l.writer.mu.Unlock()
 
 	l.silent = counted(l.silent, reading != readingNot && received == l.lastReceived)
 	l.slow = counted(l.slow, reading == readingFrame && frames == l.lastFrames)
 	l.stuck = counted(l.stuck, writing && written == l.lastWritten)
 	switch {
+	case failed != nil:
+		l.close(failed)
 	case l.silent >= silentTicks || l.stuck >= silentTicks:
 		l.close(fmt.Errorf("%w for %v", errSilent, silentTicks*interval))
 	case time.Duration(l.slow)*interval > frameTime:

@@ -19,6 +19,7 @@ type serverConn struct {
 	inService int       // requests taken whose replies have not left yet
 	parked    int       // of those that wait for something to happen
 	requests  map[uint64]*inbound
+	going     bool // the client was told to send no more requests
 	ended     bool
 }
 
@@ -190,12 +191,28 @@ func (c *serverConn) replied(n int) {
 	c.inService -= n
 	c.free.Signal()
 	c.mu.Unlock()
+	c.closeGone()
 }
 
 // goAway tells the client to send no more requests here. The client closes the connection
-// when it has all replies.
+// when it has all replies. On LaneBulk nobody may be there to read that, so the server closes
+// the connection; a client whose request crosses that sends it again elsewhere.
 func (c *serverConn) goAway() {
 	c.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: c.peer.Version, kind: kindGoAway}, nil)}, prompt)
+	c.mu.Lock()
+	c.going = true
+	c.mu.Unlock()
+	c.closeGone()
+}
+
+// closeGone closes a bulk connection that was told to go away, when nothing is in service.
+func (c *serverConn) closeGone() {
+	c.mu.Lock()
+	gone := c.going && c.lane == LaneBulk && c.inService == 0
+	c.mu.Unlock()
+	if gone {
+		c.close(errDraining)
+	}
 }
 
 // close ends the connection, and whoever waits for room in it.
