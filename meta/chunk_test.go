@@ -257,7 +257,9 @@ func TestLink(t *testing.T) {
 	a, b := s.owned(100, 1, 2), s.owned(50, 2, 3)
 	open := s.chunk(1)
 	s.ok(&OpenOwned{Chunks: []NewChunk{open}})
-	link := func(pieces ...quarry.LinkPiece) *Link { return &Link{Parent: d, Name: "f", Pieces: pieces, Mode: 0o600} }
+	link := func(pieces ...quarry.LinkPiece) *Link {
+		return &Link{Parent: d, Name: "f", Pieces: pieces, Mode: 0o600}
+	}
 	for _, bad := range [][]quarry.LinkPiece{
 		{{}}, {{Handle: a, Length: 1, Inline: []byte("x")}}, {{Handle: a}}, {{Handle: a, Length: 101}},
 		{{Handle: a, Length: -1}}, {{Handle: a, Length: math.MinInt64}}, {{Handle: a, Length: 1}, {Handle: a, Length: 1}},
