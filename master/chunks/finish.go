@@ -32,7 +32,7 @@ func (l *Leader) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 	for _, m := range list {
 		body.Chunks = append(body.Chunks, m.entry(l.Copies))
 	}
-	r, err := l.Log.Propose(ctx, req.Op, body)
+	r, err := l.apply(ctx, req.Op, body)
 	if err == nil {
 		err = r.Err
 	}

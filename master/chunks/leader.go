@@ -213,11 +213,19 @@ func (l *Leader) kick() {
 // propose has a command applied that needs no Op. A refusal is an error; then the result is
 // there as well, and the command has changed nothing.
 func (l *Leader) propose(ctx context.Context, body meta.Body) (*meta.Result, error) {
-	r, err := l.Log.Propose(ctx, quarry.Op{}, body)
+	r, err := l.apply(ctx, quarry.Op{}, body)
 	if err != nil {
 		return nil, err
 	}
 	return r, r.Err
+}
+
+// apply is Log.Propose for as long as the leadership lasts.
+func (l *Leader) apply(ctx context.Context, op quarry.Op, body meta.Body) (*meta.Result, error) {
+	if l.ctx.Err() != nil {
+		return nil, over()
+	}
+	return l.Log.Propose(ctx, op, body)
 }
 
 // insist proposes until the command is applied or refused; what it returns as an error is a

@@ -38,7 +38,7 @@ type repairs struct {
 	kick chan struct{}
 
 	mu      sync.Mutex
-	running map[quarry.Handle]quarry.ServerID          // target of each repair; 0: not chosen yet
+	running map[quarry.Handle]quarry.ServerID          // the server that each repair copies to; 0: to none
 	sources map[quarry.ServerID]int                    // copies read from a server
 	targets map[quarry.ServerID]int                    // copies written to a server
 	failed  map[quarry.Handle]clock.Instant            // when to try again
@@ -192,7 +192,7 @@ func (l *Leader) startRepair(h quarry.Handle) bool {
 	dropBad := func(ctx context.Context) error { return l.dropBad(ctx, rec, bad) }
 	back := l.away(rec)
 	switch {
-	case len(back) > 0 && !failed:
+	case len(back) > 0 && !failed && rec.Copies() < int(rec.Wanted):
 		l.repairs.run(h, func(ctx context.Context) error { return l.restore(ctx, rec, back) })
 	case rec.State != quarry.ChunkSealed || rec.Copies() == 0:
 		l.repairs.replaced(h)

@@ -158,7 +158,7 @@ func (l *Leader) openTail(ctx context.Context, p *plan, tail *meta.Result) (*met
 	if tail.Chunk != nil {
 		body.Last, body.Version = tail.Chunk.Handle, tail.Chunk.Version
 	}
-	r, err := l.Log.Propose(ctx, quarry.Op{}, body)
+	r, err := l.apply(ctx, quarry.Op{}, body)
 	switch {
 	case err != nil && notApplied(err):
 		l.giveUp(m)
