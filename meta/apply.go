@@ -16,10 +16,10 @@ const WindowOps = 1024
 // calls its methods; the read functions of the package may run at the same time on a View
 // of their own.
 type Machine struct {
-	header header // as the state has it
-	loaded bool
-	key    []byte
-	value  []byte
+	header  header // as the state has it
+	loaded  bool
+	tx      tx      // of the command that is being applied
+	command Command // the same, decoded
 }
 
 // Installed tells the machine that the state was replaced by another one.
@@ -31,16 +31,18 @@ func (m *Machine) Installed() { m.loaded = false }
 //
 // A panic means that the state itself cannot be read: the node must stop.
 func (m *Machine) Apply(kv KV, command []byte) []byte {
-	var c Command
-	if err := wire.Unmarshal(command, &c, commandFields); err != nil {
+	if err := wire.Unmarshal(command, &m.command, commandFields); err != nil {
 		r := Result{Err: named("apply", "", err)}
 		return r.Append(nil)
 	}
-	return m.apply(kv, &c)
+	out := m.apply(kv, &m.command)
+	m.tx.view, m.tx.kv, m.command.Body = nil, nil, nil
+	return out
 }
 
 func (m *Machine) apply(kv KV, c *Command) []byte {
-	t := &tx{state: state{view: kv, key: m.key[:0]}, kv: kv, value: m.value[:0], wallNS: c.WallNS, op: c.Op}
+	t := &m.tx
+	t.view, t.kv, t.wallNS, t.op = kv, kv, c.WallNS, c.Op
 	if !m.loaded {
 		m.header, m.loaded = t.loadHeader(), true
 	}
@@ -55,9 +57,11 @@ func (m *Machine) apply(kv KV, c *Command) []byte {
 		out = t.do(c, v)
 	}
 	t.saveHeader()
-	m.key, m.value = t.key, t.value
 	return out
 }
+
+// resultBytes is room for most results.
+const resultBytes = 128
 
 // do carries the command out and returns the encoded result.
 func (t *tx) do(c *Command, v *verb) []byte {
@@ -65,7 +69,7 @@ func (t *tx) do(c *Command, v *verb) []byte {
 	if err := c.Body.apply(t, &r); err != nil {
 		r.Err = named(v.name, "", err)
 	}
-	return r.Append(nil)
+	return r.Append(make([]byte, 0, resultBytes))
 }
 
 // once carries out a command that belongs to a session, or answers with the result that it
@@ -83,7 +87,7 @@ func (t *tx) once(c *Command, v *verb) []byte {
 	if err := c.Body.apply(t, &r); err != nil {
 		r.Err = named(v.name, "", err)
 	}
-	out = r.Append(nil)
+	out = r.Append(make([]byte, 0, resultBytes))
 	if !retryable(r.Err) {
 		t.setResult(&c.Op, place, out)
 	}
@@ -93,6 +97,9 @@ func (t *tx) once(c *Command, v *verb) []byte {
 // retryable reports whether the same operation may be sent again to be done after all, so
 // that the error must not be its result for ever.
 func retryable(err error) bool {
+	if err == nil {
+		return false
+	}
 	switch quarry.KindOf(err) {
 	case quarry.Busy, quarry.Unavailable, quarry.WrongShard, quarry.NoSpace:
 		return true
