@@ -32,6 +32,7 @@ type testCluster struct {
 	nodes  map[quarry.NodeID]*testNode
 	net    *testNet
 	config func(*Config)
+	slow   bool // syncs of logs sometimes take long
 }
 
 type testNode struct {
@@ -51,7 +52,11 @@ var testClusterID = quarry.ClusterID{1}
 func (n *testNode) journalFS() disk.FS {
 	return disk.NewFaulty(n.log, func(op disk.Op) disk.Fault {
 		if op.Kind == disk.OpSync {
-			_ = clock.Simulated().Sleep(context.Background(), 300*time.Microsecond)
+			d := 300 * time.Microsecond
+			if n.c.slow && rand.IntN(4) == 0 {
+				d = 20 * time.Millisecond
+			}
+			_ = clock.Simulated().Sleep(context.Background(), d)
 			if n.sync != nil {
 				return disk.Fault{Err: n.sync()}
 			}

@@ -64,6 +64,7 @@ func TestFailover(t *testing.T) {
 // must be there, in one order.
 func TestPowerLoss(t *testing.T) {
 	inBubble(t, 3, 2, func(cfg *Config) { cfg.LogBytes = 64 << 10 }, func(t *testing.T, c *testCluster) {
+		c.slow = true
 		acked := map[quarry.ShardID][]string{}
 		tried := map[string]bool{}
 		for round := range 6 {

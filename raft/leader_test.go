@@ -110,6 +110,49 @@ func TestReadsAreLinearizable(t *testing.T) {
 	})
 }
 
+// gate is a state machine that stops at a command until it is let through.
+type gate struct {
+	listMachine
+	open chan struct{}
+}
+
+func (g *gate) Apply(kv KV, index uint64, command []byte) []byte {
+	if string(command) == "stop" {
+		<-g.open
+	}
+	return g.listMachine.Apply(kv, index, command)
+}
+
+// TestReadWaitsForApply reads while what is committed is not applied yet.
+func TestReadWaitsForApply(t *testing.T) {
+	inBubble(t, 1, 0, nil, func(t *testing.T, c *testCluster) {
+		n := c.nodes[1]
+		m := &gate{open: make(chan struct{})}
+		if err := n.host.Bootstrap(0, []Member{n.host.Self()}, m); err != nil {
+			t.Fatal(err)
+		}
+		c.put(0, "a")
+		done := make(chan error, 1)
+		go func() {
+			_, err := n.host.Propose(context.Background(), 0, []byte("stop"))
+			done <- err
+		}()
+		c.sleep(100 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := n.host.ReadIndex(ctx, 0); !errors.Is(err, quarry.Unavailable) {
+			t.Errorf("a read of what is not applied: %v", err)
+		}
+		close(m.open)
+		if err := n.host.ReadIndex(context.Background(), 0); err != nil || len(n.list(0)) != 2 {
+			t.Errorf("%v, and the list is %v", err, n.list(0))
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestTransfer(t *testing.T) {
 	inBubble(t, 3, 1, nil, func(t *testing.T, c *testCluster) {
 		c.put(0, "a")

@@ -2,6 +2,7 @@ package raft
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -201,9 +202,6 @@ func (w *waiting) answer(g *group, entries []*pb.Entry, outcomes []outcome) {
 	defer w.mu.Unlock()
 	n := 0
 	for i, e := range entries {
-		for ; n < len(w.list) && w.list[n].index < e.GetIndex(); n++ {
-			w.list[n].done <- outcome{err: g.notLeader("propose")} // cannot be: indexes have no gaps
-		}
 		if n == len(w.list) {
 			break
 		}
@@ -211,14 +209,13 @@ func (w *waiting) answer(g *group, entries []*pb.Entry, outcomes []outcome) {
 		if p.index > e.GetIndex() {
 			continue
 		}
+		if p.index < e.GetIndex() || p.term != e.GetTerm() { // who loses the leadership fails them all
+			panic(fmt.Sprintf("raft: group %d: proposal %d of term %d meets entry %d of term %d", g.id, p.index, p.term, e.GetIndex(), e.GetTerm()))
+		}
 		n++
-		switch {
-		case p.term != e.GetTerm():
-			// Another leader's entry stands in its place, for ever.
-			p.done <- outcome{err: g.notLeader("propose")}
-		case p.typ != e.GetType():
+		if p.typ != e.GetType() { // Raft has put an empty entry in its place
 			p.done <- outcome{err: quarry.Errorf("change members", quarry.Busy, g.name(), "another change is under way")}
-		default:
+		} else {
 			p.done <- outcomes[i]
 		}
 	}
