@@ -20,9 +20,9 @@ func (system) Now() Instant { return bootInstant() }
 
 type simulated struct{ runtimeClock }
 
-// start is where the simulated instants begin; they count from it on Go's monotonic clock,
-// which is what a bubble fakes.
-var start = time.Now()
+// start is where the simulated instants begin, before the time at which a bubble begins, so
+// that they are not negative.
+var start = time.Unix(0, 0)
 
 // Now implements Clock.
 func (simulated) Now() Instant { return Instant(time.Since(start)) }

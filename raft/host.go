@@ -90,9 +90,9 @@ func (c Config) check() error {
 	case c.Address == "" || len(c.Address) > addressBytesMax:
 		err = fmt.Errorf("the address is %q", c.Address)
 	case c.Log == nil || c.State == nil || c.Transport == nil:
-		err = fmt.Errorf("Log, State and Transport must be set")
+		err = fmt.Errorf("the fields Log, State and Transport must be set")
 	case c.Tick < time.Millisecond || c.ElectionTicks < 2:
-		err = fmt.Errorf("Tick is %v and ElectionTicks %d; they are at least 1 ms and 2", c.Tick, c.ElectionTicks)
+		err = fmt.Errorf("the tick is %v and ElectionTicks %d; they are at least 1 ms and 2", c.Tick, c.ElectionTicks)
 	case c.LogBytes < 32<<10 || c.LogBytes > 8<<30:
 		err = fmt.Errorf("LogBytes is %d; it is 32 KiB to 8 GiB", c.LogBytes)
 	case c.CacheBytes < 0 || c.SnapshotBytesPerSecond < 0:

@@ -290,12 +290,3 @@ func (w *writer) close() {
 		w.idle.Wait()
 	}
 }
-
-// drain waits until all that was enqueued has been written, or the connection fails.
-func (w *writer) drain() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for w.busy {
-		w.idle.Wait()
-	}
-}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,8 +26,12 @@ var toolchain = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	defer out.Close()
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", err
+	}
 	for size := int64(0); size < 300<<20; {
-		tar := exec.Command("tar", "c", "-C", runtime.GOROOT(), ".")
+		tar := exec.Command("tar", "c", "-C", strings.TrimSpace(string(root)), ".")
 		tar.Stdout = out
 		if err := tar.Run(); err != nil {
 			return "", err

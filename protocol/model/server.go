@@ -55,7 +55,6 @@ func (p *process) clone() *process {
 	return &c
 }
 
-func (p *process) node() node   { return node{atServer, uint8(p.id - 1), p.inc} }
 func (p *process) index() uint8 { return uint8(p.id - 1) }
 
 // member is the machine for chunk k, made when it is first asked for.
