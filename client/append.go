@@ -212,6 +212,15 @@ func (n *session) stream(file quarry.Inode, path string) *stream {
 		return nil
 	}
 	s := n.streams[file]
+	if s != nil {
+		over, sent := s.over()
+		if over && sent {
+			return nil
+		}
+		if over {
+			s = nil
+		}
+	}
 	if s == nil {
 		if len(n.streams) >= streamsMax {
 			return nil

@@ -16,10 +16,10 @@ import (
 // and fates, the stream has the bytes, the goroutines and the time.
 //
 // The records that are not settled are its window. They are sent through a lane, which is
-// the present chunk's primary, by one goroutine at a time, so they leave in order. When the lane
-// fails, the next one is asked for, and what became of its records is found out from the
-// sealed chunk. One goroutine, run, watches over this for as long as anything is unsettled;
-// an idle stream has none.
+// the present chunk's primary, by one goroutine at a time, so they leave in order. When the
+// lane fails, the next one is asked for, and what became of its records is found out from
+// the sealed chunk. One goroutine, run, watches over this for as long as anything is
+// unsettled; an idle stream has none.
 type stream struct {
 	f       *FS
 	session quarry.SessionID
@@ -164,6 +164,13 @@ func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 		}
 	}
 	return nil, nil
+}
+
+// over reports whether the stream is at its end, and whether it has ever sent anything.
+func (s *stream) over() (over, sent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil || s.failing != nil, s.sent
 }
 
 // full returns what to wait for when the window is full.
