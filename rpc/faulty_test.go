@@ -106,7 +106,7 @@ func TestFaultyFreezeAndReset(t *testing.T) {
 		a.Close()
 		b.Close()
 		a, b = faultyPair(t, f)
-		n, ended = reading(b)
+		_, ended = reading(b)
 		f.Reset("b", "a")
 		synctest.Wait()
 		if _, err := a.Write([]byte{1}); err == nil || !ended.Load() {
