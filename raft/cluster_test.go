@@ -228,13 +228,16 @@ func (c *testCluster) put(g quarry.ShardID, element string) {
 	c.t.Fatalf("put %s: no leader takes it", element)
 }
 
-// lists waits until all members of the group have applied the same, and returns it.
+// list waits until all members of the group have applied all that is committed, and returns
+// it. That they agree is not enough: after a restart they may agree on an old state.
 func (c *testCluster) list(g quarry.ShardID) []string {
 	c.t.Helper()
 	var first []string
-	var told string
+	told := "no leader confirms that it leads"
 	for range 400 {
-		same := true
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		same := c.leader(g).host.ReadIndex(ctx, g) == nil
+		cancel()
 		var lists []string
 		var applied uint64
 		for _, n := range c.nodes {

@@ -125,6 +125,7 @@ type snapshotSource struct {
 	clock clock.Clock
 	start clock.Instant
 	sent  atomic.Int64
+	ended atomic.Bool // all was read; what is left is the other side's work
 
 	buf  []byte // made, not read yet
 	own  []byte // what buf is in
@@ -181,13 +182,16 @@ func lastBlock(b []byte, keys uint64) []byte {
 
 func (src *snapshotSource) close() { _ = src.it.Close() } // Read has told its errors
 
-// watch ends the stream when nothing has been read of it for too long.
+// watch ends the stream when nothing has been read of it for too long, but something is left.
 func (src *snapshotSource) watch(ctx context.Context, cancel context.CancelFunc) {
 	for before := int64(-1); ; {
 		if src.clock.Sleep(ctx, snapshotStall) != nil {
 			return
 		}
 		now := src.sent.Load()
+		if src.ended.Load() {
+			return
+		}
 		if now == before {
 			cancel()
 			return
@@ -200,6 +204,7 @@ func (src *snapshotSource) watch(ctx context.Context, cancel context.CancelFunc)
 func (src *snapshotSource) Read(b []byte) (int, error) {
 	if len(src.buf) == 0 {
 		if src.done {
+			src.ended.Store(true)
 			return 0, io.EOF
 		}
 		if !src.g.leading.Load() {
