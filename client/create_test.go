@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,18 +83,18 @@ func TestWriterWindow(t *testing.T) {
 		e.must(w.Sync())
 		p := primary(e, "/f")
 		p.Hang()
-		accepted := 0
+		var accepted atomic.Int64
 		go func() {
 			for range 100 {
 				if write(w, quarry.PacketBytes) != nil {
 					return
 				}
-				accepted++
+				accepted.Add(1)
 			}
 		}()
 		e.sleep(500 * time.Millisecond)
-		if most := quarry.WindowBytes/quarry.PacketBytes + 1; accepted > most || accepted < most-2 {
-			e.Errorf("%d packets were accepted while nothing was acknowledged, at most %d may be", accepted, most)
+		if n, most := accepted.Load(), int64(quarry.WindowBytes/quarry.PacketBytes+1); n > most || n < most-2 {
+			e.Errorf("%d packets were accepted while nothing was acknowledged, at most %d may be", n, most)
 		}
 		p.Resume()
 		e.sleep(time.Second)
