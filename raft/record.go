@@ -14,7 +14,7 @@ import (
 // its records; this is what stands in one:
 //
 //	byte     version, 1
-//	byte     kind
+//	byte     kind: 1 entries, 2 base, 3 reset, 4 moved
 //	uvarint  group
 //	uvarint  term, vote, commit: the hard state from here on
 //	uvarint  index

@@ -26,9 +26,9 @@ type groupID = quarry.ShardID
 
 // The keys of the state store. Every key begins with keyGroup and the group; a kind follows.
 //
-//	0  1  keyGroup
+//	0  1  keyGroup, 1
 //	1  8  group, big-endian, so that a group's keys stand together
-//	9  1  kind: keyApplied and keyMembers (no more bytes follow) or keyData
+//	9  1  kind: keyApplied, 1, and keyMembers, 2 (no more bytes follow), or keyData, 3
 //	10 .  keyData: the key of the state machine
 //
 // The value of keyApplied is written in the batch of the commands it speaks of:
