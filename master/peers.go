@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -42,7 +41,7 @@ type peers struct {
 
 // Send writes a batch to a node's connection.
 func (p *peers) Send(ctx context.Context, to raft.Member, batch []byte) error {
-	msg := &rpc.Raw{Payload: slices.Clone(batch)} // the connection keeps it until it has left
+	msg := &rpc.Raw{Payload: batch} // it is the transport's: the connection keeps it until it has left
 	err := p.client.Send(ctx, to.Address, rpc.Route{Lane: rpc.LaneMessages}, opRaft, msg)
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) {
 		p.lost(to.Node)
