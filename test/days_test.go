@@ -88,29 +88,6 @@ func TestFirstMinutes(t *testing.T) {
 	do(3, "", "stat", "/a/b/file")
 }
 
-// freePorts returns the first of n free ports in a row.
-func freePorts(t *testing.T, n int) int {
-	t.Helper()
-	for port := 21000 + os.Getpid()%20000; port < 60000; port += n {
-		var open []net.Listener
-		for i := range n {
-			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+i)))
-			if err != nil {
-				break
-			}
-			open = append(open, l)
-		}
-		for _, l := range open {
-			l.Close()
-		}
-		if len(open) == n {
-			return port
-		}
-	}
-	t.Fatal("no free ports")
-	return 0
-}
-
 // put stores random bytes and returns their checksum.
 func (s *system) put(path string, n int) [32]byte {
 	s.t.Helper()
@@ -343,40 +320,5 @@ func edit(t *testing.T, name, from, to string) {
 	}
 	if err := os.WriteFile(name, bytes.Replace(b, []byte(from), []byte(to), 1), 0o644); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestHostileBytes sends every port what no Quarry process sends.
-func TestHostileBytes(t *testing.T) {
-	s := newSystem(t, options{masters: 1, servers: 3})
-	sum := s.put("/file", 1<<20)
-	frame := func(version, kind byte, body, payload uint32) []byte {
-		b := append([]byte("QRPC"), version, kind)
-		b = append(b, make([]byte, 18)...)
-		for _, n := range []uint32{body, payload, 0, 0, 0} {
-			b = append(b, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
-		}
-		return b
-	}
-	noise := make([]byte, 1<<20)
-	rand.Read(noise)
-	for _, p := range append(s.masters, s.servers...) {
-		for i, b := range [][]byte{nil, []byte("GET / HTTP/1.1\r\n\r\n"), noise, []byte("QRPC"), frame(0, 1, 1<<31, 1<<31), frame(0, 1, 10, 0), frame(9, 200, 0, 0), bytes.Repeat(frame(1, 4, 0, 0), 1000)} {
-			conn, err := net.Dial("tcp", p.address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, _ = conn.Write(b) // it may be cut off meanwhile
-			if i%2 == 0 {
-				_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
-				_, _ = io.Copy(io.Discard, conn)
-			}
-			conn.Close()
-		}
-	}
-	s.healthy()
-	s.check("/file", sum)
-	if out, code := s.run("", "put", s.servers[0].log, "/more"); code != 0 {
-		t.Errorf("put: %s", out)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,9 +105,9 @@ func transfer(t *testing.T, s *system, path, source, victim string) {
 		if acked() >= info.Size() {
 			t.Errorf("at %d %% the transfer was finished already", percent)
 		}
-		for _, p := range victims(s, path, victim) {
-			p.kill()
-			back = append(back, p)
+		back = killVictims(s, path, victim)
+		if len(finished) > 0 {
+			t.Errorf("at %d %% the transfer had ended before the kill", percent)
 		}
 	}
 	select {
@@ -132,6 +133,30 @@ func transfer(t *testing.T, s *system, path, source, victim string) {
 	if !bytes.Equal(got.Sum(nil), sum.Sum(nil)) {
 		t.Error("the file reads back differently")
 	}
+}
+
+// killVictims kills and returns the processes that victims names. A chunk server is stopped
+// first, and is killed only if it is a member of the open chunk while it stands still: the
+// chunk can then have ended by the kill alone.
+func killVictims(s *system, path, victim string) (killed []*process) {
+	s.t.Helper()
+	s.eventually("a member that can be killed", time.Minute, func() bool {
+		killed = victims(s, path, victim)
+		last := killed[len(killed)-1]
+		if victim == "leader" {
+			return true
+		}
+		last.signal(syscall.SIGSTOP)
+		if slices.Contains(s.tail(path), last) {
+			return true
+		}
+		last.signal(syscall.SIGCONT)
+		return false
+	})
+	for _, p := range killed {
+		p.kill()
+	}
+	return killed
 }
 
 // victims returns the processes to kill. It waits until the file has an open chunk.
@@ -215,10 +240,7 @@ func TestAppendersSurviveKills(t *testing.T) {
 		for _, victim := range []string{"leader", "primary", "secondary", "leader and primary"} {
 			before := acked.Load()
 			s.eventually("appends", time.Minute, func() bool { return acked.Load() > before+500 })
-			killed := victims(s, path, victim)
-			for _, p := range killed {
-				p.kill()
-			}
+			killed := killVictims(s, path, victim)
 			before = acked.Load()
 			s.eventually("appends after killing the "+victim, time.Minute, func() bool { return acked.Load() > before+500 })
 			for _, p := range killed {

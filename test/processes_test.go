@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -158,9 +160,7 @@ func newSystem(t *testing.T, o options) *system {
 	for i := range o.servers {
 		s.addServer(i+1, o.serverArgs...)
 	}
-	s.conns = rpc.NewClient(rpc.ClientConfig{
-		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
-	})
+	s.conns = newConns()
 	var err error
 	if s.fs, err = client.Open(ctx, s.addresses(), client.Options{Patience: 2 * time.Minute}); err != nil {
 		t.Fatal(err)
@@ -171,6 +171,13 @@ func newSystem(t *testing.T, o options) *system {
 	})
 	s.healthy()
 	return s
+}
+
+// newConns returns connections for what no command tells.
+func newConns() *rpc.Client {
+	return rpc.NewClient(rpc.ClientConfig{
+		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
+	})
 }
 
 func (s *system) addServer(n int, more ...string) *process {
@@ -287,13 +294,46 @@ func (s *system) tail(path string) (members []*process) {
 		return nil
 	}
 	for _, member := range st.Tail.Members {
-		for _, p := range s.servers {
-			if p.address == member.Address {
-				members = append(members, p)
-			}
+		if p := s.server(member.Address); p != nil {
+			members = append(members, p)
 		}
 	}
 	return members
+}
+
+// server returns the chunk server at an address.
+func (s *system) server(address string) *process {
+	for _, p := range s.servers {
+		if p.address == address {
+			return p
+		}
+	}
+	return nil
+}
+
+// sealed returns a file's chunks, all of which must be sealed but for an open tail, which is
+// left out, with their places in the file.
+func (s *system) sealed(path string) (chunks []quarry.Chunk, offsets []int64) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	defer cancel()
+	m := s.conns.Master(s.leader().address)
+	found, err := m.Lookup(ctx, &quarry.LookupRequest{From: quarry.RootInode, Path: strings.TrimPrefix(path, "/")})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	reply, err := m.Locate(ctx, &quarry.LocateRequest{File: found.Attr.Inode, Max: quarry.PiecesMax})
+	if err != nil || reply.More {
+		s.t.Fatalf("locate: more %v, %v", reply != nil && reply.More, err)
+	}
+	for _, piece := range reply.Pieces {
+		for _, c := range reply.Chunks {
+			if c.Handle == piece.Handle && c.State == quarry.ChunkSealed {
+				chunks, offsets = append(chunks, c), append(offsets, piece.Offset)
+			}
+		}
+	}
+	return chunks, offsets
 }
 
 // showLogs prints the ends of the processes' logs.
@@ -311,16 +351,33 @@ func (s *system) showLogs() {
 var taken sync.Map
 
 func freeAddress(t *testing.T) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(t, 1)))
+}
+
+// freePorts returns the first of n free ports in a row. They are below those that the kernel
+// gives to outgoing connections, of which one could take a server's port while it is down.
+func freePorts(t *testing.T, n int) int {
 	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := l.Addr().String()
-		l.Close()
-		if _, again := taken.LoadOrStore(address, true); !again {
-			return address
+	for range 1000 {
+		first := 12000 + rand.IntN(20000)
+		if free(first, n) {
+			return first
 		}
 	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func free(first, n int) bool {
+	for port := first; port < first+n; port++ {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		l.Close()
+		if _, again := taken.LoadOrStore(port, true); again {
+			return false
+		}
+	}
+	return true
 }
