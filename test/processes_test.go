@@ -209,6 +209,13 @@ func (s *system) run(stdin string, args ...string) (output string, code int) {
 	return runBinary(s.t, strings.Join(s.addresses(), ","), stdin, args...)
 }
 
+// command returns a command of the binary that is not started yet.
+func (s *system) command(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(s.ctx, program, args...)
+	cmd.Env = append(os.Environ(), "QUARRY_MASTERS="+strings.Join(s.addresses(), ","))
+	return cmd
+}
+
 func runBinary(t *testing.T, masters, stdin string, args ...string) (output string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
