@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
+	"hash/crc32"
 	"io"
 	"net"
 	"os"
@@ -309,6 +311,32 @@ func TestMistakes(t *testing.T) {
 	refused("a disk of a newer format", "format 2", "chunkserver", "--masters", s.addresses()[0], "--dir", c, "--listen", freeAddress(t))
 	if out, code := s.run("", "admin", "init"); code != 0 {
 		t.Errorf("init again: %s", out)
+	}
+	both := s.addresses()[0] + "," + other.addresses()[0]
+	if out, code := s.run("", "admin", "init", "--masters", both); code != 4 || !strings.Contains(out, "another cluster") && !strings.Contains(out, "other masters") {
+		t.Errorf("init of masters of two clusters: exit code %d: %s", code, out)
+	}
+	s.masters[0].kill()
+	newerMaster(t, filepath.Join(m, "cluster"))
+	refused("a master's folder of a newer format", "format version 2", "master", "--dir", m, "--listen", freeAddress(t))
+}
+
+// newerMaster makes a master's file say that a later release wrote it; docs/formats.md has
+// its bytes.
+func newerMaster(t *testing.T, name string) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasPrefix(b, []byte("QUARRYCL\x08\x01")) {
+		t.Fatalf("%s begins with %q", name, b[:10])
+	}
+	b[9] = 2
+	end := len(b) - 4
+	binary.LittleEndian.PutUint32(b[end:], crc32.Checksum(b[:end], crc32.MakeTable(crc32.Castagnoli)))
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
