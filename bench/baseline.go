@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -99,8 +100,8 @@ func framedFetch(addr string, total int64) error {
 }
 
 // localCopies writes one stream of bytes as three copies in chunk files of 64 MiB, as one
-// process could: packet by packet into the three, write-back started every 8 MiB and then
-// all three synced, side by side.
+// process could: packet by packet into the three; every 8 MiB all three are synced, side by
+// side, while the next 8 MiB are written.
 func localCopies(ctx context.Context, dir string, streams int, bytesPerStream int64) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for s := range streams {
@@ -130,6 +131,7 @@ func localChunk(ctx context.Context, name string, n int64) error {
 		defer f.Close()
 		files[i] = f
 	}
+	var syncs errgroup.Group
 	for done, synced := int64(0), int64(0); done < n; {
 		part := packet[:min(n-done, quarry.PacketBytes)]
 		for _, f := range files {
@@ -141,19 +143,19 @@ func localChunk(ctx context.Context, name string, n int64) error {
 		if done-synced < copySyncBytes && done < n {
 			continue
 		}
-		var g errgroup.Group
-		for _, f := range files {
-			g.Go(func() error { return unix.Fdatasync(int(f.Fd())) })
-		}
-		if err := g.Wait(); err != nil {
+		if err := syncs.Wait(); err != nil {
 			return err
+		}
+		syncs = errgroup.Group{}
+		for _, f := range files {
+			syncs.Go(func() error { return unix.Fdatasync(int(f.Fd())) })
 		}
 		synced = done
 		if err := ctx.Err(); err != nil {
-			return err
+			break
 		}
 	}
-	return nil
+	return errors.Join(syncs.Wait(), ctx.Err())
 }
 
 // fillPattern fills b with bytes that do not compress and depend on seed only.

@@ -96,6 +96,7 @@ func (b *run) write(ctx context.Context) ([]Result, error) {
 	}
 	defer e.close()
 	bare := filepath.Join(b.Dir, "bare")
+	defer os.RemoveAll(bare) // all at the end: removing files is no part of writing them
 	ours := func(ctx context.Context, i int) error {
 		return each(ctx, b.Clients, func(ctx context.Context, k int) error {
 			_, err := e.fs.Put(ctx, fmt.Sprintf("/write-%d-%d", i, k), newPattern(b.Bytes, uint64(k)), client.PutOptions{Size: b.Bytes})
@@ -103,11 +104,11 @@ func (b *run) write(ctx context.Context) ([]Result, error) {
 		})
 	}
 	us, them, err := b.pairs(ctx, "write", ours, func(ctx context.Context, i int) error {
-		if err := os.MkdirAll(bare, 0o755); err != nil {
+		dir := filepath.Join(bare, fmt.Sprint(i))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		defer os.RemoveAll(bare)
-		return localCopies(ctx, bare, b.Clients, b.Bytes)
+		return localCopies(ctx, dir, b.Clients, b.Bytes)
 	})
 	if err != nil {
 		return nil, err
