@@ -36,9 +36,6 @@ type Config struct {
 	Logger *slog.Logger
 	// HeartbeatEvery is the time between heartbeats. Default 500 ms; leases last 2 s.
 	HeartbeatEvery time.Duration
-	// MemberSilence is how long the primary waits for a member's acknowledgement before it
-	// reports the member. Default 1 s.
-	MemberSilence time.Duration
 	// MemoryBytes bounds the bytes of records that are in memory, received and not yet
 	// committed; beyond it appends are refused with Busy. Default 256 MiB.
 	MemoryBytes int64
@@ -72,9 +69,6 @@ func (c *Config) withDefaults() error {
 	}
 	if c.HeartbeatEvery <= 0 {
 		c.HeartbeatEvery = 500 * time.Millisecond
-	}
-	if c.MemberSilence <= 0 {
-		c.MemberSilence = time.Second
 	}
 	if c.MemoryBytes <= 0 {
 		c.MemoryBytes = 256 << 20

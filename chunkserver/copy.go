@@ -17,7 +17,7 @@ type arrival struct {
 	runs     []quarry.RecordRun
 }
 
-// commit installs the copy.
+// commit installs the copy. It ends the arrival, whatever becomes of it.
 func (a *arrival) commit(c *protocol.Change, done func(error)) {
 	a.incoming.Commit(a.runs, c.Forgotten, done)
 }
@@ -89,26 +89,12 @@ func (r *replica) copyFrom(ctx context.Context, req *quarry.CopyRequest, source 
 func (r *replica) install(ctx context.Context, req *quarry.CopyRequest, a *arrival, table *protocol.Records, forgotten []quarry.SessionID) error {
 	taken := false
 	_, err := r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
-		if r.copied != nil {
-			return []protocol.Effect{protocol.Answer{Call: c, Err: quarry.Errorf("copy", quarry.Busy, req.Handle.String(), "another copy is being installed")}}
-		}
-		effects := m.Copied(c, req, table, forgotten)
-		for _, e := range effects {
-			p, ok := e.(protocol.Persist)
-			taken = taken || ok && p.Change.Kind == protocol.ChangeCopy
-		}
-		if taken {
-			r.copied = a
-		}
-		return effects
+		taken = r.own(m.Copied(c, req, table, forgotten), protocol.ChangeCopy, a.commit)
+		return nil
 	})
 	if !taken {
 		a.incoming.Abort()
-		return err
 	}
-	r.mu.Lock()
-	r.copied = nil
-	r.mu.Unlock()
 	return err
 }
 

@@ -9,7 +9,7 @@
 // the disk in the order of their tickets.
 //
 // The walks: append.go (the primary's end of an append), prepare.go (a batch on its way down
-// the chain), seal.go (create, activate, fence, seal, drop: the master's orders), read.go,
+// the chain), orders.go (create, activate, fence, seal, drop: the master's orders), read.go,
 // wait.go, copy.go. Beside them run the heartbeat with the leases (heartbeat.go, lease.go),
 // the inventory (inventory.go) and the scrub (scrub.go).
 //

@@ -56,7 +56,11 @@ func (s *Server) page(from, to quarry.Handle) (infos []quarry.ReplicaInfo, more 
 			infos = append(infos, state.Info(id))
 		}
 	}
-	slices.SortFunc(infos, func(a, b quarry.ReplicaInfo) int { return cmp.Compare(a.Handle, b.Handle) })
+	// Of two disks the one counts that is not lost; the good status is the lowest.
+	slices.SortFunc(infos, func(a, b quarry.ReplicaInfo) int {
+		return cmp.Or(cmp.Compare(a.Handle, b.Handle), cmp.Compare(a.Status, b.Status))
+	})
+	infos = slices.CompactFunc(infos, func(a, b quarry.ReplicaInfo) bool { return a.Handle == b.Handle })
 	if len(infos) > quarry.InventoryMax {
 		return infos[:quarry.InventoryMax], true
 	}

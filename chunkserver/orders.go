@@ -15,8 +15,8 @@ func (s *Server) Create(ctx context.Context, req *quarry.CreateRequest) error {
 	}
 	defer r.release()
 	_, err = r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
-		r.create = req
-		return m.Create(c, req)
+		r.own(m.Create(c, req), protocol.ChangeCreate, func(_ *protocol.Change, durable func(error)) { r.disk.Create(req, durable) })
+		return nil
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,6 +45,9 @@ func (s *Server) Fence(ctx context.Context, req *quarry.FenceRequest) (*quarry.F
 	}
 	defer r.release()
 	reply, err := r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Fence(c, req) })
+	if err == nil {
+		err = s.stopping("fence", req.Handle) // a disk that is closed is not one that is lost
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -16,18 +16,21 @@ import (
 // state of its own by the same rules as protocol.Replica, and refuses what cannot follow it:
 // a refusal here means that memory and disk differ, and the replica is given up.
 
-// persist hands a change to the disk.
-func (r *replica) persist(p protocol.Persist) {
+// begun notes that a change is handed to the disk; what it returns is told the outcome.
+func (r *replica) begun(p protocol.Persist) func(error) {
 	r.mu.Lock()
 	r.writes++
 	r.mu.Unlock()
-	durable := func(err error) {
+	return func(err error) {
 		r.later(func(m *protocol.Member) []protocol.Effect { return r.persisted(m, p.Ticket, err) })
 	}
+}
+
+// persist hands a change to the disk. Create and Copy hand over theirs themselves.
+func (r *replica) persist(p protocol.Persist) {
+	durable := r.begun(p)
 	c := &p.Change
 	switch c.Kind {
-	case protocol.ChangeCreate:
-		r.disk.Create(r.create, durable)
 	case protocol.ChangeBatch:
 		r.write(p, durable)
 	case protocol.ChangePromise:
@@ -38,8 +41,6 @@ func (r *replica) persist(p protocol.Persist) {
 		r.disk.Seal(&quarry.SealRequest{
 			ChunkRef: quarry.ChunkRef{Handle: r.handle, Version: c.Version}, Length: c.Length, WritableVersion: c.WritableVersion,
 		}, durable)
-	case protocol.ChangeCopy:
-		r.copied.commit(c, durable)
 	case protocol.ChangeAdd:
 		r.disk.Add(r.handle, c.Version, c.Mutable, durable)
 	case protocol.ChangeDrop:
@@ -57,7 +58,9 @@ func (r *replica) persisted(m *protocol.Member, t protocol.Ticket, err error) []
 	}
 	if r.failure == nil {
 		r.failure = err
-		r.server.cfg.Logger.Error("a replica is given up", "chunk", r.handle, "error", err)
+		if r.server.ctx.Err() == nil {
+			r.server.cfg.Logger.Error("a replica is given up", "chunk", r.handle, "error", err)
+		}
 	}
 	return m.Fail()
 }

@@ -15,6 +15,10 @@ const (
 	// slowMember is how long a member that is alive may take for a batch before it is
 	// reported; a dead one is known by its connection.
 	slowMember = 10 * time.Second
+	// busyMember is how long a batch is sent again to a member that has no memory for it, or
+	// not the batch before it; busyPause is the time between two tries.
+	busyMember = 2 * time.Second
+	busyPause  = 20 * time.Millisecond
 )
 
 // chain is what a replica knows of the members behind it. Guarded by the replica's lock.
@@ -22,6 +26,18 @@ type chain struct {
 	told     int64 // commit that has been sent along
 	telling  bool  // a commit waits to be sent
 	reported quarry.Version
+	promised quarry.Version     // ctx is of this promise
+	ctx      context.Context    // of batches on their way; nil if there was none
+	cancel   context.CancelFunc // of ctx
+}
+
+// end gives up the batches on their way: their version has ended, and whoever waits for
+// their answers need not wait for a member that is silent.
+func (c *chain) end() {
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.ctx, c.cancel = nil, nil
 }
 
 // Prepare takes a batch at a secondary and passes it on; see [quarry.ChunkServer]. The next
@@ -142,19 +158,51 @@ func batchBytes(bodies []*body) (n int) {
 	return n
 }
 
-// pass sends a batch to one member. A failure of that member is part of the reply.
+// pass sends a batch to one member. A failure of that member is part of the reply. A member
+// that is busy is asked again for a while, and one whose connection broke once more: a
+// version is not ended for that. A batch that a member has already it answers again, and one
+// that comes before its turn it refuses as busy; so whatever is sent again ends in order.
 func (r *replica) pass(req *quarry.PrepareRequest, to quarry.Member, done func(*quarry.PrepareReply)) {
 	s := r.server
 	req.Target = to.Incarnation
 	req.Capability = s.sign(r.handle, quarry.RightPrepare)
-	ctx, cancel := s.cfg.Clock.WithTimeout(s.ctx, slowMember)
-	s.cfg.Dial(to).Prepare(ctx, req, func(reply *quarry.PrepareReply, err error) {
-		cancel()
-		if err != nil {
-			reply = &quarry.PrepareReply{Failed: []quarry.Suspect{suspect(to, err)}}
-		}
-		done(reply)
-	})
+	ctx, cancel := s.cfg.Clock.WithTimeout(r.passing(), slowMember)
+	start, broken := s.cfg.Clock.Now(), false
+	var send func()
+	send = func() {
+		s.cfg.Dial(to).Prepare(ctx, req, func(reply *quarry.PrepareReply, err error) {
+			again := false
+			switch quarry.KindOf(err) {
+			case quarry.Busy:
+				again = s.cfg.Clock.Now().Sub(start) < busyMember
+			case quarry.Unavailable:
+				again, broken = !broken, true
+			}
+			if again && ctx.Err() == nil {
+				go func() { // whoever calls back must not be kept
+					_ = s.cfg.Clock.Sleep(ctx, busyPause)
+					send()
+				}()
+				return
+			}
+			cancel()
+			if err != nil {
+				reply = &quarry.PrepareReply{Failed: []quarry.Suspect{suspect(to, err)}}
+			}
+			done(reply)
+		})
+	}
+	send()
+}
+
+// passing returns the context of batches that are passed on in the present version.
+func (r *replica) passing() context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.chain.ctx == nil {
+		r.chain.ctx, r.chain.cancel = context.WithCancel(r.server.ctx)
+	}
+	return r.chain.ctx
 }
 
 func suspect(m quarry.Member, err error) quarry.Suspect {
@@ -265,7 +313,7 @@ func (s *Server) Commit(ctx context.Context, req *quarry.CommitRequest) error {
 // deposed ends what the role of primary had going on.
 func (r *replica) deposed(protocol.Deposed) {
 	r.mu.Lock()
-	r.chain = chain{}
+	r.chain.told, r.chain.reported = 0, 0
 	r.mu.Unlock()
 	r.wake()
 }

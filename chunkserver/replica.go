@@ -24,9 +24,8 @@ type replica struct {
 	busy    bool          // a goroutine is carrying effects out
 	changed chan struct{} // closed, and made anew, whenever there may be more to see
 	chain   chain         // the members behind this one
-	create  *quarry.CreateRequest
-	failure error    // why the disk refused a change
-	copied  *arrival // a copy that has come and waits to be installed
+	failure error         // why the disk refused a change
+	before  *replica      // lost, on another disk: it counts again if this one comes to nothing
 	stream  stream
 
 	writes int // changes that the disk has not made durable yet
@@ -120,7 +119,14 @@ func (r *replica) enqueue(f func(*protocol.Member) []protocol.Effect) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range f(r.member) {
+		if _, over := e.(protocol.Deposed); over {
+			r.chain.end()
+		}
 		r.queue = append(r.queue, e)
+	}
+	if promised := r.member.Replica().Promised; promised != r.chain.promised {
+		r.chain.end()
+		r.chain.promised = promised
 	}
 	if r.busy || len(r.queue) == 0 {
 		return false
@@ -151,7 +157,7 @@ func (r *replica) drain() {
 
 // idle reports whether nothing would be lost with the actor. r.mu is held.
 func (r *replica) idle() bool {
-	return r.member.Idle() && len(r.calls) == 0 && !r.busy && r.copied == nil
+	return r.member.Idle() && len(r.calls) == 0 && !r.busy
 }
 
 // settled reports whether the disk knows all that the actor does, so that it can be made
@@ -159,7 +165,7 @@ func (r *replica) idle() bool {
 func (r *replica) settled() bool {
 	i := r.member.Info()
 	return i.Status == quarry.ReplicaGood && i.SealVersion > i.LogVersion && i.Serving &&
-		len(r.calls) == 0 && r.writes == 0 && !r.busy && r.copied == nil
+		len(r.calls) == 0 && r.writes == 0 && !r.busy
 }
 
 // request is a step that will be answered: done is called once.
@@ -169,6 +175,22 @@ func (r *replica) request(b *body, done func(any, error), f func(*protocol.Membe
 		r.calls[r.last] = &call{done: done, body: b}
 		return f(m, r.last)
 	})
+}
+
+// own queues the effects of a step, in which the change of one kind is made by do: the
+// change needs what came with the request. It reports whether there is such a change. It is
+// called in a step, which then returns no effects.
+func (r *replica) own(effects []protocol.Effect, kind protocol.ChangeKind, do func(*protocol.Change, func(error))) bool {
+	mine := false
+	for _, e := range effects {
+		if p, ok := e.(protocol.Persist); ok && p.Change.Kind == kind {
+			mine = true
+			r.queue = append(r.queue, action(func() { do(&p.Change, r.begun(p)) }))
+			continue
+		}
+		r.queue = append(r.queue, e)
+	}
+	return mine
 }
 
 // action is something of the server's own that is done among the effects, in its turn.

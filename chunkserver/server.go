@@ -26,6 +26,8 @@ type Server struct {
 	streams     streams
 	memory      atomic.Int64 // bytes received and not yet committed
 
+	jobsMu sync.Mutex // held while a job is begun, and while the server begins to stop
+
 	mu       sync.RWMutex
 	keys     quarry.Keys
 	replicas map[quarry.Handle]*replica
@@ -74,7 +76,9 @@ func (s *Server) Incarnation() quarry.Incarnation { return s.incarnation }
 // Close stops the server and closes its disks. Requests under way are answered with errors;
 // what was acknowledged is durable already.
 func (s *Server) Close() error {
+	s.jobsMu.Lock()
 	s.stop()
+	s.jobsMu.Unlock()
 	s.jobs.Wait()
 	var first error
 	for _, d := range s.cfg.Disks {
@@ -98,10 +102,24 @@ func (s *Server) background(job func(context.Context)) {
 	default:
 		return
 	}
+	s.jobsMu.Lock()
+	defer s.jobsMu.Unlock()
+	if s.ctx.Err() != nil {
+		<-s.room
+		return
+	}
 	s.jobs.Go(func() {
 		defer func() { <-s.room }()
 		job(s.ctx)
 	})
+}
+
+// stopping returns an error if the server is stopping.
+func (s *Server) stopping(op string, h quarry.Handle) error {
+	if s.ctx.Err() == nil {
+		return nil
+	}
+	return quarry.Errorf(op, quarry.Unavailable, h.String(), "the server is stopping")
 }
 
 // watch waits for a disk to fail, and then gives all its replicas up.

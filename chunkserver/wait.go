@@ -42,7 +42,7 @@ func (s *Server) Wait(ctx context.Context, req *quarry.WaitRequest) (*quarry.Wai
 		case <-ctx.Done():
 			return &reply, nil
 		case <-s.ctx.Done():
-			return nil, quarry.Errorf("wait", quarry.Unavailable, req.Handle.String(), "the server is stopping")
+			return nil, s.stopping("wait", req.Handle)
 		}
 	}
 }

@@ -19,8 +19,13 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 	if registry == nil {
 		return nil, quarry.Errorf("heartbeat", quarry.Unavailable, "", "this master has not learnt yet which servers there are")
 	}
-	if s, ok := registry.servers[req.Server]; ok && s.Forgotten {
+	switch s, ok := registry.servers[req.Server]; {
+	case !ok:
+		return nil, quarry.Errorf("heartbeat", quarry.Unavailable, "", "this master has not learnt of server %d yet", req.Server)
+	case s.Forgotten:
 		return nil, quarry.Errorf("heartbeat", quarry.Permission, "", "server %d was given up for good", req.Server)
+	case req.Incarnation < s.Incarnation:
+		return nil, quarry.Errorf("heartbeat", quarry.StaleVersion, "", "incarnation %d of server %d has begun, this is %d", s.Incarnation, req.Server, req.Incarnation)
 	}
 	if st, err := m.host.Status(quarry.RootShard); err == nil && st.Leading {
 		m.root.confirm(req)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io/fs"
+	"reflect"
 	"slices"
 	"time"
 
@@ -24,8 +25,9 @@ const (
 	originMagic    = "QUARRYCL"
 	originBytesMax = 64 << 10
 
-	mastersMax = 31
-	shardsMax  = 256
+	mastersMax      = 31
+	addressBytesMax = 300
+	shardsMax       = 256
 )
 
 // origin is how a master came to its cluster.
@@ -65,7 +67,7 @@ func joinFields(w *wire.Walk, r *quarry.JoinRequest) {
 func nodeFields(w *wire.Walk, n *quarry.MasterNode) {
 	wire.Uint(w, 1, &n.Node)
 	wire.Fixed16(w, 2, &n.Disk)
-	wire.String(w, 3, &n.Address, 300)
+	wire.String(w, 3, &n.Address, addressBytesMax)
 }
 
 // loadOrigin reads the file; nil if there is none, because the master belongs to no cluster.
@@ -172,11 +174,12 @@ func (m *Master) Init(ctx context.Context, req *quarry.InitRequest) error {
 		return quarry.Errorf("init", quarry.Invalid, m.cfg.Address, "the disk %v of this master is not among those of the new cluster", m.disk)
 	}
 	for i, n := range req.Masters {
-		if n.Node != quarry.NodeID(i+1) || n.Address == "" {
-			return quarry.Errorf("init", quarry.Invalid, "", "the masters are numbered from 1 and have addresses")
+		doubled := slices.ContainsFunc(req.Masters[:i], func(o quarry.MasterNode) bool { return o.Disk == n.Disk || o.Address == n.Address })
+		if n.Node != quarry.NodeID(i+1) || !sane(n) || doubled {
+			return quarry.Errorf("init", quarry.Invalid, "", "the masters are numbered from 1, and each has a disk and an address of its own")
 		}
 	}
-	return m.begin(&origin{Version: originVersion, Node: req.Masters[self].Node, Init: req})
+	return m.come("init", &origin{Version: originVersion, Node: req.Masters[self].Node, Init: req})
 }
 
 // Join makes this waiting master a member of an existing cluster. Its groups are empty until
@@ -185,27 +188,54 @@ func (m *Master) Join(ctx context.Context, req *quarry.JoinRequest) error {
 	switch {
 	case req.Cluster.IsZero() || req.Node.Node == 0 || len(req.Masters) == 0 || len(req.Shards) == 0:
 		return quarry.Errorf("join", quarry.Invalid, "", "the cluster, this master's number, the other masters and the shards must be named")
+	case len(req.Masters) > mastersMax || len(req.Shards) > shardsMax+1 || !sane(req.Node) ||
+		slices.ContainsFunc(req.Masters, func(n quarry.MasterNode) bool { return !sane(n) }):
+		return quarry.Errorf("join", quarry.Invalid, "", "a cluster has at most %d masters, with addresses of at most %d bytes, and %d shards", mastersMax, addressBytesMax, shardsMax)
 	case req.Node.Disk != m.disk:
 		return quarry.Errorf("join", quarry.Invalid, m.cfg.Address, "the request is for disk %v, this is disk %v", req.Node.Disk, m.disk)
 	}
-	return m.begin(&origin{Version: originVersion, Node: req.Node.Node, Join: req})
+	return m.come("join", &origin{Version: originVersion, Node: req.Node.Node, Join: req})
 }
 
-// begin makes this master what o says, durably, and starts its groups.
-func (m *Master) begin(o *origin) error {
+// sane reports whether a master can stand in the file: what is written must be readable.
+func sane(n quarry.MasterNode) bool {
+	return !n.Disk.IsZero() && n.Address != "" && len(n.Address) <= addressBytesMax
+}
+
+// come makes this master what o says, durably, and starts its groups. What was made durable
+// and could not be started is started by the same request again, or by the next process.
+func (m *Master) come(op string, o *origin) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before := m.begun.Load(); before != nil {
-		if before.cluster() == o.cluster() && before.Node == o.Node {
-			return nil // the same request again
+	if m.ctx.Err() != nil {
+		return quarry.Errorf(op, quarry.Unavailable, m.cfg.Address, "the master is stopping")
+	}
+	before := m.begun.Load()
+	switch {
+	case before == nil:
+		if err := o.save(m.cfg.Folder); err != nil {
+			return err
 		}
-		return quarry.Errorf("init", quarry.Exists, m.cfg.Address, "the master is node %d of cluster %v already", before.Node, before.cluster())
+		m.begun.Store(o)
+		m.cfg.Logger.Info("came to a cluster", "cluster", o.cluster(), "node", uint64(o.Node))
+	case !before.same(o):
+		return quarry.Errorf(op, quarry.Exists, m.cfg.Address, "the master is node %d of cluster %v already", before.Node, before.cluster())
+	default:
+		o = before
 	}
-	if err := o.save(m.cfg.Folder); err != nil {
-		return err
+	if m.started.Load() {
+		return nil
 	}
-	m.cfg.Logger.Info("joined the cluster", "cluster", o.cluster(), "node", uint64(o.Node))
 	return m.start(o)
+}
+
+// same reports whether a request asks for what the master is already. Who joined may be told
+// of other masters by a repeated request; they are known from the cluster itself by then.
+func (o *origin) same(other *origin) bool {
+	if o.Init != nil && other.Init != nil && !reflect.DeepEqual(o.Init, other.Init) {
+		return false
+	}
+	return o.cluster() == other.cluster() && o.Node == other.Node
 }
 
 // spread sends the request that made the cluster to the other masters until there is a

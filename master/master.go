@@ -19,6 +19,7 @@ type Master struct {
 	ctx     context.Context // ends with the master
 	stop    context.CancelFunc
 	work    sync.WaitGroup
+	workMu  sync.Mutex // held while work is begun, and while the master begins to stop
 	streams streams
 	failed  chan struct{} // closed when the host has stopped by itself
 
@@ -31,7 +32,7 @@ type Master struct {
 	pulseMu sync.Mutex
 	pulses  map[quarry.ServerID]pulse
 
-	begun atomic.Pointer[origin] // nil while the master waits to be given a cluster
+	begun atomic.Pointer[origin] // what the folder says; nil while the master waits to be given a cluster
 	mu    sync.Mutex             // held by what starts and stops the master
 }
 
@@ -59,6 +60,7 @@ func Open(cfg Config) (*Master, error) {
 		cfg.Logger.Info("waiting to be given a cluster: run \"quarry admin init\", or \"quarry admin master replace\"", "address", cfg.Address)
 		return m, nil
 	}
+	m.begun.Store(o)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.start(o); err != nil {
@@ -88,11 +90,10 @@ func (m *Master) start(o *origin) error {
 			return err
 		}
 	}
-	m.begun.Store(o)
 	m.started.Store(true)
-	m.work.Go(m.watch)
+	m.begin(m.watch)
 	if o.Init != nil {
-		m.work.Go(func() { m.spread(o.Init) })
+		m.begin(func() { m.spread(o.Init) })
 	}
 	for id, sh := range m.groups {
 		if err := host.OnLeadership(id, sh.leadership); err != nil {
@@ -153,12 +154,25 @@ func (m *Master) Close(ctx context.Context) error {
 	if m.started.Load() {
 		err = m.host.Stop(ctx)
 	}
+	m.workMu.Lock()
 	m.stop()
+	m.workMu.Unlock()
 	m.work.Wait()
 	return err
 }
 
-// Register makes the master's calls known to an rpc.Server: those of quarry.Master, and those
+// begin runs a job beside the requests, unless the master is stopping. Close waits for it.
+func (m *Master) begin(job func()) bool {
+	m.workMu.Lock()
+	defer m.workMu.Unlock()
+	if m.ctx.Err() != nil {
+		return false
+	}
+	m.work.Go(job)
+	return true
+}
+
+// Serve makes the master's calls known to an rpc.Server: those of quarry.Master, and those
 // between masters.
 func (m *Master) Serve(srv *rpc.Server) {
 	rpc.ServeMaster(srv, m)

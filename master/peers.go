@@ -135,6 +135,9 @@ func (s *streams) take(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error) {
 	st.silent.Reset(snapshotPartTime)
 	if _, err := st.in.Write(req.Payload); err != nil {
 		<-st.done
+		if st.err == nil {
+			return nil, quarry.Errorf("snapshot", quarry.Invalid, "", "part %d comes after the snapshot's end", head.Number)
+		}
 		return nil, st.err
 	}
 	if !head.Last {
@@ -144,7 +147,10 @@ func (s *streams) take(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error) {
 	st.in.Close()
 	select {
 	case <-st.done:
-		return &rpc.Raw{}, st.err
+		if st.err != nil {
+			return nil, st.err
+		}
+		return &rpc.Raw{}, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -165,22 +171,28 @@ func (s *streams) find(key streamKey, head *part) (*stream, error) {
 	}
 	out, in := io.Pipe()
 	st := &stream{in: in, done: make(chan struct{}), silent: s.master.cfg.Clock.NewTimer(snapshotPartTime)}
-	s.open[key] = st
-	s.master.work.Go(func() {
-		defer st.silent.Stop()
-		select {
-		case <-st.done:
-		case <-st.silent.C():
-			in.CloseWithError(quarry.Errorf("snapshot", quarry.Unavailable, "", "its sender has been silent for %v", snapshotPartTime))
-		}
-	})
-	s.master.work.Go(func() {
+	receive := func() {
 		st.err = s.master.host.ReceiveSnapshot(s.master.ctx, out)
 		out.CloseWithError(errors.Join(st.err, io.ErrClosedPipe))
 		close(st.done)
 		s.mu.Lock()
 		delete(s.open, key)
 		s.mu.Unlock()
+	}
+	if !s.master.begin(receive) {
+		st.silent.Stop()
+		return nil, quarry.Errorf("snapshot", quarry.Unavailable, "", "the master is stopping")
+	}
+	s.open[key] = st
+	s.master.begin(func() {
+		defer st.silent.Stop()
+		select {
+		case <-st.done:
+		case <-s.master.ctx.Done():
+			in.CloseWithError(quarry.Errorf("snapshot", quarry.Unavailable, "", "the master is stopping"))
+		case <-st.silent.C():
+			in.CloseWithError(quarry.Errorf("snapshot", quarry.Unavailable, "", "its sender has been silent for %v", snapshotPartTime))
+		}
 	})
 	return st, nil
 }

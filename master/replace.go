@@ -19,8 +19,11 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 	if !m.started.Load() {
 		return nil, m.waiting("replace")
 	}
-	if req.New.Disk.IsZero() || req.New.Address == "" {
+	switch {
+	case !sane(req.New):
 		return nil, quarry.Errorf("replace", quarry.Invalid, "", "the new master's disk and address must be named")
+	case req.Gone != 0 && req.Gone == req.New.Node:
+		return nil, quarry.Errorf("replace", quarry.Invalid, "", "node %d cannot take its own place", req.Gone)
 	}
 	st, err := m.host.Status(req.Shard)
 	if err != nil {

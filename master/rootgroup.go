@@ -114,10 +114,16 @@ func (g *rootGroup) leadership(_ uint64, leading bool) {
 	if !leading || o == nil || o.Init == nil || g.known.Load() != nil {
 		return
 	}
-	m.work.Go(func() {
-		_, err := g.propose(m.ctx, &root.Init{Cluster: o.Init.Cluster, Masters: o.Init.Masters, Shards: o.Init.Shards, Key: o.Init.Key})
-		if err != nil {
-			m.cfg.Logger.Warn("the cluster could not be made; the next leader tries again", "error", err)
+	m.begin(func() {
+		for g.known.Load() == nil {
+			_, err := g.propose(m.ctx, &root.Init{Cluster: o.Init.Cluster, Masters: o.Init.Masters, Shards: o.Init.Shards, Key: o.Init.Key})
+			if err == nil || quarry.KindOf(err) == quarry.NotLeader {
+				return // made, or left to the next leader
+			}
+			m.cfg.Logger.Warn("the cluster could not be made", "error", err)
+			if m.cfg.Clock.Sleep(m.ctx, officeRetry) != nil {
+				return
+			}
 		}
 	})
 }
@@ -181,7 +187,7 @@ func (g *rootGroup) confirm(req *quarry.HeartbeatRequest) {
 	if !due {
 		return
 	}
-	g.master.work.Go(func() {
+	g.master.begin(func() {
 		if _, err := g.propose(g.master.ctx, &root.Confirm{Server: req.Server, Incarnation: req.Incarnation}); err != nil {
 			g.mu.Lock()
 			delete(g.confirmed, req.Server) // the next heartbeat tries again

@@ -151,7 +151,7 @@ func (s *shard) leadership(number uint64, leading bool) {
 	ctx, stop := context.WithCancel(s.master.ctx)
 	done := make(chan struct{})
 	s.stop, s.done = stop, done
-	s.master.work.Go(func() {
+	begun := s.master.begin(func() {
 		defer close(done)
 		defer stop()
 		if before != nil {
@@ -159,23 +159,28 @@ func (s *shard) leadership(number uint64, leading bool) {
 		}
 		s.serve(ctx, number)
 	})
+	if !begun {
+		stop()
+		close(done)
+	}
 }
+
+// officeRetry is how long a new leader waits before it tries again to take office.
+const officeRetry = time.Second
 
 // serve is one term: it takes office and cares for the chunks until ctx ends.
 func (s *shard) serve(ctx context.Context, number uint64) {
 	t := &term{number: number, began: s.master.cfg.Clock.Now()}
-	var slots []quarry.SlotRange
-	err := s.local(func(v meta.View) error {
-		t.base, slots = meta.Time(v), meta.Slots(v)
-		return nil
-	})
-	if err == nil && len(slots) == 0 {
-		_, err = s.proposeIn(ctx, t, quarry.Op{}, &meta.Init{Slots: s.beginning()})
-	}
-	if err != nil {
-		// The leadership is lost again, or the node is stopping: nothing else fails here.
+	for {
+		err := s.takeOffice(ctx, t)
+		if err == nil {
+			break
+		}
+		// While the leadership lasts nobody else can do it.
 		s.master.cfg.Logger.Warn("cannot take office", "shard", uint64(s.id), "term", number, "error", err)
-		return
+		if s.master.cfg.Clock.Sleep(ctx, officeRetry) != nil {
+			return
+		}
 	}
 	t.chunks = chunks.New(s.chunksConfig(t))
 	for _, req := range s.master.heardLately() {
@@ -187,6 +192,19 @@ func (s *shard) serve(ctx context.Context, number uint64) {
 	}
 	s.mu.Unlock()
 	t.chunks.Run(ctx)
+}
+
+// takeOffice learns the log time, and gives the slots of a new cluster to the shard.
+func (s *shard) takeOffice(ctx context.Context, t *term) error {
+	var slots []quarry.SlotRange
+	err := s.local(func(v meta.View) error {
+		t.base, slots = meta.Time(v), meta.Slots(v)
+		return nil
+	})
+	if err == nil && len(slots) == 0 {
+		_, err = s.proposeIn(ctx, t, quarry.Op{}, &meta.Init{Slots: s.beginning()})
+	}
+	return err
 }
 
 // beginning is the slots that the shard of a new cluster begins with.
