@@ -222,8 +222,9 @@ func TestHeartbeatsShareBatches(t *testing.T) {
 		before := c.net.sent.Load()
 		const ticks = 100
 		c.sleep(ticks * c.nodes[1].host.cfg.Tick)
-		// To each of two followers, and one answer from each.
-		if n, most := c.net.sent.Load()-before, int64(ticks*4*len(c.nodes[1].host.workers)); n > most+8 || n < ticks {
+		// To each of two followers, and one answer from each; half as many again, because a
+		// worker that is interrupted may send what it has in two. Unshared there were 6,400.
+		if n, most := c.net.sent.Load()-before, int64(ticks*6*len(c.nodes[1].host.workers)); n > most || n < ticks {
 			t.Errorf("%d batches in %d ticks, at most %d are wanted", n, ticks, most)
 		}
 	})
