@@ -33,8 +33,13 @@ func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 	if len(req.Sources) == 0 || len(req.Sources) > quarry.ReplicasMax {
 		return quarry.Errorf("copy", quarry.Invalid, req.Handle.String(), "%d sources", len(req.Sources))
 	}
-	if _, err := look(r, func(m *protocol.Member) (struct{}, error) { return struct{}{}, m.CanCopy(req) }); err != nil {
-		return err
+	here, err := look(r, func(m *protocol.Member) (bool, error) {
+		i := m.Info()
+		sealed := i.Status == quarry.ReplicaGood && i.SealVersion > i.LogVersion
+		return sealed && i.SealVersion == req.Version && i.Length == req.Length, m.CanCopy(req)
+	})
+	if err != nil || here {
+		return err // here: the same request again
 	}
 	err = quarry.Errorf("copy", quarry.Unavailable, req.Handle.String(), "no source could be read")
 	for _, source := range req.Sources {

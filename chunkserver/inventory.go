@@ -53,7 +53,11 @@ func (s *Server) page(from, to quarry.Handle) (infos []quarry.ReplicaInfo, more 
 	for _, d := range s.cfg.Disks {
 		id := d.Identity().Disk
 		for _, state := range d.Inventory(from, to, quarry.InventoryMax+1) {
-			infos = append(infos, state.Info(id))
+			info := state.Info(id)
+			if d.Err() != nil {
+				info.Status = quarry.ReplicaLost
+			}
+			infos = append(infos, info)
 		}
 	}
 	// Of two disks the one counts that is not lost; the good status is the lowest.

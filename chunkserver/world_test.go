@@ -268,6 +268,7 @@ func sums(data []byte) (out []uint32) {
 }
 
 func text(n int, c byte) []byte { return bytes.Repeat([]byte{c}, n) }
+
 // silent is a member that never answers a Prepare; only the end of its context ends one.
 type silent struct{ quarry.ChunkServer }
 
