@@ -48,7 +48,8 @@ func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 		}
 		s.cfg.Logger.Warn("a copy is tried from another source", "chunk", req.Handle, "source", source.Address, "error", err)
 		if errors.Is(err, quarry.Corrupt) {
-			s.background(func(ctx context.Context) { s.tellCorrupt(ctx, req.Handle, req.Version, suspect(source, err)) })
+			whose := suspect(source, err)
+			s.background(func(ctx context.Context) { s.tellCorrupt(ctx, req.Handle, req.Version, whose) })
 		}
 	}
 	return err
