@@ -82,12 +82,14 @@ func TestInit(t *testing.T) {
 	m := open(t, folder, state)
 	ctx := t.Context()
 	bad := map[string]func(*quarry.InitRequest){
-		"no cluster":    func(r *quarry.InitRequest) { r.Cluster = quarry.ClusterID{} },
-		"no shard":      func(r *quarry.InitRequest) { r.Shards = 0 },
-		"other disk":    func(r *quarry.InitRequest) { r.Masters[0].Disk[0]++ },
-		"other number":  func(r *quarry.InitRequest) { r.Masters[0].Node = 2 },
-		"long address":  func(r *quarry.InitRequest) { r.Masters[0].Address = string(make([]byte, addressBytesMax+1)) },
-		"doubled disk":  func(r *quarry.InitRequest) { r.Masters = append(r.Masters, quarry.MasterNode{Node: 2, Disk: m.disk, Address: "x"}) },
+		"no cluster":   func(r *quarry.InitRequest) { r.Cluster = quarry.ClusterID{} },
+		"no shard":     func(r *quarry.InitRequest) { r.Shards = 0 },
+		"other disk":   func(r *quarry.InitRequest) { r.Masters[0].Disk[0]++ },
+		"other number": func(r *quarry.InitRequest) { r.Masters[0].Node = 2 },
+		"long address": func(r *quarry.InitRequest) { r.Masters[0].Address = string(make([]byte, addressBytesMax+1)) },
+		"doubled disk": func(r *quarry.InitRequest) {
+			r.Masters = append(r.Masters, quarry.MasterNode{Node: 2, Disk: m.disk, Address: "x"})
+		},
 		"too many":      func(r *quarry.InitRequest) { r.Masters = make([]quarry.MasterNode, 1000); r.Masters[0].Disk = m.disk },
 		"many shards":   func(r *quarry.InitRequest) { r.Shards = 1 << 30 },
 		"shards are -1": func(r *quarry.InitRequest) { r.Shards = -1 },
