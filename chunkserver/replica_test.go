@@ -334,3 +334,23 @@ func installAndLeave(w *world, s *Server, a *arrival, length int64) {
 	close(hold)
 	r.release()
 }
+
+// A replica that was given up though its disk works stays lost as long as the process lives.
+func TestLostStaysLost(t *testing.T) {
+	inWorld(t, func(w *world) {
+		peers, _ := w.three()
+		s := w.start(4, 0, disk.NewMem(), disk.NewMem())
+		w.open(s, peers[0])
+		r, err := s.find(chunkA)
+		w.ok(err)
+		r.step(func(m *protocol.Member) []protocol.Effect { return m.Fail() })
+		r.release()
+		if w.copyTo(s, diskID(4, 1), 100, peers[1]) == nil {
+			t.Fatal("a copy from a server that has none")
+		}
+		synctest.Wait()
+		if reply := w.fence(s, 2); reply.Status != quarry.ReplicaLost {
+			t.Fatalf("%+v", reply)
+		}
+	})
+}
