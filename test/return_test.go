@@ -19,48 +19,46 @@ import (
 	"github.com/quarryfs/quarry"
 )
 
-// TestStaleServerReturns kills a secondary in the middle of a stream of appends, lets the
-// others go on, and brings it back. From its first moment on, no server answers a read of
-// any chunk of the file with other bytes than the file has; and when it is the only one
-// left, what cannot be read is refused.
+// TestStaleServerReturns stops a member in the middle of a stream, lets the others go on, has
+// it go on, and then kills it and starts it again. From its first moment on, no server answers
+// a read of any chunk of the file with bytes that the file does not have there; and when it
+// is the only one left, what cannot be read is refused.
 func TestStaleServerReturns(t *testing.T) {
-	s := newSystem(t, options{masterArgs: []string{"--dead-after", "10m"}}) // nothing is copied meanwhile
-	const path = "/log"
-	w, err := s.fs.Create(s.ctx, path)
-	if err != nil {
-		t.Fatal(err)
+	s := newSystem(t, options{})
+	for _, member := range []string{"secondary", "primary"} { // one lacks bytes, the other has some too many
+		t.Run(member, func(t *testing.T) {
+			s.t = t
+			staleReturns(t, s, "/"+member, member)
+		})
 	}
-	noise := make([]byte, 6<<20)
-	rand.Read(noise)
-	if _, err := w.Write(noise); err != nil {
-		t.Fatal(err)
+	s.t = t
+}
+
+func staleReturns(t *testing.T, s *system, path, member string) {
+	victim, stale, all := staleMember(t, s, path, member)
+	status := func() *quarry.StatusReply {
+		ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+		defer cancel()
+		st, err := s.conns.Master(s.leader().address).Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
 	}
-	victim := victims(s, path, "secondary")[0]
-	victim.signal(syscall.SIGSTOP) // it will lack what the others have when they are sealed
-	if _, err := w.Write(noise[1:]); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Sync(); err != nil { // in another chunk: this one was sealed without the victim
-		t.Fatal(err)
+	before := status()
+	victim.signal(syscall.SIGCONT)
+	for range 50 { // it does not know yet that it was given up
+		askEveryone(t, s, stale, before, all)
 	}
 	victim.kill()
-	if _, err := w.Write([]byte("the end")); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	all := readAll(t, s, path)
 	victim.start()
-	var answered int
 	s.eventually("the victim's return", time.Minute, func() bool {
-		answered += askEveryone(t, s, path, all)
+		askEveryone(t, s, stale, status(), all)
 		_, code := s.run("", "admin", "status")
 		return code == 0
 	})
-	answered += askEveryone(t, s, path, all)
-	if answered == 0 {
-		t.Error("nobody answered: the test tells nothing")
+	if n := askEveryone(t, s, stale, status(), all); n < 3 {
+		t.Errorf("%d replicas of the sealed chunk answer", n)
 	}
 	for _, p := range s.servers {
 		if p != victim {
@@ -68,7 +66,7 @@ func TestStaleServerReturns(t *testing.T) {
 			defer p.signal(syscall.SIGCONT)
 		}
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Second)
 	defer cancel()
 	if f, err := s.fs.Open(ctx, path); err == nil {
 		got, err := io.ReadAll(f)
@@ -79,48 +77,76 @@ func TestStaleServerReturns(t *testing.T) {
 	}
 }
 
-// askEveryone asks every server for every sealed chunk of a file, as a client would that took
-// it for a replica, and returns how many gave all of it. What is answered must be the file's
-// bytes, or the first of them.
-func askEveryone(t *testing.T, s *system, path string, all []byte) (answered int) {
+// staleMember writes a file and stops a member of its first chunk meanwhile. It returns the
+// member, which stands still, the chunk, which was sealed without it, and the file's bytes.
+func staleMember(t *testing.T, s *system, path, member string) (victim *process, stale quarry.Chunk, all []byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
-	defer cancel()
-	st, err := s.conns.Master(s.leader().address).Status(ctx)
+	w, err := s.fs.Create(s.ctx, path)
 	if err != nil {
-		return 0
+		t.Fatal(err)
+	}
+	noise := make([]byte, 20<<20)
+	rand.Read(noise)
+	written := make(chan error, 1)
+	go func() {
+		_, err := w.Write(noise)
+		written <- errors.Join(err, w.Close())
+	}()
+	s.eventually("the beginning", time.Minute, func() bool {
+		info, err := s.fs.Stat(s.ctx, path)
+		return err == nil && info.Size() > 0
+	})
+	victim = victims(s, path, member)[0]
+	victim.signal(syscall.SIGSTOP)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if all = readAll(t, s, path); !bytes.Equal(all, noise) {
+		t.Error("with a member stopped the file reads back differently")
 	}
 	chunks, offsets := s.sealed(path)
-	for i, c := range chunks {
-		want := all[offsets[i] : offsets[i]+c.Length]
-		for _, server := range st.Servers {
-			got, err := readReplica(ctx, s, &c, &server)
-			switch {
-			case !bytes.HasPrefix(want, got):
-				t.Errorf("chunk %v at %s has other bytes, %d of %d", c.Handle, server.Address, len(got), len(want))
-			case err == nil && len(got) == len(want):
-				answered++
-			case errors.Is(err, quarry.Corrupt):
-				t.Errorf("chunk %v at %s: %v", c.Handle, server.Address, err)
-			}
+	if len(chunks) == 0 || offsets[0] != 0 {
+		t.Fatalf("the file has the sealed chunks %+v", chunks)
+	}
+	return victim, chunks[0], all
+}
+
+// askEveryone asks every server for the last bytes of a sealed chunk with which a file begins,
+// as a client would that took it for a replica, and returns how many gave them. What is
+// answered must be these bytes, or the first of them.
+func askEveryone(t *testing.T, s *system, c quarry.Chunk, st *quarry.StatusReply, all []byte) (answered int) {
+	t.Helper()
+	from := max(0, c.Length-1<<20)
+	want := all[from:c.Length]
+	for _, server := range st.Servers {
+		got, err := readReplica(s, &c, &server, from)
+		switch {
+		case !bytes.HasPrefix(want, got):
+			t.Errorf("chunk %v has other bytes at %s than in the file: %d of %d", c.Handle, server.Address, len(got), len(want))
+		case err == nil && len(got) == len(want):
+			answered++
+		case errors.Is(err, quarry.Corrupt):
+			t.Errorf("chunk %v at %s: %v", c.Handle, server.Address, err)
 		}
 	}
 	return answered
 }
 
-// readReplica reads a sealed chunk at one server.
-func readReplica(ctx context.Context, s *system, c *quarry.Chunk, server *quarry.ServerStatus) (all []byte, err error) {
+// readReplica reads all that a server has of a chunk from an offset on, and does not stop
+// where the chunk should end.
+func readReplica(s *system, c *quarry.Chunk, server *quarry.ServerStatus, from int64) (all []byte, err error) {
+	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
+	defer cancel()
 	ref := quarry.ChunkRef{Handle: c.Handle, Version: c.Version, Target: server.Incarnation, Capability: c.Capability}
-	for int64(len(all)) < c.Length {
+	for {
 		reply, err := s.conns.ChunkServer(server.Address).Read(ctx, &quarry.ReadRequest{
-			ChunkRef: ref, Offset: int64(len(all)), Length: min(quarry.ReadBytesMax, c.Length-int64(len(all))), Validated: true,
+			ChunkRef: ref, Offset: from + int64(len(all)), Length: quarry.ReadBytesMax, Validated: true,
 		})
 		if err != nil || len(reply.Data) == 0 {
 			return all, err
 		}
 		all = append(all, reply.Data...)
 	}
-	return all, nil
 }
 
 // TestStoppedLeader stops the master that leads, has the others change names, and asks it
