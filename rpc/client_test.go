@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,12 +91,21 @@ func TestReadFile(t *testing.T) {
 			})
 		}
 		calls.Wait()
+		start := time.Now()
+		for range 20 { // nothing may wait for a file that has nothing to send
+			if _, err := server.Read(within(t, 10*time.Second), &quarry.ReadRequest{}); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s: 20 empty reads took %v", name, took)
+		}
 		// A file that is shorter than its range ends the connection: the head has been sent.
 		_, err := server.Read(within(t, 10*time.Second), &quarry.ReadRequest{Offset: 2<<20 - 10, Length: 20})
 		wantKind(t, err, quarry.Unavailable)
 		e.close()
-		if released.Load() != 61 {
-			t.Errorf("%s: Release was called %d times for 61 replies", name, released.Load())
+		if released.Load() != 81 {
+			t.Errorf("%s: Release was called %d times for 81 replies", name, released.Load())
 		}
 	}
 }
@@ -277,7 +287,7 @@ func TestServerThatHasGone(t *testing.T) {
 // caller's again afterwards.
 func TestContextEndsWhileStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, f := flaky(t, 1, nil)
+		e, f := flaky(t, 1, func(c *ClientConfig) { c.QueueMax = 4 << 20 })
 		fake, release := parkingServer()
 		ServeChunkServer(e.server, fake)
 		e.serve()
@@ -288,23 +298,68 @@ func TestContextEndsWhileStuck(t *testing.T) {
 		f.Block("client", "server")
 		f.Block("server", "client")
 		for range 20 { // fill the way to the server
-			go server.Append(ctx, &quarry.AppendRequest{Data: make([]byte, 1<<20)}, func(_ *quarry.AppendReply, err error) { outcomes <- err })
+			go server.Append(ctx, &quarry.AppendRequest{Data: make([]byte, 1<<20)}, func(_ *quarry.AppendReply, err error) { outcomes <- fmt.Errorf("large: %w", err) })
 		}
 		go func() { // and one without a connection
 			_, err := server.Read(ctx, &quarry.ReadRequest{Length: 1 << 20})
 			outcomes <- err
 		}()
 		synctest.Wait()
-		start := time.Now()
-		cancel()
-		for i := range 24 {
-			err := <-outcomes
-			wantKind(t, err, quarry.Unavailable)
-			if took := time.Since(start); i < 4 && took > receiveTime || took > (silentTicks+1)*defaultKeepAlive {
-				t.Errorf("call %d ended after %v: %v", i, took, err)
+		e.client.mu.Lock()
+		for conn := range e.client.conns {
+			if n := conn.writer.queued(); n > 6<<20 {
+				t.Errorf("%d bytes wait to be sent", n)
 			}
 		}
+		e.client.mu.Unlock()
+		start := time.Now()
+		cancel()
+		late := 0
+		for range 24 {
+			err := <-outcomes
+			wantKind(t, err, quarry.Unavailable)
+			switch took := time.Since(start); {
+			case took == 0:
+			case strings.HasPrefix(err.Error(), "large") && took <= (silentTicks+1)*defaultKeepAlive:
+				late++
+			default:
+				t.Errorf("a call ended after %v: %v", took, err)
+			}
+		}
+		if late == 0 || late == 20 {
+			t.Errorf("%d of 20 appends were being sent", late)
+		}
 		close(release)
+		synctest.Wait()
+		if len(outcomes) > 0 {
+			t.Errorf("a call was answered twice: %v", <-outcomes)
+		}
+		e.closeWith(f)
+	})
+}
+
+// One silent connection is enough to learn that the server is not there any more.
+func TestFrozenIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, f := flaky(t, 1, nil)
+		fake, release := parkingServer()
+		ServeChunkServer(e.server, fake)
+		e.serve()
+		server := e.client.ChunkServer(e.address)
+		var calls sync.WaitGroup
+		for range 4 {
+			calls.Go(func() { server.Read(t.Context(), &quarry.ReadRequest{Length: 1 << 20}) })
+		}
+		synctest.Wait()
+		close(release)
+		calls.Wait()
+		f.Freeze("client", "server")
+		_, err := server.Read(t.Context(), &quarry.ReadRequest{Length: 1 << 20})
+		wantKind(t, err, quarry.Unavailable)
+		start := time.Now()
+		if _, err = server.Read(t.Context(), &quarry.ReadRequest{Length: 1 << 20}); err != nil || time.Since(start) > 0 {
+			t.Errorf("the next read took %v, %v", time.Since(start), err)
+		}
 		e.closeWith(f)
 	})
 }
@@ -466,6 +521,9 @@ func TestMessages(t *testing.T) {
 		synctest.Wait()
 		if fmt.Sprint(got) != fmt.Sprint(sent) {
 			t.Errorf("messages arrived as %v", got)
+		}
+		if used := e.server.budgets[LaneMessages].used; used != 0 {
+			t.Errorf("%d bytes of payload are never given back", used)
 		}
 		wantKind(t, e.client.Send(t.Context(), e.address, Route{Lane: LaneBulk}, rawTestOp, &Raw{}), quarry.Invalid)
 		wantKind(t, e.client.Send(t.Context(), "nobody:1", route, rawTestOp, &Raw{}), quarry.Unavailable)

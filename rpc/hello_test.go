@@ -198,7 +198,6 @@ func TestHandshakeRefused(t *testing.T) {
 
 // What one side has shown in one handshake is of no use in another, or to the other side.
 func TestProofsCannotBeReplayed(t *testing.T) {
-	var recorded []byte
 	here, there := memoryPair()
 	tap, done := &recorder{Conn: here}, make(chan error, 1)
 	go func() {
@@ -210,8 +209,20 @@ func TestProofsCannotBeReplayed(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	recorded = tap.written.Bytes()
+	recorded := tap.written.Bytes()
 	err := shake(t, func(c Conn) { c.Write(recorded); io.Copy(io.Discard, c); c.Close() }, serverShake)
+	wantKind(t, err, quarry.Permission)
+	// The words of the server, said to another client.
+	here, there = memoryPair()
+	tap, done = &recorder{Conn: there}, make(chan error, 1)
+	go func() { done <- serverShake(&party{identity: serverIdentity(), key: testKey}, tap, testReader(tap)) }()
+	if err := clientShake(&party{identity: serverIdentity(), key: testKey}, here, testReader(here)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	err = shake(t, func(c Conn) { c.Write(tap.written.Bytes()); io.Copy(io.Discard, c); c.Close() }, clientShake)
 	wantKind(t, err, quarry.Permission)
 	// A man in the middle who sends the server's own words back to it.
 	err = shake(t, func(c Conn) {

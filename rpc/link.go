@@ -102,7 +102,9 @@ func (l *link) tend(interval time.Duration) {
 
 	l.silent = counted(l.silent, reading != readingNot && received == l.lastReceived)
 	l.slow = counted(l.slow, reading == readingFrame && frames == l.lastFrames)
-	l.stuck = counted(l.stuck, writing && written == l.lastWritten)
+	// A side that has no room for more requests reads nothing for as long as that lasts, and
+	// so what is written to it may be stuck; that it lives shows in what comes from it.
+	l.stuck = counted(l.stuck, writing && written == l.lastWritten && received == l.lastReceived)
 	switch {
 	case failed != nil:
 		l.close(failed)

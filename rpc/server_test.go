@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -335,11 +334,11 @@ func TestPayloadsAreBounded(t *testing.T) {
 				calls.Done()
 			})
 		}
-		synctest.Wait()
+		sleep(t, time.Minute) // the server does not read meanwhile, and is not taken for dead
 		if held.Load() == 0 || held.Load() > 100<<20 {
 			t.Errorf("%d bytes are held", held.Load())
 		}
-		done := make(chan struct{})
+		done := make(chan struct{}) // lanes do not wait for each other
 		server.Prepare(t.Context(), &quarry.PrepareRequest{Data: data}, func(_ *quarry.PrepareReply, err error) {
 			if err != nil {
 				t.Error(err)
@@ -366,9 +365,57 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the fourth connection: %v, want the end", err)
+	defer conn.Close()
+	p := party{identity: clientIdentity()}
+	if _, err := p.greet(conn, testReader(conn), LaneControl); err == nil {
+		t.Error("the fourth connection was taken")
 	}
+}
+
+// A frame that comes byte by byte holds a buffer, but not for ever.
+func TestFrameTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnv(t)
+		e.server.HandleRaw(rawTestOp, func(context.Context, *Raw) (*Raw, error) { return &Raw{}, nil })
+		e.serve()
+		conn, _ := dialRaw(t, e, LaneControl)
+		conn.Write(appendRaw(nil, head{version: 1, kind: kindRequest, op: rawTestOp.Op, payload: 1 << 20}, nil))
+		start := time.Now()
+		for len(e.server.connected()) > 0 && time.Since(start) < time.Hour {
+			sleep(t, time.Second)
+			conn.Write([]byte{1})
+		}
+		if took := time.Since(start); took < frameTime || took > frameTime+5*defaultKeepAlive {
+			t.Errorf("the connection was closed after %v", took)
+		}
+		if used := e.server.budgets[LaneControl].used; used != 0 {
+			t.Errorf("%d bytes of payload are never given back", used)
+		}
+		e.close()
+	})
+}
+
+// A client that takes no replies and gives no sign of life is given up, although the server
+// does not read from it either, because it has no room for more requests.
+func TestClientThatTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEnvOn(t, NewMemory(), "server:0", func(c *ServerConfig) { c.RequestsMax = 1 }, nil)
+		e.server.HandleRaw(rawTestOp, func(context.Context, *Raw) (*Raw, error) { return &Raw{Payload: make([]byte, 1<<20)}, nil })
+		e.serve()
+		conn, _ := dialRaw(t, e, LaneControl)
+		for i := range 5 {
+			conn.Write(appendRaw(nil, head{version: 1, kind: kindRequest, op: rawTestOp.Op, id: uint64(i)}, nil))
+		}
+		synctest.Wait()
+		if n := len(e.server.connected()); n != 1 {
+			t.Fatalf("%d connections", n)
+		}
+		sleep(t, (silentTicks+2)*defaultKeepAlive)
+		if n := len(e.server.connected()); n != 0 {
+			t.Error("the connection is still there")
+		}
+		e.close()
+	})
 }
 
 func TestAnswersTwice(t *testing.T) {
@@ -501,14 +548,24 @@ func TestBudget(t *testing.T) {
 			synctest.Wait()
 		}
 		b.release(5)
+		waiters.Go(func() { // this would fit now
+			if n, ok := b.acquire(4, stop); ok {
+				b.release(n)
+			}
+		})
 		synctest.Wait()
-		if len(order) != 0 {
-			t.Errorf("%v went before the first", order)
+		if len(order) != 0 || len(b.waiting) != 4 {
+			t.Errorf("%v went before the first, %d are waiting", order, len(b.waiting))
 		}
 		b.release(5)
 		synctest.Wait()
 		if len(order) != 1 || order[0] != 8 {
 			t.Errorf("%v were served, want the first", order)
+		}
+		b.release(8)
+		waiters.Wait()
+		if b.used != 5 {
+			t.Errorf("%d are used, want 5", b.used)
 		}
 		gone, canceled := make(chan struct{}), make(chan bool)
 		go func() {
@@ -516,14 +573,18 @@ func TestBudget(t *testing.T) {
 			canceled <- ok
 		}()
 		synctest.Wait()
+		behind := make(chan bool)
+		go func() {
+			_, ok := b.acquire(5, stop)
+			behind <- ok
+		}()
+		synctest.Wait()
 		close(gone)
 		if <-canceled {
 			t.Error("whoever stops waiting takes all the same")
 		}
-		b.release(8)
-		waiters.Wait()
-		if b.used != 5 {
-			t.Errorf("%d are used, want 5", b.used)
+		if !<-behind || b.used != 10 {
+			t.Errorf("whoever was behind waits on; %d are used", b.used)
 		}
 		close(stop)
 	})
