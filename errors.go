@@ -112,10 +112,14 @@ func Errorf(op string, kind Kind, subject, format string, args ...any) *Error {
 	return &Error{Op: op, Kind: kind, Subject: subject, Err: fmt.Errorf(format, args...)}
 }
 
-// Wrap adds an operation and a subject to err and keeps its kind; nil stays nil.
+// Wrap adds an operation and a subject to err and keeps its kind; nil stays nil. An error
+// that names the operation already gains nothing by a second mention without a subject.
 func Wrap(op, subject string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if e, ok := err.(*Error); ok && subject == "" && e.Op == op {
+		return err
 	}
 	return &Error{Op: op, Kind: KindOf(err), Subject: subject, Err: err}
 }

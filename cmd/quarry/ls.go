@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path"
 	"text/tabwriter"
 	"time"
 
@@ -41,8 +43,9 @@ func lsCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls [PATH]",
 		Short: "List a directory",
-		Long: `Lists the entries of a directory in the order of their bytes, or one file. The size of a
-file that is being written is that of its finished chunks; "quarry stat" tells it exactly.`,
+		Long: `Lists the entries of a directory in the order of their bytes, or one file. With -l or
+--json the size of a file that is being written is exact: what every replica has on disk at
+this moment.`,
 		Args: args(0, 1, "at most one path"),
 		RunE: func(c *cobra.Command, args []string) error {
 			p := "/"
@@ -88,10 +91,20 @@ func ls(ctx context.Context, o *options, fs *client.FS, p string, long bool) err
 			return err
 		}
 		for _, e := range entries {
-			if err := show(e, e.Name()); err != nil {
+			after = e.Name()
+			if e.Attr.Open && (long || o.json) {
+				now, err := fs.Stat(ctx, path.Join(p, after))
+				switch {
+				case errors.Is(err, quarry.NotFound):
+					continue // removed meanwhile
+				case err != nil:
+					return err
+				}
+				e.Attr = now.Attr
+			}
+			if err := show(e, after); err != nil {
 				return err
 			}
-			after = e.Name()
 		}
 		if err := out.Flush(); err != nil {
 			return err
