@@ -37,7 +37,8 @@ type Common struct {
 	Logger *slog.Logger
 	// Clock is the time. Default: the machine's.
 	Clock clock.Clock
-	// Network is how processes reach each other. Default: TCP.
+	// Network is how processes reach each other. Default: TCP, with connections that come from
+	// the address that is listened at.
 	Network rpc.Network
 }
 
@@ -49,7 +50,8 @@ func (c *Common) withDefaults() error {
 		c.Clock = clock.System()
 	}
 	if c.Network == nil {
-		c.Network = rpc.TCP
+		host, _, _ := net.SplitHostPort(c.Listen) // a wrong address is refused by Listen
+		c.Network = rpc.TCPFrom(host)
 	}
 	if len(c.Key) == 0 && !loopback(c.Listen) {
 		return quarry.Errorf("listen", quarry.Invalid, c.Listen,

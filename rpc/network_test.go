@@ -1,6 +1,8 @@
 package rpc_test
 
 import (
+	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -12,6 +14,9 @@ import (
 func TestNetworks(t *testing.T) {
 	t.Run("TCP", func(t *testing.T) {
 		rpctest.Run(t, "127.0.0.1:0", func(*testing.T) (a, b rpc.Network) { return rpc.TCP, rpc.TCP })
+	})
+	t.Run("TCPFrom", func(t *testing.T) {
+		rpctest.Run(t, "127.0.0.1:0", func(*testing.T) (a, b rpc.Network) { return rpc.TCPFrom("127.3.2.1"), rpc.TCPFrom("127.0.0.1") })
 	})
 	t.Run("Memory", func(t *testing.T) {
 		rpctest.Run(t, "here:0", func(*testing.T) (a, b rpc.Network) {
@@ -27,4 +32,36 @@ func TestNetworks(t *testing.T) {
 			return f.Node("a"), f.Node("b")
 		})
 	})
+}
+
+// TestTCPFrom: connections come from the address that was named wherever they can.
+func TestTCPFrom(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only on Linux connections come from the address that is named")
+	}
+	l, err := rpc.TCP.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for host, want := range map[string]string{
+		"127.3.2.1": "127.3.2.1", "::ffff:127.3.2.1": "127.3.2.1",
+		"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "": "127.0.0.1", // any address, or none
+		"192.0.2.1": "127.0.0.1", "::1": "127.0.0.1", // no way leads from there
+	} {
+		c, err := rpc.TCPFrom(host).Dial(t.Context(), l.Address())
+		if err != nil {
+			t.Errorf("from %q: %v", host, err)
+			continue
+		}
+		got, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at, _, _ := net.SplitHostPort(got.RemoteAddress()); at != want {
+			t.Errorf("from %q: it comes from %s, want %s", host, at, want)
+		}
+		c.Close()
+		got.Close()
+	}
 }

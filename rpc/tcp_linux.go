@@ -3,6 +3,8 @@ package rpc
 import (
 	"errors"
 	"io"
+	"net/netip"
+	"os"
 
 	"github.com/quarryfs/quarry"
 	"golang.org/x/sys/unix"
@@ -55,4 +57,15 @@ func (c *tcpConn) whenWritable(fn func(fd int) (done bool, err error)) error {
 		return err
 	}
 	return failed
+}
+
+// bindAddress gives a socket its own address. The port is picked when it is connected, so that
+// connections to different servers can share one.
+func bindAddress(fd uintptr, from netip.Addr) error {
+	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) // without it, ports run out earlier
+	var own unix.Sockaddr = &unix.SockaddrInet6{Addr: from.As16()}
+	if from.Is4() {
+		own = &unix.SockaddrInet4{Addr: from.As4()}
+	}
+	return os.NewSyscallError("bind", unix.Bind(int(fd), own))
 }
