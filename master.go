@@ -67,4 +67,9 @@ type Master interface {
 	// Replace has a new master take the place of one that is gone, in one group. It returns
 	// when the new one has a vote there, or with Busy while it is catching up: ask again.
 	Replace(ctx context.Context, req *ReplaceRequest) (*ReplaceReply, error)
+	// Transfer moves the leadership of a group from this node, which leads it, to another voter.
+	// It returns when the other one leads; nothing that was acknowledged is touched, and
+	// clients wait for as long as the change takes. The same request again succeeds. Invalid:
+	// the node has no vote there. Unavailable: it did not take over, and who led leads on.
+	Transfer(ctx context.Context, req *TransferRequest) error
 }

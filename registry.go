@@ -65,6 +65,12 @@ type ReplaceRequest struct {
 // ReplaceReply names the node that was added.
 type ReplaceReply struct{ Node MasterNode }
 
+// TransferRequest asks a group's leader to hand its leadership over.
+type TransferRequest struct {
+	Shard ShardID // the root group is shard 0
+	To    NodeID
+}
+
 // DiskUsage is the state of a server's disk.
 type DiskUsage struct {
 	Disk        DiskID

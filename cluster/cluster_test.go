@@ -19,6 +19,7 @@ import (
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/cluster"
 	"github.com/quarryfs/quarry/rpc"
+	"github.com/quarryfs/quarry/rpc/route"
 )
 
 // dev starts a cluster on loopback sockets and a client of it.
@@ -234,5 +235,58 @@ func TestInitAgain(t *testing.T) {
 	}
 	if _, err := f.Stat(ctx, "/there"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTransfer moves the leadership of a shard around while files are made: every one of them
+// is there, each move is done when the call returns, and a repeated one changes nothing.
+func TestTransfer(t *testing.T) {
+	d, f, ctx := dev(t, 1)
+	c := rpc.NewClient(rpc.ClientConfig{
+		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
+	})
+	defer c.Close()
+	masters, err := route.New(route.Options{
+		Addresses: d.Masters, Clock: clock.System(), Dial: func(a string) (quarry.Master, error) { return c.Master(a), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer masters.Close()
+	stop := make(chan struct{})
+	var made int
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ; ; made++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := f.Mkdir(ctx, fmt.Sprintf("/d%d", made)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for _, to := range []quarry.NodeID{1, 2, 2, 3, 1} {
+		if err := masters.Transfer(ctx, &quarry.TransferRequest{Shard: 1, To: to}); err != nil {
+			t.Errorf("to node %d: %v", to, err)
+			continue
+		}
+		st, err := c.Master(d.Masters[to-1]).Status(ctx)
+		if err != nil || st.Shards[1].Leader != to {
+			t.Errorf("after the transfer to node %d: %+v, %v", to, st, err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if entries, _, err := f.List(ctx, "/", "", quarry.ListMax); err != nil || len(entries) != min(made, quarry.ListMax) {
+		t.Errorf("%d directories were made, %d are there: %v", made, len(entries), err)
+	}
+	for _, req := range []quarry.TransferRequest{{Shard: 1, To: 9}, {Shard: 1}} {
+		if err := masters.Transfer(ctx, &req); !errors.Is(err, quarry.Invalid) {
+			t.Errorf("%+v: %v", req, err)
+		}
 	}
 }

@@ -62,6 +62,7 @@ func TestWaitingMasterRefuses(t *testing.T) {
 		"topology":  func() error { _, err := m.Topology(ctx); return err },
 		"status":    func() error { _, err := m.Status(ctx); return err },
 		"replace":   func() error { _, err := m.Replace(ctx, &quarry.ReplaceRequest{}); return err },
+		"transfer":  func() error { return m.Transfer(ctx, &quarry.TransferRequest{Shard: 1, To: 2}) },
 	}
 	for name, call := range calls {
 		if err := call(); quarry.KindOf(err) != quarry.Unavailable {

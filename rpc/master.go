@@ -31,6 +31,7 @@ const (
 	opInit      Op = 21
 	opJoin      Op = 22
 	opReplace   Op = 23
+	opTransfer  Op = 24
 )
 
 var (
@@ -58,6 +59,7 @@ var (
 	initMethod      = method[quarry.InitRequest, nothing]{op: opInit, name: "init", request: initRequestFields, reply: nothingFields}
 	joinMethod      = method[quarry.JoinRequest, nothing]{op: opJoin, name: "join", request: joinRequestFields, reply: nothingFields}
 	replaceMethod   = method[quarry.ReplaceRequest, quarry.ReplaceReply]{op: opReplace, name: "replace", request: replaceRequestFields, reply: replaceReplyFields}
+	transferMethod  = method[quarry.TransferRequest, nothing]{op: opTransfer, name: "transfer", request: transferRequestFields, reply: nothingFields}
 )
 
 // ServeMaster has a server serve the operations of a master.
@@ -85,6 +87,7 @@ func ServeMaster(s *Server, m quarry.Master) {
 	handle(s, &initMethod, noReply(m.Init))
 	handle(s, &joinMethod, noReply(m.Join))
 	handle(s, &replaceMethod, m.Replace)
+	handle(s, &transferMethod, noReply(m.Transfer))
 }
 
 // noReply makes a handler with a reply out of one that has none.
@@ -210,4 +213,9 @@ func (s *masterStub) Join(ctx context.Context, req *quarry.JoinRequest) error {
 
 func (s *masterStub) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
 	return do(ctx, s.stub, &replaceMethod, req)
+}
+
+func (s *masterStub) Transfer(ctx context.Context, req *quarry.TransferRequest) error {
+	_, err := do(ctx, s.stub, &transferMethod, req)
+	return err
 }

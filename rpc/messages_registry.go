@@ -154,3 +154,8 @@ func replaceRequestFields(w *wire.Walk, m *quarry.ReplaceRequest) {
 func replaceReplyFields(w *wire.Walk, m *quarry.ReplaceReply) {
 	wire.Message(w, 1, &m.Node, masterNodeFields)
 }
+
+func transferRequestFields(w *wire.Walk, m *quarry.TransferRequest) {
+	wire.Uint(w, 1, &m.Shard)
+	wire.Uint(w, 2, &m.To)
+}

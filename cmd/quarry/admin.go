@@ -21,7 +21,7 @@ import (
 func adminCommand(o *options) *cobra.Command {
 	c := &cobra.Command{Use: "admin", Short: "Make, watch and change a cluster"}
 	m := &cobra.Command{Use: "master", Short: "Change the masters of a cluster"}
-	m.AddCommand(masterReplaceCommand(o))
+	m.AddCommand(masterReplaceCommand(o), masterLeadCommand(o))
 	c.AddCommand(initCommand(o), statusCommand(o), m)
 	return c
 }
@@ -273,4 +273,43 @@ func replace(ctx context.Context, client *rpc.Client, addresses []string, gone q
 		}
 	}
 	return node, nil
+}
+
+func masterLeadCommand(o *options) *cobra.Command {
+	var shard uint64
+	var to uint64
+	c := &cobra.Command{
+		Use:   "lead --node NODE",
+		Short: "Have another master lead a shard",
+		Long: `Moves the leadership of a shard, or of the root group (shard 0), to another master, as before
+work on the machine of the one that leads. Clients wait for a moment; nothing is lost.
+"quarry admin status" shows the numbers and who leads. Said again, it changes nothing.`,
+		Example: "  quarry admin master lead --node 2\n  quarry admin master lead --shard 0 --node 2",
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, addresses, err := o.connect()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			masters, err := newRoute(client, addresses)
+			if err != nil {
+				return err
+			}
+			defer masters.Close()
+			req := &quarry.TransferRequest{Shard: quarry.ShardID(shard), To: quarry.NodeID(to)}
+			if err := masters.Transfer(c.Context(), req); err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(os.Stdout, map[string]any{"shard": shard, "leader": to})
+			}
+			fmt.Printf("node %d leads shard %s\n", to, shardName(req.Shard))
+			return nil
+		},
+	}
+	c.Flags().Uint64Var(&shard, "shard", 1, "the shard; 0 is the root group")
+	c.Flags().Uint64Var(&to, "node", 0, "the number of the master that is to lead (required)")
+	_ = c.MarkFlagRequired("node")
+	return c
 }

@@ -113,6 +113,11 @@ func (m *Masters) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*qua
 	return call(ctx, m, "replace", byShard(req.Shard), req, quarry.Master.Replace)
 }
 
+// Transfer goes to the leader of the group it names.
+func (m *Masters) Transfer(ctx context.Context, req *quarry.TransferRequest) error {
+	return callErr(ctx, m, "transfer", byShard(req.Shard), req, quarry.Master.Transfer)
+}
+
 // Heartbeat is refused: it addresses one node.
 func (m *Masters) Heartbeat(context.Context, *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
 	return nil, notRouted("heartbeat")

@@ -1,0 +1,28 @@
+package master
+
+import (
+	"context"
+
+	"github.com/quarryfs/quarry"
+)
+
+// Transfer hands the leadership of a group over to another voter. Whoever asks has been
+// proven to know the cluster's key, like all operators; it harms nobody but for the moment
+// that it takes.
+func (m *Master) Transfer(ctx context.Context, req *quarry.TransferRequest) error {
+	if !m.started.Load() {
+		return m.waiting("transfer")
+	}
+	st, err := m.host.Status(req.Shard)
+	switch {
+	case err != nil:
+		return quarry.Wrap("transfer", "", err)
+	case !st.Leading:
+		return m.notLeading("transfer", req.Shard)
+	case req.To == m.node: // it has been done
+		return nil
+	case req.To == 0:
+		return quarry.Errorf("transfer", quarry.Invalid, "", "the node that is to lead must be named")
+	}
+	return quarry.Wrap("transfer", "", m.host.TransferLeadership(ctx, req.Shard, req.To))
+}
