@@ -107,6 +107,12 @@ func (d DiskID) String() string { return hex.EncodeToString(d[:]) }
 // IsZero reports whether d is no disk.
 func (d DiskID) IsZero() bool { return d == DiskID{} }
 
+// ProcessID is the random identity of one start of a process.
+type ProcessID [16]byte
+
+// IsZero reports whether p is no process.
+func (p ProcessID) IsZero() bool { return p == ProcessID{} }
+
 // CheckName returns an Invalid error unless name may be the name of a file or directory:
 // 1 to NameBytesMax bytes, without NUL and '/', and neither "." nor "..".
 func CheckName(name string) error {

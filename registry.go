@@ -79,7 +79,9 @@ type DiskUsage struct {
 	Failed      string // why the disk was retired; "" while it is used
 }
 
-// RegisterRequest makes a chunk server's process known to the cluster.
+// RegisterRequest makes a chunk server's process known to the cluster, once: the same process
+// is given the same incarnation again, and one that another process of the server has
+// followed is refused with StaleVersion.
 type RegisterRequest struct {
 	Server  ServerID // 0: a server that has none yet
 	Disks   []DiskUsage
@@ -88,6 +90,7 @@ type RegisterRequest struct {
 	Rack    string
 	Last    Incarnation // the highest one that the disks have seen
 	Release string
+	Process ProcessID // of this start: who asks again gets the first answer
 }
 
 // RegisterReply gives the process its identity.

@@ -77,6 +77,10 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 	defer cancel()
 	sent := s.cfg.Clock.Now()
 	reply, err := node.Heartbeat(ctx, req)
+	if quarry.KindOf(err) == quarry.StaleVersion {
+		s.superseded(err)
+		return
+	}
 	if err != nil || reply.Nonce != req.Nonce {
 		s.cfg.Logger.Debug("heartbeat", "master", address, "error", err)
 		return

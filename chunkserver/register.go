@@ -2,6 +2,7 @@ package chunkserver
 
 import (
 	"context"
+	"crypto/rand"
 
 	"github.com/quarryfs/quarry"
 )
@@ -10,6 +11,7 @@ import (
 // an id if its disks have none. Both are on every disk before any request is answered.
 func (s *Server) register(ctx context.Context) error {
 	req := &quarry.RegisterRequest{Boot: s.cfg.Boot, Address: s.cfg.Address, Rack: s.cfg.Rack, Release: s.cfg.Release}
+	rand.Read(req.Process[:]) // the request may be sent several times, and arrive late
 	for _, d := range s.cfg.Disks {
 		id, last := d.Identity().Server, d.Incarnation()
 		if id != 0 && req.Server != 0 && id != req.Server {

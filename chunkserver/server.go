@@ -26,10 +26,12 @@ type Server struct {
 	streams     streams
 	memory      atomic.Int64 // bytes received and not yet committed
 
-	jobsMu sync.Mutex // held while a job is begun, and while the server begins to stop
+	over   chan struct{} // closed when another process has taken its place
+	jobsMu sync.Mutex    // held while a job is begun, and while the server begins to stop
 
 	mu       sync.RWMutex
 	keys     quarry.Keys
+	overBy   error // why the server is over
 	replicas map[quarry.Handle]*replica
 	disks    map[quarry.DiskID]*chunk.Store
 }
@@ -44,7 +46,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, room: make(chan struct{}, backgroundMax),
+		cfg: cfg, room: make(chan struct{}, backgroundMax), over: make(chan struct{}),
 		replicas: map[quarry.Handle]*replica{}, disks: map[quarry.DiskID]*chunk.Store{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -65,6 +67,28 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	s.loop(s.streams.run)
 	s.loop(s.purge)
 	return s, nil
+}
+
+// Done is closed when another process has taken this server's place, as the root group knows
+// it: no master will grant it anything again. Err says so. The server must still be closed.
+func (s *Server) Done() <-chan struct{} { return s.over }
+
+// Err returns why the server should stop by itself; nil while it need not.
+func (s *Server) Err() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.overBy
+}
+
+// superseded notes that a later incarnation of the server has begun.
+func (s *Server) superseded(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.overBy == nil {
+		s.overBy = quarry.Wrap("chunk server", s.cfg.Address, err)
+		close(s.over)
+		s.cfg.Logger.Error("another process has taken the place of this one: start it again, on its own folders", "error", err)
+	}
 }
 
 // ID returns the server's id.

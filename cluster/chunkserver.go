@@ -98,11 +98,18 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 		return nil, err
 	}
 	self.set(func(id *rpc.Identity) { id.Server, id.Incarnation = s.ID(), s.Incarnation() })
-	p := &Process{Address: address, fail: make(chan struct{}), stop: make(chan struct{}), err: func() error { return nil }}
+	p := &Process{Address: address, fail: make(chan struct{}), stop: make(chan struct{}), err: s.Err}
 	p.server = rpc.NewServer(rpc.ServerConfig{
 		Clock: opts.Clock, Identity: self.get, Key: opts.Key, Logger: opts.Logger, KeepAlive: memberKeepAlive,
 	})
 	rpc.ServeChunkServer(p.server, s)
+	p.serve.Go(func() {
+		select {
+		case <-s.Done():
+			close(p.fail)
+		case <-p.stop:
+		}
+	})
 	p.close = func(context.Context) error {
 		err := p.server.Close() // reads of the disks must have ended
 		err = errors.Join(err, s.Close())

@@ -40,8 +40,8 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 		}
 		node = result.Node
 	}
-	if node.Node == 0 {
-		return nil, quarry.Errorf("replace", quarry.Invalid, "", "the root group comes first: it gives the new master its number")
+	if err := m.registered(node); err != nil {
+		return nil, err
 	}
 	if err := m.invite(ctx, node); err != nil {
 		return nil, quarry.Wrap("replace", node.Address, err)
@@ -55,6 +55,24 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 		}
 	}
 	return &quarry.ReplaceReply{Node: node}, nil
+}
+
+// registered returns an error unless the root group has given the new master its number.
+func (m *Master) registered(node quarry.MasterNode) error {
+	if node.Node == 0 {
+		return quarry.Errorf("replace", quarry.Invalid, "", "the root group comes first: it gives the new master its number")
+	}
+	if known := m.root.known.Load(); known != nil {
+		for _, n := range known.topology.Masters {
+			switch {
+			case n.Node == node.Node && n.Disk == node.Disk:
+				return nil
+			case n.Node == node.Node || n.Disk == node.Disk:
+				return quarry.Errorf("replace", quarry.Invalid, node.Address, "the root group knows node %d with disk %v, not node %d with disk %v", n.Node, n.Disk, node.Node, node.Disk)
+			}
+		}
+	}
+	return quarry.Errorf("replace", quarry.Unavailable, node.Address, "this master has not learnt of node %d: the root group comes first", node.Node)
 }
 
 // invite makes the waiting master a member of the cluster, with empty groups.

@@ -154,7 +154,7 @@ func (m *Master) Register(ctx context.Context, req *quarry.RegisterRequest) (*qu
 	if !m.started.Load() {
 		return nil, m.waiting("register")
 	}
-	body := &root.Register{Server: req.Server, Boot: req.Boot, Address: req.Address, Rack: req.Rack, Last: req.Last}
+	body := &root.Register{Server: req.Server, Boot: req.Boot, Address: req.Address, Rack: req.Rack, Last: req.Last, Process: req.Process}
 	for _, d := range req.Disks {
 		body.Disks = append(body.Disks, d.Disk)
 	}

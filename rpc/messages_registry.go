@@ -13,6 +13,7 @@ func registerRequestFields(w *wire.Walk, m *quarry.RegisterRequest) {
 	wire.String(w, 5, &m.Rack, rackMax)
 	wire.Uint(w, 6, &m.Last)
 	wire.String(w, 7, &m.Release, releaseMax)
+	wire.Fixed16(w, 8, &m.Process)
 }
 
 func registerReplyFields(w *wire.Walk, m *quarry.RegisterReply) {

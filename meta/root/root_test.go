@@ -177,6 +177,40 @@ func TestRegister(t *testing.T) {
 	}
 }
 
+// A process is registered once, however often its request is sent and however late it comes:
+// otherwise the process that serves would be refused for an incarnation that nobody has.
+func TestRegisterOnce(t *testing.T) {
+	g := newGroup(t)
+	process := func(n byte) *Register {
+		return &Register{Disks: []quarry.DiskID{disk(1)}, Boot: "x", Address: "h:1", Process: quarry.ProcessID{n}}
+	}
+	first := g.ok(process(1))
+	second := g.ok(process(2)) // the first one died before it had its answer
+	if second.Server != first.Server || second.Incarnation <= first.Incarnation || !second.SameBoot {
+		t.Fatalf("registered %+v, then %+v", first, second)
+	}
+	before := flatten(g.kv)
+	if again := g.ok(process(2)); again.Server != second.Server || again.Incarnation != second.Incarnation || !again.SameBoot {
+		t.Errorf("the same process registers as %+v and %+v", second, again)
+	}
+	g.refused(quarry.StaleVersion, process(1)) // its request was under way for long
+	g.ok(&Confirm{Server: 1, Incarnation: second.Incarnation})
+	if again := g.ok(process(2)); again.Incarnation != second.Incarnation {
+		t.Errorf("after it has begun the process is registered as %+v", again)
+	}
+	if len(before) == 0 || len(Servers(g.kv)) != 1 {
+		t.Errorf("servers %+v", Servers(g.kv))
+	}
+	for n := range byte(3 * beforeMax) {
+		p := process(10 + n)
+		p.Last = second.Incarnation
+		g.ok(p)
+	}
+	if s, _ := ServerOf(g.kv, 1); len(s.Before) != beforeMax {
+		t.Errorf("%d earlier processes are remembered", len(s.Before))
+	}
+}
+
 func TestMasters(t *testing.T) {
 	g := newGroup(t)
 	add := func(n quarry.NodeID, d byte) *AddMaster {

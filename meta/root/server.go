@@ -1,18 +1,20 @@
 package root
 
 import (
+	"slices"
+
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/wire"
 )
 
 // Register gives the process of a chunk server its number and an incarnation that was never
-// used. The disks say which server it is: a server that has no number yet gets one, unless a
+// used; the same process again gets the same ones. The disks say which server it is: a server that has no number yet gets one, unless a
 // disk is known, as when the answer to its first registration was lost. Refused are, with
 // Invalid, disks of two servers, or of another one; with NotFound, a server that is not known
 // or forgotten; and with Corrupt, disks that have seen an incarnation which this log has not
 // issued (the masters were restored from an old state), or that show an older one than a
-// process is known to have taken (the disks were). Result: Server, Incarnation, SameBoot,
-// Absent.
+// process is known to have taken (the disks were); with StaleVersion a process that another one
+// has followed, whose request comes late. Result: Server, Incarnation, SameBoot, Absent.
 type Register struct {
 	Server  quarry.ServerID // 0: a server that has none yet
 	Disks   []quarry.DiskID // 1 to 256
@@ -20,6 +22,7 @@ type Register struct {
 	Address string
 	Rack    string
 	Last    quarry.Incarnation // the highest one that the disks have seen
+	Process quarry.ProcessID   // of this start; zero: the request is not told from others
 }
 
 func (*Register) kind() Kind { return KindRegister }
@@ -31,6 +34,7 @@ func (c *Register) fields(w *wire.Walk) {
 	wire.String(w, 13, &c.Address, textBytesMax)
 	wire.String(w, 14, &c.Rack, textBytesMax)
 	wire.Uint(w, 15, &c.Last)
+	wire.Fixed16(w, 16, &c.Process)
 }
 
 func (c *Register) apply(t *tx, r *Result) error {
@@ -39,6 +43,11 @@ func (c *Register) apply(t *tx, r *Result) error {
 		return err
 	}
 	switch {
+	case !c.Process.IsZero() && c.Process == s.Process:
+		s.tell(r)
+		return nil
+	case slices.Contains(s.Before, c.Process):
+		return refuse(quarry.StaleVersion, "another process of server %d has begun since this one asked", s.Server)
 	case c.Last >= t.header.NextIncarnation || s.Server != 0 && c.Last > s.Incarnation:
 		return refuse(quarry.Corrupt, "the disks of server %d have seen incarnation %d, which was never issued: "+
 			"the masters know less than they did; do not go on before their state is restored", s.Server, c.Last)
@@ -59,19 +68,34 @@ func (c *Register) apply(t *tx, r *Result) error {
 	for _, d := range c.Disks {
 		put(t, diskKey(d), &owner{s.Server}, ownerFields)
 	}
-	r.SameBoot = c.Boot != "" && c.Boot == s.Boot
+	s.follow(c)
 	s.Incarnation = t.header.NextIncarnation
 	t.header.NextIncarnation++
 	s.Confirmed = max(s.Confirmed, c.Last)
 	s.Boot, s.Address, s.Rack, s.RegisteredNS = c.Boot, c.Address, c.Rack, t.wallNS
 	put(t, serverKey(s.Server), &s, serverFields)
-	r.Server, r.Incarnation = s.Server, s.Incarnation
+	s.tell(r)
+	return nil
+}
+
+// follow notes that a process takes the place of the one before.
+func (s *Server) follow(c *Register) {
+	s.SameBoot = c.Boot != "" && c.Boot == s.Boot
+	if !s.Process.IsZero() {
+		s.Before = append(s.Before, s.Process)
+		s.Before = s.Before[max(0, len(s.Before)-beforeMax):]
+	}
+	s.Process = c.Process
+}
+
+// tell puts what the server's present process was given into a result.
+func (s *Server) tell(r *Result) {
+	r.Server, r.Incarnation, r.SameBoot = s.Server, s.Incarnation, s.SameBoot
 	for _, d := range s.Disks {
 		if d.Absent {
 			r.Absent = append(r.Absent, d.Disk)
 		}
 	}
-	return nil
 }
 
 // server returns the record of the server that registers, a zero one for a new server, and

@@ -15,6 +15,7 @@ const (
 	nodeMax      = 1 << 32
 	serversMax   = 1 << 16
 	disksMax     = 256 // of one server, those it has lost among them
+	beforeMax    = 8   // earlier processes of one server that are remembered
 	keysMax      = 16
 	shardsMax    = quarry.Slots
 	textBytesMax = 512 // of an address, a rack, a boot id
@@ -125,6 +126,9 @@ type Server struct {
 	Disks        []Disk
 	Forgotten    bool  // gone for good; its number and disks are never used again
 	RegisteredNS int64 // wall time of the last registration, to be shown
+	Process      quarry.ProcessID
+	SameBoot     bool               // the process before was of the same boot of its host
+	Before       []quarry.ProcessID // processes before this one, the latest last
 }
 
 func serverFields(w *wire.Walk, s *Server) {
@@ -137,6 +141,9 @@ func serverFields(w *wire.Walk, s *Server) {
 	wire.List(w, 7, &s.Disks, disksMax, diskFields)
 	wire.Bool(w, 8, &s.Forgotten)
 	wire.Uint(w, 9, &s.RegisteredNS)
+	wire.Fixed16(w, 10, &s.Process)
+	wire.Bool(w, 11, &s.SameBoot)
+	wire.Fixed16s(w, 12, &s.Before, beforeMax)
 }
 
 // owner is the value of a disk: the server that it belongs to.
