@@ -53,7 +53,7 @@ func TestProcesses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := Open(t.Context(), Config{
+			s, err := Open(w.t.Context(), Config{
 				Cluster: quarry.ClusterID{1}, Address: "s1", Boot: "boot", Masters: r, Clock: clock.Simulated(),
 				Logger: slog.New(slog.DiscardHandler), Disks: []*chunk.Store{d},
 				Dial: func(quarry.Member) quarry.ChunkServer { return nil },
@@ -71,7 +71,7 @@ func TestProcesses(t *testing.T) {
 		if p := r.processes; len(p) != 2 || p[0] == p[1] || p[0].IsZero() || p[1].IsZero() {
 			t.Fatalf("the processes are %v", p)
 		}
-		_ = clock.Simulated().Sleep(t.Context(), time.Minute)
+		_ = clock.Simulated().Sleep(w.t.Context(), time.Minute)
 		if s.Err() != nil {
 			t.Fatal(s.Err())
 		}
