@@ -124,6 +124,34 @@ func TestBusyMemberIsAskedAgain(t *testing.T) {
 	})
 }
 
+// Many appenders fill whole batches, but each of them waits: their batches are no stream.
+func TestFullBatchOfSmallRecordsIsSyncedAtOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		servers, _ := w.three()
+		w.open(servers...)
+		hold := make(chan struct{}) // the first is held up, so that the others come together
+		w.refuse = func(string, *quarry.PrepareRequest) error {
+			<-hold
+			return nil
+		}
+		const records, size = 200, 4 << 10
+		start := clock.Simulated().Now()
+		var answers []<-chan answer
+		go w.append(servers[0], 1, text(size, 0))
+		synctest.Wait()
+		for i := 1; i < records; i++ {
+			answers = append(answers, w.append(servers[0], quarry.Sequence(i+1), text(size, byte(i))))
+		}
+		close(hold)
+		for i, c := range answers {
+			w.appended(c, int64(i+1)*size)
+		}
+		if d := clock.Simulated().Now().Sub(start); d >= streamPause {
+			t.Fatalf("the records took %v", d)
+		}
+	})
+}
+
 func TestMemberThatStaysBusyIsReported(t *testing.T) {
 	inWorld(t, func(w *world) {
 		servers, _ := w.three()

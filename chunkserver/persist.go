@@ -98,15 +98,17 @@ func (r *replica) gather(calls []protocol.Call) *batch {
 	return &r.joined
 }
 
-// write writes a batch and asks for it to be synced: at once if it is small, because
-// somebody waits for it, and in large steps if it is part of a stream.
+// write writes a batch and asks for it to be synced: at once if somebody waits for it, and
+// in large steps if it is part of a stream. A full batch of small records is no stream: each
+// of them has an appender that waits, and with 128 of them, synced as a stream, all would
+// wait for its pause.
 func (r *replica) write(p protocol.Persist, durable func(error)) {
 	b := r.gather(p.Calls)
 	err := r.disk.Write(r.handle, p.Change.Records[0].Offset, b.headers, b.data)
 	switch {
 	case err != nil:
 		durable(err)
-	case len(b.data) < streamBytes:
+	case len(b.headers) > 1 || len(b.data) < streamBytes:
 		r.disk.Sync(r.handle, durable)
 	default:
 		r.disk.SyncLater(r.handle, durable)
@@ -115,7 +117,8 @@ func (r *replica) write(p protocol.Persist, durable func(error)) {
 }
 
 const (
-	// streamBytes is the size from which a batch counts as a part of a stream.
+	// streamBytes is the size from which a batch of one record counts as a part of a stream:
+	// streams are cut into such records.
 	streamBytes = quarry.PacketBytes
 	// streamPause is how long a stream's writer must be silent before what it wrote is synced
 	// though there is little of it; streamAge is how long it waits at most.
