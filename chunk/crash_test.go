@@ -6,14 +6,18 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/disk"
+	"github.com/quarryfs/quarry/disk/crashtest"
 )
 
-var crashEvery = flag.Int("every", 17, "crash before every so many operations of the disk")
+var crashEvery = flag.Int("every", 29, "crash before every so many operations of the disk")
 
 // history is what a workload has asked of one chunk, and what of it is done.
 type history struct {
@@ -25,6 +29,24 @@ type history struct {
 	sealAsked, sealed     int64 // lengths; -1: no seal
 	dropAsked, dropped    bool
 	copyAsked, copied     bool // the chunk of copyBytes came in the place of this one
+	marksAsked, marks     marks
+}
+
+// marks are what a replica is told and never forgets.
+type marks struct{ adopted, mutable, serving, forgotten, corrupt bool }
+
+// forgottenSession has no records.
+const forgottenSession = 55
+
+func marksOf(st *State) marks {
+	return marks{st.Adopted == 1, st.Mutable, st.Serving, slices.Contains(st.Forgotten, forgottenSession), st.Status == quarry.ReplicaCorrupt}
+}
+
+// within reports whether all of m is in other.
+func (m marks) within(other marks) bool {
+	implies := func(a, b bool) bool { return !a || b }
+	return implies(m.adopted, other.adopted) && implies(m.mutable, other.mutable) && implies(m.serving, other.serving) &&
+		implies(m.forgotten, other.forgotten) && implies(m.corrupt, other.corrupt)
 }
 
 // crasher runs a workload and looks at what crashes may leave between any two operations
@@ -35,14 +57,26 @@ type crasher struct {
 	mu     sync.Mutex
 	chunks map[quarry.Handle]*history
 	looks  int
-	images int
 	every  int // look before every so many operations
+
+	incarnationAsked, incarnation quarry.Incarnation
+	purging                       bool // the trash may be empty
+
+	syncs *crashtest.Syncs
+	crashtest.Result
 }
 
 const copyBytes = 70_000
 
-func newCrasher(t *testing.T, every int) *crasher {
-	return &crasher{t: t, mem: disk.NewMem(), chunks: map[quarry.Handle]*history{}, every: every}
+func newCrasher(t *testing.T, every int, syncs *crashtest.Syncs) *crasher {
+	return &crasher{t: t, mem: disk.NewMem(), chunks: map[quarry.Handle]*history{}, every: every, syncs: syncs}
+}
+
+// lose counts an image on which something is wrong.
+func (c *crasher) lose(format string, args ...any) {
+	if c.Lost++; c.First == "" {
+		c.First = fmt.Sprintf(format, args...)
+	}
 }
 
 // policy looks before an operation; nothing becomes known to be durable meanwhile.
@@ -54,59 +88,75 @@ func (c *crasher) policy(op disk.Op) disk.Fault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.looks++
-	if c.looks%c.every != 0 || c.t.Failed() {
-		return disk.Fault{}
+	founding := c.looks < 20
+	if (founding || c.looks%c.every == 0) && !c.syncs.Enough(c.Lost) {
+		var images []*disk.Mem
+		c.mem.Images(3, func(m *disk.Mem) { images = append(images, m) })
+		images = append(images, c.mem.Clone(), c.mem.Crash(rand.New(rand.NewPCG(uint64(c.looks), 0))))
+		for i, m := range images {
+			c.check(m, c.chunks, fmt.Sprintf("look %d, image %d, before %v", c.looks, i, op))
+		}
+		if c.looks/c.every%12 == 0 {
+			c.restart(c.mem.Clone(), fmt.Sprintf("look %d, killed before %v", c.looks, op))
+			c.restart(c.mem.Crash(rand.New(rand.NewPCG(uint64(c.looks), 1))), fmt.Sprintf("look %d, power lost before %v", c.looks, op))
+		}
 	}
-	var images []*disk.Mem
-	c.mem.Images(3, func(m *disk.Mem) { images = append(images, m) })
-	images = append(images, c.mem.Clone(), c.mem.Crash(rand.New(rand.NewPCG(uint64(c.looks), 0))))
-	for i, m := range images {
-		c.images++
-		c.check(m, fmt.Sprintf("look %d, image %d, before %v", c.looks, i, op))
+	sync := (op.Kind == disk.OpSync || op.Kind == disk.OpSyncDir) && strings.HasPrefix(op.Name, journalName)
+	if sync && c.looks%(c.every-2) == 0 && !c.syncs.Enough(c.Lost) {
+		c.restart(c.mem.Clone(), fmt.Sprintf("look %d, killed before %v", c.looks, op))
 	}
-	return disk.Fault{}
+	return c.syncs.Fault(op)
 }
 
-// check opens an image, compares it with the history, and goes on working on it.
-func (c *crasher) check(m *disk.Mem, what string) {
+// check opens an image, compares it with the histories, and goes on working on it.
+func (c *crasher) check(m *disk.Mem, chunks map[quarry.Handle]*history, what string) {
+	c.Images++
 	opts := testOptions()
 	opts.Workers = 1
 	s, err := Open(m, opts)
 	if err != nil {
-		if len(c.chunks) == 0 && errors.Is(err, quarry.NotFound) {
-			return
-		}
-		c.t.Errorf("%s: %v", what, err)
+		c.lose("%s: %v", what, err)
 		return
 	}
-	for h, hist := range c.chunks {
-		if err := hist.check(s, h); err != nil {
-			c.t.Errorf("%s: chunk %v: %v", what, h, err)
-		}
-	}
+	c.compare(s, chunks, what)
 	if err := s.Close(); err != nil {
-		c.t.Errorf("%s: %v", what, err)
+		c.lose("%s: %v", what, err)
 	}
 	s, err = Open(m, opts)
 	if err != nil {
-		c.t.Errorf("%s: the second time: %v", what, err)
+		c.lose("%s: the second time: %v", what, err)
 		return
 	}
-	for h, hist := range c.chunks {
+	for h, hist := range chunks {
 		if err := hist.goOn(s, h); err != nil {
-			c.t.Errorf("%s: chunk %v afterwards: %v", what, h, err)
+			c.lose("%s: chunk %v afterwards: %v", what, h, err)
+			break
 		}
 	}
 	if err := s.Close(); err != nil {
-		c.t.Errorf("%s: %v", what, err)
+		c.lose("%s: %v", what, err)
 	}
 }
 
-func (hist *history) check(s *Store, h quarry.Handle) error {
+// compare compares what a store shows with the histories.
+func (c *crasher) compare(s *Store, chunks map[quarry.Handle]*history, what string) {
+	if n := s.Incarnation(); n < c.incarnation || n > c.incarnationAsked {
+		c.lose("%s: incarnation %d, acknowledged %d, asked for %d", what, n, c.incarnation, c.incarnationAsked)
+		return
+	}
+	for h, hist := range chunks {
+		if err := hist.check(s, h, c.purging); err != nil {
+			c.lose("%s: chunk %v: %v", what, h, err)
+			return // it is counted as an image
+		}
+	}
+}
+
+func (hist *history) check(s *Store, h quarry.Handle, purging bool) error {
 	st, ok := s.State(h)
 	switch {
 	case !ok && hist.dropAsked:
-		if names, err := s.fs.List(trashName); err != nil || hist.dropped && len(names) == 0 && hist.acked > 0 {
+		if names, err := s.fs.List(trashName); err != nil || hist.dropped && len(names) == 0 && hist.acked > 0 && !purging {
 			return fmt.Errorf("the trash is empty, %v", err)
 		}
 		return nil
@@ -122,8 +172,13 @@ func (hist *history) check(s *Store, h quarry.Handle) error {
 		return fmt.Errorf("promised %d, acknowledged %d, asked for %d", st.Promised, hist.promise, hist.promiseAsked)
 	case hist.copyAsked && !hist.copied && st.Status == quarry.ReplicaLost:
 		return nil // given up for the copy
-	case st.Status != quarry.ReplicaGood:
+	case st.Status != quarry.ReplicaGood && !hist.marksAsked.corrupt:
 		return fmt.Errorf("its status is %d", st.Status)
+	}
+	if got := marksOf(&st); !hist.copyAsked && (!hist.marks.within(got) || !got.within(hist.marksAsked)) {
+		return fmt.Errorf("its marks are %+v, acknowledged %+v, asked for %+v", got, hist.marks, hist.marksAsked)
+	} else if got.corrupt {
+		return nil
 	}
 	if size, err := s.fs.Size(chunkName(h)); err != nil || st.Sealed() && size != st.Length {
 		return fmt.Errorf("its file has %d bytes, it has %d, %v", size, st.Length, err)
@@ -235,9 +290,13 @@ func (c *crasher) live(s *Store, h quarry.Handle, r *rand.Rand) {
 	c.mu.Lock()
 	c.chunks[h] = hist
 	c.mu.Unlock()
-	c.do(func() { hist.createAsked = true }, func(done func(error)) { s.Create(createRequest(h), done) }, func() { hist.created = true })
+	c.do(func() { hist.createAsked, hist.marksAsked.serving = true, true },
+		func(done func(error)) { s.Create(createRequest(h), done) }, func() { hist.created, hist.marks.serving = true, true })
 	seq := quarry.Sequence(1)
 	for range 4 + r.IntN(8) {
+		if c.mark(s, h, hist, r.IntN(24)) {
+			continue
+		}
 		if r.IntN(6) == 0 {
 			v := hist.promiseAsked + 1
 			c.do(func() { hist.promiseAsked = v }, func(done func(error)) { s.Promise(h, v, done) }, func() { hist.promise = v })
@@ -288,7 +347,9 @@ func (c *crasher) live(s *Store, h quarry.Handle, r *rand.Rand) {
 		c.do(func() { hist.sealAsked, hist.promiseAsked = length, v }, func(done func(error)) { s.Seal(req, done) },
 			func() { hist.sealed, hist.promise = length, v })
 	}
-	switch r.IntN(3) {
+	switch r.IntN(5) {
+	case 2:
+		c.do(func() { hist.marksAsked.corrupt = true }, func(done func(error)) { s.MarkCorrupt(h, done) }, func() { hist.marks.corrupt = true })
 	case 0:
 		c.do(func() { hist.dropAsked = true }, func(done func(error)) { s.Drop(h, 100, testNow, done) }, func() { hist.dropped = true })
 	case 1:
@@ -296,6 +357,26 @@ func (c *crasher) live(s *Store, h quarry.Handle, r *rand.Rand) {
 			c.copyOver(s, h, hist)
 		}
 	}
+}
+
+// mark tells the replica one of the things that it must not forget.
+func (c *crasher) mark(s *Store, h quarry.Handle, hist *history, which int) bool {
+	asked, got := &hist.marksAsked, &hist.marks
+	switch {
+	case which == 0 && hist.promiseAsked == 0 && !asked.adopted:
+		c.do(func() { asked.adopted = true }, func(done func(error)) { s.Adopt(h, 1, done) }, func() { got.adopted = true })
+	case which == 1:
+		c.do(func() { asked.mutable = true }, func(done func(error)) { s.Mark(h, done) }, func() { got.mutable = true })
+	case which == 2:
+		c.do(func() { asked.forgotten = true }, func(done func(error)) { s.Forget(h, forgottenSession, done) }, func() { got.forgotten = true })
+	case which == 3:
+		n := quarry.Incarnation(0)
+		c.do(func() { c.incarnationAsked++; n = c.incarnationAsked }, func(done func(error)) { done(s.SetIncarnation(n)) },
+			func() { c.incarnation = max(c.incarnation, n) })
+	default:
+		return false
+	}
+	return true
 }
 
 // copyOver lets a copy take the chunk's place.
@@ -341,30 +422,46 @@ func TestCrash(t *testing.T) {
 	}
 	total := 0
 	for seed := range uint64(4) {
-		c := newCrasher(t, every)
-		opts := testOptions()
-		opts.JournalBytes = 1 // as often as it can be
-		s, err := Open(disk.NewFaulty(c.mem, c.policy), opts)
-		if err != nil {
-			t.Fatal(err)
+		r := runCrashes(t, seed, every, &crashtest.Syncs{})
+		if r.Lost > 0 {
+			t.Errorf("seed %d: %d of %d images lose something: %s", seed, r.Lost, r.Images, r.First)
 		}
-		var lives sync.WaitGroup
-		for k := range quarry.Handle(3) {
-			lives.Go(func() {
-				r := rand.New(rand.NewPCG(seed, uint64(k)))
-				for i := range quarry.Handle(4) {
-					c.live(s, 1+k+i<<8, r)
-				}
-			})
-		}
-		lives.Wait()
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		c.mu.Lock()
-		c.check(c.mem.Clone(), "at the end")
-		c.mu.Unlock()
-		total += c.images
+		total += r.Images
 	}
 	t.Logf("%d images", total)
+}
+
+// runCrashes has three chunks live at a time on a disk that crashes, and empties the trash in
+// the end.
+func runCrashes(t *testing.T, seed uint64, every int, syncs *crashtest.Syncs) crashtest.Result {
+	c := newCrasher(t, every, syncs)
+	opts := testOptions()
+	opts.JournalBytes = 1 // as often as it can be
+	s, err := Open(disk.NewFaulty(c.mem, c.policy), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lives sync.WaitGroup
+	for k := range quarry.Handle(3) {
+		lives.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(k)))
+			for i := range quarry.Handle(4) {
+				c.live(s, 1+k+i<<8, r)
+			}
+		})
+	}
+	lives.Wait()
+	c.mu.Lock()
+	c.purging = true
+	c.mu.Unlock()
+	if _, _, err := s.Purge(testNow.Add(time.Second), 100); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.check(c.mem.Clone(), c.chunks, "at the end")
+	return c.Result
 }
