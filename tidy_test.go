@@ -33,6 +33,7 @@ var layers = map[string]string{
 	"chunkserver": "clock disk rpc chunk protocol wire",
 	"gateway":     "client",
 	"dashboard":   "client",
+	"history":     "clock client",
 	"cluster":     "*",
 	"bench":       "*",
 	"sim":         "*",
