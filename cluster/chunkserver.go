@@ -28,6 +28,10 @@ type ChunkServerOptions struct {
 	Rack string
 	// SingleRecords is as in chunkserver.Config.
 	SingleRecords bool
+	// ReserveBytes and JournalBytes are as in chunk.Options.
+	ReserveBytes, JournalBytes int64
+	// Observe, if set, stands between the network and the server.
+	Observe func(quarry.ChunkServer) quarry.ChunkServer
 }
 
 // memberKeepAlive is the keep-alive interval between chunk servers: one that is frozen holds
@@ -42,6 +46,9 @@ const askEvery = 200 * time.Millisecond
 func StartChunkServer(ctx context.Context, opts ChunkServerOptions) (*Process, error) {
 	if err := opts.withDefaults(); err != nil {
 		return nil, err
+	}
+	if opts.Observe == nil {
+		opts.Observe = func(s quarry.ChunkServer) quarry.ChunkServer { return s }
 	}
 	if len(opts.Dirs) == 0 {
 		return nil, quarry.Errorf("chunk server", quarry.Invalid, "", "no folder is given")
@@ -88,7 +95,7 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 		return nil, err
 	}
 	s, err := chunkserver.Open(ctx, chunkserver.Config{
-		Cluster: cluster, Address: address, Boot: bootID(), Disks: stores, Masters: masters,
+		Cluster: cluster, Address: address, Boot: opts.Boot, Disks: stores, Masters: masters,
 		Dial:  func(m quarry.Member) quarry.ChunkServer { return client.ChunkServer(m.Address) },
 		Clock: opts.Clock, Rack: opts.Rack, Release: Release, Logger: opts.Logger, SingleRecords: opts.SingleRecords,
 	})
@@ -102,7 +109,7 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 	p.server = rpc.NewServer(rpc.ServerConfig{
 		Clock: opts.Clock, Identity: self.get, Key: opts.Key, Logger: opts.Logger, KeepAlive: memberKeepAlive,
 	})
-	rpc.ServeChunkServer(p.server, s)
+	rpc.ServeChunkServer(p.server, opts.Observe(s))
 	p.serve.Go(func() {
 		select {
 		case <-s.Done():
@@ -152,7 +159,7 @@ func openDisks(opts *ChunkServerOptions, cluster quarry.ClusterID) (stores []*ch
 	}()
 	for _, dir := range opts.Dirs {
 		var fsys disk.FS
-		if fsys, err = disk.Open(dir); err != nil {
+		if fsys, err = opts.Folder(dir); err != nil {
 			return stores, quarry.Errorf("folder", quarry.Invalid, dir, "it cannot be used: %w", err)
 		}
 		if opts.Quota > 0 {
@@ -164,7 +171,9 @@ func openDisks(opts *ChunkServerOptions, cluster quarry.ClusterID) (stores []*ch
 		if _, err := chunk.ReadIdentity(fsys); errors.Is(err, quarry.NotFound) {
 			rand.Read(id.Disk[:])
 		}
-		store, err := chunk.Open(fsys, chunk.Options{Identity: id, Now: opts.Clock.Wall()})
+		store, err := chunk.Open(fsys, chunk.Options{
+			Identity: id, Now: opts.Clock.Wall(), ReserveBytes: opts.ReserveBytes, JournalBytes: opts.JournalBytes,
+		})
 		if err != nil {
 			return stores, quarry.Wrap("disk", dir, err)
 		}

@@ -18,6 +18,13 @@ type MasterOptions struct {
 	Common
 	// Dir is the master's folder; it is made if it is not there.
 	Dir string
+	// State is the file system of the masters' state, which is in the folder Dir/state.
+	// Default: the operating system's.
+	State vfs.FS
+	// LogBytes and CacheBytes are as in master.Config.
+	LogBytes, CacheBytes int64
+	// Observe, if set, stands between the network and the master.
+	Observe func(quarry.Master) quarry.Master
 	// DeadAfter, RepairBytesPerSecond, SessionExpiry and TrashKeep are as in master.Config.
 	DeadAfter            time.Duration
 	RepairBytesPerSecond int64
@@ -33,7 +40,13 @@ func StartMaster(opts MasterOptions) (*Process, error) {
 	if err := opts.withDefaults(); err != nil {
 		return nil, err
 	}
-	fsys, err := disk.Open(opts.Dir)
+	if opts.State == nil {
+		opts.State = vfs.Default
+	}
+	if opts.Observe == nil {
+		opts.Observe = func(m quarry.Master) quarry.Master { return m }
+	}
+	fsys, err := opts.Folder(opts.Dir)
 	if err != nil {
 		return nil, quarry.Errorf("folder", quarry.Invalid, opts.Dir, "it cannot be used: %w", err)
 	}
@@ -69,12 +82,12 @@ func startMaster(opts *MasterOptions, fsys disk.FS, address string) (*Process, e
 		Network: opts.Network, Clock: opts.Clock, Identity: self, Key: opts.Key, Logger: opts.Logger, KeepAlive: masterKeepAlive,
 	})
 	m, err := master.Open(master.Config{
-		Folder: fsys, StateFS: vfs.Default, StateDir: filepath.Join(opts.Dir, "state"),
+		Folder: fsys, StateFS: opts.State, StateDir: filepath.Join(opts.Dir, "state"),
 		Address: address, Client: client,
 		Servers: func(member quarry.Member) quarry.ChunkServer { return client.ChunkServer(member.Address) },
 		Clock:   opts.Clock, Release: Release, Logger: opts.Logger,
 		DeadAfter: opts.DeadAfter, RepairBytesPerSecond: opts.RepairBytesPerSecond,
-		SessionExpiry: opts.SessionExpiry, TrashKeep: opts.TrashKeep,
+		SessionExpiry: opts.SessionExpiry, TrashKeep: opts.TrashKeep, LogBytes: opts.LogBytes, CacheBytes: opts.CacheBytes,
 	})
 	if err != nil {
 		client.Close()
@@ -84,7 +97,7 @@ func startMaster(opts *MasterOptions, fsys disk.FS, address string) (*Process, e
 	p.server = rpc.NewServer(rpc.ServerConfig{
 		Clock: opts.Clock, Identity: self, Key: opts.Key, Logger: opts.Logger, KeepAlive: masterKeepAlive,
 	})
-	m.Serve(p.server)
+	m.Serve(p.server, opts.Observe(m))
 	p.close = func(ctx context.Context) error {
 		err := m.Close(ctx)
 		client.Close()

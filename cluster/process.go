@@ -40,6 +40,10 @@ type Common struct {
 	// Network is how processes reach each other. Default: TCP, with connections that come from
 	// the address that is listened at.
 	Network rpc.Network
+	// Folder opens a folder of this process's host. Default: disk.Open.
+	Folder func(dir string) (disk.FS, error)
+	// Boot names the present boot of this process's host. Default: that of this machine.
+	Boot string
 }
 
 func (c *Common) withDefaults() error {
@@ -52,6 +56,12 @@ func (c *Common) withDefaults() error {
 	if c.Network == nil {
 		host, _, _ := net.SplitHostPort(c.Listen) // a wrong address is refused by Listen
 		c.Network = rpc.TCPFrom(host)
+	}
+	if c.Folder == nil {
+		c.Folder = func(dir string) (disk.FS, error) { return disk.Open(dir) }
+	}
+	if c.Boot == "" {
+		c.Boot = bootID()
 	}
 	if len(c.Key) == 0 && !loopback(c.Listen) {
 		return quarry.Errorf("listen", quarry.Invalid, c.Listen,
@@ -150,6 +160,20 @@ func (p *Process) Close() error {
 		defer cancel()
 		err := p.close(ctx)
 		p.closed = errors.Join(err, p.server.Close())
+		p.serve.Wait()
+	})
+	return p.closed
+}
+
+// Abort ends the process without waiting for anybody: nobody is given the time to take its
+// work over. It returns when nothing of the process runs any more.
+func (p *Process) Abort() error {
+	p.once.Do(func() {
+		close(p.stop)
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		err := p.server.Close()
+		p.closed = errors.Join(err, p.close(ended))
 		p.serve.Wait()
 	})
 	return p.closed

@@ -44,6 +44,11 @@ type Config struct {
 	// TrashKeep is how long removed files and chunks are kept before their space is freed.
 	// At least SessionExpiry. Default 24 h.
 	TrashKeep time.Duration
+	// LogBytes is the size at which the Raft logs are trimmed; a master that misses more gets
+	// a snapshot. Default 64 MiB.
+	LogBytes int64
+	// CacheBytes is the memory for blocks of the state. Default 64 MiB.
+	CacheBytes int64
 }
 
 func (c *Config) withDefaults() error {

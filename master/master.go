@@ -77,6 +77,7 @@ func (m *Master) start(o *origin) error {
 		Node: o.Node, Cluster: o.cluster(), Address: m.cfg.Address,
 		Log: m.cfg.Folder, State: m.cfg.StateFS, StateDir: m.cfg.StateDir,
 		Transport: transport, Clock: m.cfg.Clock, Logger: m.cfg.Logger,
+		LogBytes: m.cfg.LogBytes, CacheBytes: m.cfg.CacheBytes,
 	})
 	if err != nil {
 		return err
@@ -172,10 +173,10 @@ func (m *Master) begin(job func()) bool {
 	return true
 }
 
-// Serve makes the master's calls known to an rpc.Server: those of quarry.Master, and those
-// between masters.
-func (m *Master) Serve(srv *rpc.Server) {
-	rpc.ServeMaster(srv, m)
+// Serve makes the master's calls known to an rpc.Server: those of quarry.Master, which go
+// through calls, the master itself or what stands before it, and those between masters.
+func (m *Master) Serve(srv *rpc.Server, calls quarry.Master) {
+	rpc.ServeMaster(srv, calls)
 	srv.HandleMessages(opRaft, func(ctx context.Context, msg *rpc.Raw) {
 		if peer, ok := rpc.PeerFrom(ctx); !ok || peer.Role != rpc.RoleMaster || !m.started.Load() {
 			return
