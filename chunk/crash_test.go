@@ -63,6 +63,7 @@ type crasher struct {
 	purging                       bool // the trash may be empty
 
 	syncs *crashtest.Syncs
+	lost  int // the last image that was counted as broken
 	crashtest.Result
 }
 
@@ -74,6 +75,10 @@ func newCrasher(t *testing.T, every int, syncs *crashtest.Syncs) *crasher {
 
 // lose counts an image on which something is wrong.
 func (c *crasher) lose(format string, args ...any) {
+	if c.lost == c.Images {
+		return // one image counts once
+	}
+	c.lost = c.Images
 	if c.Lost++; c.First == "" {
 		c.First = fmt.Sprintf(format, args...)
 	}
@@ -96,7 +101,7 @@ func (c *crasher) policy(op disk.Op) disk.Fault {
 		for i, m := range images {
 			c.check(m, c.chunks, fmt.Sprintf("look %d, image %d, before %v", c.looks, i, op))
 		}
-		if c.looks/c.every%12 == 0 {
+		if c.looks%(12*c.every) == 0 || founding && c.looks%6 == 0 {
 			c.restart(c.mem.Clone(), fmt.Sprintf("look %d, killed before %v", c.looks, op))
 			c.restart(c.mem.Crash(rand.New(rand.NewPCG(uint64(c.looks), 1))), fmt.Sprintf("look %d, power lost before %v", c.looks, op))
 		}

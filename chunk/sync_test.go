@@ -37,6 +37,7 @@ func (c *crasher) restart(m *disk.Mem, what string) {
 	opts := testOptions()
 	opts.Workers = 1
 	s, err := Open(fs, opts)
+	c.Images++
 	if err != nil {
 		c.lose("%s: %v", what, err)
 		return

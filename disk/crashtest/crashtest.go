@@ -102,6 +102,9 @@ type Row struct {
 // QUARRY_LONG=1 only. The table is in the test's log.
 func Table(t *testing.T, excused map[string]string, run func(t *testing.T, syncs *Syncs) Result) []Row {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("what the syncs are for is the same in a longer run")
+	}
 	all := &Syncs{}
 	first := run(t, all)
 	if first.Lost > 0 {
