@@ -74,7 +74,9 @@ func caller() string {
 		f, more := frames.Next()
 		name, ours := strings.CutPrefix(f.Function, module)
 		if ours && !strings.HasPrefix(name, "disk.") && !strings.HasPrefix(name, "disk/") && !strings.HasSuffix(f.File, "_test.go") {
-			names = append(names, path.Base(name))
+			if name = path.Base(name); len(names) == 0 || names[0] != name {
+				names = append(names, name)
+			}
 		}
 		if !more || len(names) == 2 {
 			break
