@@ -82,6 +82,8 @@ var checkers = []struct {
 	check func(subject string, ops []Op) (v *Violation, inconclusive string)
 }{
 	{"append log", ClassLog, checkLog},
+	{"names", ClassNames, checkNames},
+	{"register", ClassFile, checkFile},
 }
 
 // Check runs all checkers over a history.

@@ -182,7 +182,10 @@ func (m *Master) Stat(ctx context.Context, req *quarry.StatRequest) (*quarry.Sta
 func (m *Master) List(ctx context.Context, req *quarry.ListRequest) (*quarry.ListReply, error) {
 	return ask(ctx, m, "list", func(c *Cluster) (*quarry.ListReply, error) {
 		n := c.inodes[req.Dir]
-		if n == nil || n.attr.Kind != quarry.KindDir {
+		switch {
+		case n == nil:
+			return nil, quarry.Errorf("list", quarry.NotFound, "", "the directory is gone")
+		case n.attr.Kind != quarry.KindDir:
 			return nil, quarry.NotDir
 		}
 		var names []string
@@ -259,14 +262,18 @@ func (m *Master) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.Att
 			if err != nil {
 				return nil, err
 			}
-			if old, ok := parent.entries[req.Name]; ok && (!req.Replace || c.inodes[old].attr.Kind == quarry.KindDir) {
+			old, taken := parent.entries[req.Name]
+			switch {
+			case taken && !req.Replace:
 				return nil, quarry.Errorf("link", quarry.Exists, req.Name, "the name is taken")
+			case taken && c.inodes[old].attr.Kind == quarry.KindDir:
+				return nil, quarry.Errorf("link", quarry.IsDir, req.Name, "a directory cannot be replaced by a file")
 			}
 			pieces, err := c.linked(req)
 			if err != nil {
 				return nil, err
 			}
-			delete(c.inodes, parent.entries[req.Name])
+			delete(c.inodes, old)
 			n := c.put(parent, req.Name, quarry.KindFile)
 			n.attr.Mode, n.pieces = req.Mode, pieces
 			return &quarry.AttrReply{Attr: c.attr(n)}, nil
@@ -310,14 +317,52 @@ func (m *Master) Rename(ctx context.Context, req *quarry.RenameRequest) (*quarry
 			if !ok {
 				return nil, quarry.Errorf("rename", quarry.NotFound, req.Name, "there is no such name")
 			}
-			if old, ok := to.entries[req.ToName]; ok && (!req.Replace || c.inodes[old].attr.Kind == quarry.KindDir) {
-				return nil, quarry.Errorf("rename", quarry.Exists, req.ToName, "the name is taken")
+			moved, old := c.inodes[id], c.inodes[to.entries[req.ToName]]
+			if moved == old {
+				return &quarry.AttrReply{Attr: c.attr(moved)}, nil
+			}
+			if err := c.mayReplace(moved, old, req.Replace); err != nil {
+				return nil, err
+			}
+			if c.below(to, moved) {
+				return nil, quarry.Errorf("rename", quarry.Invalid, req.Name, "a directory cannot be moved into itself")
+			}
+			if old != nil {
+				delete(c.inodes, old.attr.Inode)
 			}
 			delete(from.entries, req.Name)
 			to.entries[req.ToName] = id
-			return &quarry.AttrReply{Attr: c.attr(c.inodes[id])}, nil
+			return &quarry.AttrReply{Attr: c.attr(moved)}, nil
 		})
 	})
+}
+
+// mayReplace returns why what is moved may not take the place of old, which may be nil.
+func (c *Cluster) mayReplace(moved, old *inode, replace bool) error {
+	switch {
+	case old == nil:
+		return nil
+	case !replace || moved.attr.Kind == quarry.KindDir && old.attr.Kind == quarry.KindDir:
+		return quarry.Errorf("rename", quarry.Exists, "", "the name is taken")
+	case old.attr.Kind == quarry.KindDir:
+		return quarry.Errorf("rename", quarry.IsDir, "", "a directory cannot be replaced by a file")
+	case moved.attr.Kind == quarry.KindDir:
+		return quarry.Errorf("rename", quarry.NotDir, "", "a file cannot be replaced by a directory")
+	}
+	return nil
+}
+
+// below reports whether a directory is top or is in it, at whatever depth.
+func (c *Cluster) below(dir, top *inode) bool {
+	if dir == top {
+		return true
+	}
+	for _, id := range top.entries {
+		if n := c.inodes[id]; n.attr.Kind == quarry.KindDir && c.below(dir, n) {
+			return true
+		}
+	}
+	return false
 }
 
 // Remove implements quarry.Master.

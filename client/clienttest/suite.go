@@ -93,6 +93,10 @@ func testNames(t *testing.T, ctx context.Context, files client.FileSystem) {
 		t.Errorf("z has %q", got)
 	}
 	want(t, files.Rename(ctx, dir+"/nothing", dir+"/z"), fs.ErrNotExist)
+	want(t, files.Rename(ctx, dir+"/a", dir+"/z"), quarry.NotDir)
+	want(t, files.Rename(ctx, dir+"/z", dir+"/a"), quarry.IsDir)
+	want(t, files.Rename(ctx, dir+"/a", dir+"/a/b/d"), quarry.Invalid)
+	must(t, files.Rename(ctx, dir+"/a", dir+"/a"))
 	want(t, files.Remove(ctx, dir+"/a/b"), quarry.NotEmpty)
 	want(t, files.Remove(ctx, dir+"/nothing"), fs.ErrNotExist)
 	must(t, files.Remove(ctx, dir+"/a/b/c/w"))
