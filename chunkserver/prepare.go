@@ -6,15 +6,21 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/protocol"
 )
 
 const (
 	// commitDelay is how long a commit may wait for a batch to travel with.
 	commitDelay = 2 * time.Millisecond
-	// slowMember is how long a member that is alive may take for a batch before it is
-	// reported; a dead one is known by its connection.
-	slowMember = 10 * time.Second
+	// slowMember is how much longer than this server a member may take until it has a batch
+	// durable, before it is reported; as much again for each member behind it. One whose
+	// connection breaks is known at once.
+	slowMember = time.Second
+	// slowLook is how often the batches on their way are looked at.
+	slowLook = slowMember / 4
+	// prepareMax is how long the answer to a batch is waited for at all.
+	prepareMax = 10 * time.Second
 	// busyMember is how long a batch is sent again to a member that has no memory for it, or
 	// not the batch before it; busyPause is the time between two tries.
 	busyMember = 2 * time.Second
@@ -29,6 +35,17 @@ type chain struct {
 	promised quarry.Version     // ctx is of this promise
 	ctx      context.Context    // of batches on their way; nil if there was none
 	cancel   context.CancelFunc // of ctx
+	passages []*passage         // batches on their way, the oldest first
+	watched  bool               // somebody looks at them
+}
+
+// passage is a batch on its way to the next member.
+type passage struct {
+	to      quarry.Member
+	behind  int // members behind that one
+	version quarry.Version
+	end     int64
+	since   clock.Instant // when it was first seen to be durable here; 0: not yet
 }
 
 // end gives up the batches on their way: their version has ended, and whoever waits for
@@ -166,7 +183,8 @@ func (r *replica) pass(req *quarry.PrepareRequest, to quarry.Member, done func(*
 	s := r.server
 	req.Target = to.Incarnation
 	req.Capability = s.sign(r.handle, quarry.RightPrepare)
-	ctx, cancel := s.cfg.Clock.WithTimeout(r.passing(), slowMember)
+	ctx, cancel := s.cfg.Clock.WithTimeout(r.passing(), prepareMax)
+	arrived := r.sets(&passage{to: to, behind: len(req.Chain), version: req.Version, end: req.Offset + int64(len(req.Data))})
 	start, broken := s.cfg.Clock.Now(), false
 	var send func()
 	send = func() {
@@ -186,6 +204,7 @@ func (r *replica) pass(req *quarry.PrepareRequest, to quarry.Member, done func(*
 				return
 			}
 			cancel()
+			arrived()
 			if err != nil {
 				reply = &quarry.PrepareReply{Failed: []quarry.Suspect{suspect(to, err)}}
 			}
@@ -220,8 +239,7 @@ func clip(why string) string {
 // report tells the master, once a version, which members failed; it seals the version.
 func (r *replica) report(version quarry.Version, failed []quarry.Suspect) {
 	r.mu.Lock()
-	p := r.member.Primary()
-	again := r.chain.reported == version || p == nil || p.Version() != version
+	again := r.chain.reported == version || r.member.Replica().Promised != version
 	if !again {
 		r.chain.reported = version
 	}
@@ -231,13 +249,26 @@ func (r *replica) report(version quarry.Version, failed []quarry.Suspect) {
 	}
 	s := r.server
 	s.cfg.Logger.Warn("a member failed", "chunk", r.handle, "version", version, "members", fmt.Sprint(failed))
-	s.background(func(ctx context.Context) {
+	told := func(ctx context.Context) {
 		err := s.cfg.Masters.Report(ctx, &quarry.ReportRequest{Handle: r.handle, Version: version, Suspects: failed})
 		if err != nil {
-			// The client has no answer and rolls the file itself.
 			s.cfg.Logger.Warn("the master could not be told of a failed member", "chunk", r.handle, "error", err)
+			r.unreported(version)
 		}
-	})
+	}
+	if !s.background(told) {
+		r.unreported(version)
+	}
+}
+
+// unreported has the next failure of a member reported again. If there is none, the client
+// has no answer and rolls the file itself.
+func (r *replica) unreported(version quarry.Version) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.chain.reported == version {
+		r.chain.reported = 0
+	}
 }
 
 // spread has the members behind the primary told of a new commit, unless a batch that is
@@ -251,10 +282,15 @@ func (r *replica) spread(e protocol.Advanced) {
 	}
 	r.chain.telling = true
 	r.mu.Unlock()
-	r.server.background(func(ctx context.Context) {
+	begun := r.server.background(func(ctx context.Context) {
 		_ = r.server.cfg.Clock.Sleep(ctx, commitDelay)
 		r.tell(ctx)
 	})
+	if !begun { // the next commit tells of this one as well
+		r.mu.Lock()
+		r.chain.telling = false
+		r.mu.Unlock()
+	}
 }
 
 // tell sends the commit, if no batch has carried it meanwhile.
@@ -283,7 +319,7 @@ func (r *replica) passCommit(ctx context.Context, req *quarry.CommitRequest, mem
 	next := *req
 	next.Target, next.Chain = members[0].Incarnation, members[1:]
 	next.Capability = s.sign(r.handle, quarry.RightPrepare)
-	ctx, cancel := s.cfg.Clock.WithTimeout(ctx, slowMember)
+	ctx, cancel := s.cfg.Clock.WithTimeout(ctx, prepareMax)
 	defer cancel()
 	if err := s.cfg.Dial(members[0]).Commit(ctx, &next); err != nil {
 		s.cfg.Logger.Debug("a commit was not taken", "chunk", r.handle, "member", members[0].Address, "error", err)

@@ -118,24 +118,33 @@ func (s *Server) loop(job func(context.Context)) {
 	s.jobs.Go(func() { job(s.ctx) })
 }
 
-// background runs a small job. When too many run already it is not run: each of them only
-// tells sooner what others learn anyway.
-func (s *Server) background(job func(context.Context)) {
-	select {
-	case s.room <- struct{}{}:
-	default:
-		return
-	}
+// begin runs a job, and reports whether it does: not when the server is stopping.
+func (s *Server) begin(job func(context.Context)) bool {
 	s.jobsMu.Lock()
 	defer s.jobsMu.Unlock()
 	if s.ctx.Err() != nil {
-		<-s.room
-		return
+		return false
 	}
-	s.jobs.Go(func() {
+	s.jobs.Go(func() { job(s.ctx) })
+	return true
+}
+
+// background is begin for small jobs. When too many run already it does not: each of them
+// only tells sooner what others learn anyway.
+func (s *Server) background(job func(context.Context)) bool {
+	select {
+	case s.room <- struct{}{}:
+	default:
+		return false
+	}
+	begun := s.begin(func(ctx context.Context) {
 		defer func() { <-s.room }()
-		job(s.ctx)
+		job(ctx)
 	})
+	if !begun {
+		<-s.room
+	}
+	return begun
 }
 
 // stopping returns an error if the server is stopping.

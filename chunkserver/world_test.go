@@ -33,6 +33,7 @@ type world struct {
 	reports     []*quarry.ReportRequest
 	grants      []quarry.Grant
 	refuse      func(to string, req *quarry.PrepareRequest) error // a Prepare that does not arrive
+	deaf        int                                               // so many reports do not arrive
 	damage      func(from string, reply *quarry.ReadReply)
 }
 
@@ -107,6 +108,10 @@ func (w *world) Heartbeat(_ context.Context, req *quarry.HeartbeatRequest) (*qua
 func (w *world) Report(_ context.Context, req *quarry.ReportRequest) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.deaf > 0 {
+		w.deaf--
+		return quarry.Errorf("report", quarry.NotLeader, "", "an election")
+	}
 	w.reports = append(w.reports, req)
 	return nil
 }

@@ -102,6 +102,9 @@ func (m *Member) Idle() bool {
 // Committed returns the length that is known to be durable at all members of the version.
 func (m *Member) Committed() int64 { return m.commit }
 
+// DurableLength returns the length up to which the replica is durable here.
+func (m *Member) DurableLength() int64 { return m.durable.length }
+
 // Primary returns the role of primary, nil if the member does not have it.
 func (m *Member) Primary() *Primary { return m.primary }
 
