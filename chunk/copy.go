@@ -142,6 +142,14 @@ func (in *Incoming) Abort() {
 	in.disclaim(in.req.Length - in.sums.length)
 }
 
+// Check reports whether what was received is the chunk, as the request and its records
+// describe it; see Commit, which checks it as well. Corrupt if all the bytes together do not
+// match the chunk's checksum, or the records make no table.
+func (in *Incoming) Check(runs []quarry.RecordRun, forgotten []quarry.SessionID) error {
+	_, err := in.index(runs, forgotten)
+	return err
+}
+
 // Commit makes what was received the replica, which does not serve before Add. runs are the
 // chunk's records, all of them, and forgotten the sessions whose records belong to nobody.
 // After an error there is no copy, and what was here before is as it was or is marked lost.

@@ -100,8 +100,12 @@ func (s *Server) moved(op string, r *replica, d *chunk.Store) (*replica, error) 
 	defer s.mu.Unlock()
 	r.mu.Lock()
 	exists, lost := r.member.Exists(), r.member.Info().Status == quarry.ReplicaLost
+	suspended := r.member.Suspended()
 	r.mu.Unlock()
 	switch {
+	case suspended:
+		r.users.Add(-1)
+		return nil, quarry.Errorf(op, quarry.Busy, r.handle.String(), "the replica is read anew from its disk")
 	case exists && !lost:
 		return r, nil
 	case !lost || s.replicas[r.handle] != r:

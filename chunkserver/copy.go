@@ -43,7 +43,11 @@ func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 	}
 	err = quarry.Errorf("copy", quarry.Unavailable, req.Handle.String(), "no source could be read")
 	for _, source := range req.Sources {
-		if err = r.copyFrom(ctx, req, source); err == nil || ctx.Err() != nil || !elsewhere(err) {
+		if err = r.copyFrom(ctx, req, source); err == nil {
+			r.instead(req.Version)
+			return nil
+		}
+		if ctx.Err() != nil || !elsewhere(err) {
 			return err
 		}
 		s.cfg.Logger.Warn("a copy is tried from another source", "chunk", req.Handle, "source", source.Address, "error", err)
@@ -53,6 +57,17 @@ func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 		}
 	}
 	return err
+}
+
+// instead ends the lost replica in whose place a copy is now, on another disk.
+func (r *replica) instead(v quarry.Version) {
+	r.mu.Lock()
+	before := r.before
+	r.before = nil
+	r.mu.Unlock()
+	if before != nil && before.disk.Err() == nil {
+		before.disk.Drop(r.handle, v, r.server.cfg.Clock.Wall(), nil)
+	}
 }
 
 // elsewhere reports whether another source may help.
@@ -84,7 +99,10 @@ func (r *replica) copyFrom(ctx context.Context, req *quarry.CopyRequest, source 
 	if err != nil {
 		return err
 	}
-	if err := s.fetchBytes(ctx, from, ref, req, incoming); err != nil {
+	if err = s.fetchBytes(ctx, from, ref, req, incoming); err == nil {
+		err = incoming.Check(runs, forgotten) // what is wrong here is the source's doing
+	}
+	if err != nil {
 		incoming.Abort()
 		return err
 	}

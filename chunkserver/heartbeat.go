@@ -115,7 +115,7 @@ func (s *Server) settle(ctx context.Context, items []quarry.Item) bool {
 			case quarry.ItemFence:
 				return m.Promise(c, item.Version)
 			case quarry.ItemDrop:
-				if m.Info().Status == quarry.ReplicaLost {
+				if r.disk.Err() != nil {
 					return []protocol.Effect{protocol.Answer{Call: c}} // it serves nothing, and its disk takes nothing
 				}
 				return m.Drop(c, &quarry.DropRequest{ChunkRef: quarry.ChunkRef{Handle: item.Handle, Version: item.Version, Target: s.incarnation}})

@@ -64,7 +64,12 @@ func (s *Server) page(from, to quarry.Handle) (infos []quarry.ReplicaInfo, more 
 	slices.SortFunc(infos, func(a, b quarry.ReplicaInfo) int {
 		return cmp.Or(cmp.Compare(a.Handle, b.Handle), cmp.Compare(a.Status, b.Status))
 	})
-	infos = slices.CompactFunc(infos, func(a, b quarry.ReplicaInfo) bool { return a.Handle == b.Handle })
+	infos = slices.CompactFunc(infos, func(a, b quarry.ReplicaInfo) bool {
+		if a.Handle == b.Handle && a.Status == quarry.ReplicaGood && b.Status == quarry.ReplicaLost {
+			s.disks[b.Disk].Drop(b.Handle, b.Promised, s.cfg.Clock.Wall(), nil) // the copy took its place
+		}
+		return a.Handle == b.Handle
+	})
 	if len(infos) > quarry.InventoryMax {
 		return infos[:quarry.InventoryMax], true
 	}

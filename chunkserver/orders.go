@@ -18,11 +18,6 @@ func (s *Server) Create(ctx context.Context, req *quarry.CreateRequest) error {
 		r.own(m.Create(c, req), protocol.ChangeCreate, func(_ *protocol.Change, durable func(error)) { r.disk.Create(req, durable) })
 		return nil
 	})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err != nil && r.failure != nil {
-		return quarry.Wrap("create", req.Handle.String(), r.failure)
-	}
 	return err
 }
 

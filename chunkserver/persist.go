@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/chunk"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/protocol"
 )
@@ -14,7 +15,8 @@ import (
 // at once, but for Write, and calls back when the change is durable; changes of one replica
 // become durable in the order in which they are asked for. The store applies a change to a
 // state of its own by the same rules as protocol.Replica, and refuses what cannot follow it:
-// a refusal here means that memory and disk differ, and the replica is given up.
+// a refusal here means that memory and disk differ, and the machine is made anew from the
+// disk. Only the failure of the disk itself makes its replicas lost.
 
 // begun notes that a change is handed to the disk; what it returns is told the outcome.
 func (r *replica) begun(p protocol.Persist) func(error) {
@@ -53,17 +55,85 @@ func (r *replica) persist(p protocol.Persist) {
 // persisted is the event that a change is durable, or that the disk refused it. r.mu is held.
 func (r *replica) persisted(m *protocol.Member, t protocol.Ticket, err error) []protocol.Effect {
 	r.writes--
-	if err == nil {
+	switch {
+	case err == nil:
 		return m.Durable(t)
+	case r.disk.Err() != nil:
+		return m.Fail()
+	case m.Suspended():
+		return nil
 	}
-	if r.failure == nil {
-		r.failure = err
-		if r.server.ctx.Err() == nil {
-			r.server.cfg.Logger.Error("a replica is given up", "chunk", r.handle, "error", err)
+	if r.server.ctx.Err() == nil {
+		r.server.cfg.Logger.Error("the disk refused a change of a replica", "chunk", r.handle, "error", err)
+	}
+	return m.Suspend(err)
+}
+
+// reloadIfDue has the machine made anew if a change was refused and all others have come
+// back. r.mu is held.
+func (r *replica) reloadIfDue() {
+	if r.member.Suspended() && r.writes == 0 && len(r.queue) == 0 && !r.busy && !r.reloading {
+		r.reloading = r.server.begin(r.reload)
+	}
+}
+
+// reload makes the machine anew from the disk: only the disk knows which of the changes
+// behind the refused one were made.
+func (r *replica) reload(ctx context.Context) {
+	for {
+		m, err := r.recovered()
+		if err == nil && r.replace(m) {
+			break
+		}
+		if err != nil {
+			r.server.cfg.Logger.Warn("a replica cannot be read anew", "chunk", r.handle, "error", err)
+		}
+		if r.server.cfg.Clock.Sleep(ctx, reloadPause) != nil {
+			return
 		}
 	}
-	return m.Fail()
+	if r.disk.Err() != nil { // the server's watch may have passed before
+		r.step(func(m *protocol.Member) []protocol.Effect { return m.Fail() })
+	}
+	r.wake()
+	r.users.Add(1)
+	r.release() // if there is no replica, the actor goes
 }
+
+// recovered makes a machine from what the disk says at present.
+func (r *replica) recovered() (*recovered, error) {
+	state, ok := r.disk.State(r.handle)
+	if !ok {
+		return &recovered{m: protocol.NewMember(r.handle, r.server.id, r.server.incarnation)}, nil
+	}
+	m, err := r.server.restore(r.disk, state, r.disk.Err() != nil)
+	return &recovered{m, state, true}, err
+}
+
+// recovered is a machine and the state that it was made from.
+type recovered struct {
+	m      *protocol.Member
+	state  chunk.State
+	exists bool
+}
+
+// replace puts a machine in the place of the suspended one, unless the disk says something
+// else by now.
+func (r *replica) replace(with *recovered) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now, ok := r.disk.State(r.handle); ok != with.exists || ok && !same(&now, &with.state) {
+		return false
+	}
+	if r.server.cfg.SingleRecords {
+		with.m.Singly()
+	}
+	r.member, r.reloading = with.m, false
+	return true
+}
+
+// reloadPause is the time between two tries to read a replica anew.
+const reloadPause = 100 * time.Millisecond
 
 // batch is the bytes of one batch in one piece, for the disk and for the next member.
 type batch struct {

@@ -24,11 +24,11 @@ type replica struct {
 	busy    bool          // a goroutine is carrying effects out
 	changed chan struct{} // closed, and made anew, whenever there may be more to see
 	chain   chain         // the members behind this one
-	failure error         // why the disk refused a change
 	before  *replica      // lost, on another disk: it counts again if this one comes to nothing
 	stream  stream
 
-	writes int // changes that the disk has not made durable yet
+	writes    int  // changes that the disk has not made durable yet
+	reloading bool // the machine is being made anew from the disk
 
 	joined batch // the bytes of the last batch; only for whoever carries effects out
 }
@@ -129,6 +129,7 @@ func (r *replica) enqueue(f func(*protocol.Member) []protocol.Effect) bool {
 		r.chain.promised = promised
 	}
 	if r.busy || len(r.queue) == 0 {
+		r.reloadIfDue()
 		return false
 	}
 	r.busy = true
@@ -149,6 +150,7 @@ func (r *replica) drain() {
 	}
 	r.busy, r.joined = false, batch{}
 	idle := r.idle()
+	r.reloadIfDue()
 	r.mu.Unlock()
 	if idle {
 		r.server.forget(r)
@@ -157,14 +159,14 @@ func (r *replica) drain() {
 
 // idle reports whether nothing would be lost with the actor. r.mu is held.
 func (r *replica) idle() bool {
-	return r.member.Idle() && len(r.calls) == 0 && !r.busy
+	return r.member.Idle() && !r.member.Suspended() && len(r.calls) == 0 && r.writes == 0 && !r.busy
 }
 
 // settled reports whether the disk knows all that the actor does, so that it can be made
 // anew from there: a sealed replica at which nothing is under way. r.mu is held.
 func (r *replica) settled() bool {
 	i := r.member.Info()
-	return i.Status == quarry.ReplicaGood && i.SealVersion > i.LogVersion && i.Serving &&
+	return !r.member.Suspended() && i.Status == quarry.ReplicaGood && i.SealVersion > i.LogVersion && i.Serving &&
 		len(r.calls) == 0 && r.writes == 0 && !r.busy
 }
 

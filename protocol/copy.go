@@ -75,9 +75,9 @@ func (m *Member) Add(call Call, req *quarry.AddRequest) []Effect {
 
 // Drop ends a replica that no layout needs; answered when that is durable. A replica that
 // has promised more than the request's version stays: somebody knows more of it than the
-// one who judged it.
+// one who judged it. One that is lost goes, too, if its disk works.
 func (m *Member) Drop(call Call, req *quarry.DropRequest) []Effect {
-	if err := m.ready("drop", &req.ChunkRef); err != nil {
+	if err := m.meant("drop", &req.ChunkRef); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
 	}
 	switch {

@@ -62,11 +62,12 @@
 //	SEAL         -          sealed (3)      sealed (3)        sealed (3)    sealed (4)     -
 //	COPY         sealed     sealed (5)      sealed (5)        sealed (5)    if newer       sealed (6)
 //	ADD          -          -               -                 -             serves         -
-//	DROP         none       none (7)        none (7)          none (7)      none (7)       -
+//	DROP         none       none (7)        none (7)          none (7)      none (7)       none (7)
 //	FATE         -          -               -                 -             exact seal     -
 //	READ         -          to commit       to commit         to commit     to sealLen     -
 //	END          -          -               commit            -             -              -
 //	disk failed  lost       lost            lost              lost          lost           lost
+//	disk refused none       ended           ended             ended         sealed         as its disk says
 //	restart      none       ended           ended             ended         sealed         as its disk says
 //
 //	(1) only if promised == log version == version, and the role of it was never taken

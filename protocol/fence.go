@@ -30,7 +30,10 @@ func (m *Member) Fence(call Call, req *quarry.FenceRequest) []Effect {
 // Promise makes a version promised that a lease grant names; answered when it is durable.
 // Without a replica there is nothing to promise.
 func (m *Member) Promise(call Call, v quarry.Version) []Effect {
-	if m.status == quarry.ReplicaLost || !m.r.Exists {
+	switch {
+	case m.suspended:
+		return []Effect{Answer{Call: call, Err: m.awake("promise")}}
+	case m.status == quarry.ReplicaLost || !m.r.Exists:
 		return []Effect{Answer{Call: call}}
 	}
 	return m.answerWhenDone(m.promise(nil, v), wait{call: call})

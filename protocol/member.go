@@ -35,6 +35,8 @@ type Member struct {
 	commit  int64          // bytes known to be durable at all members
 	primary *Primary       // nil without the role
 	single  bool           // see Singly
+
+	suspended bool // see Suspend
 }
 
 // durable is what a crash at this instant would leave, as far as the protocol asks for it.
@@ -138,7 +140,7 @@ func (m *Member) Durable(ticket Ticket) []Effect {
 	last := m.pending[n-1]
 	sealed, adopted := false, false
 	for _, s := range m.pending[:n] {
-		if s.kind == ChangeCopy { // whole again
+		if s.kind == ChangeCopy || s.kind == ChangeDrop { // whole again, or nothing
 			m.status = quarry.ReplicaGood
 		}
 		sealed = sealed || s.kind == ChangeSeal || s.kind == ChangeCopy || s.kind == ChangeAdd
@@ -175,6 +177,33 @@ func (m *Member) Fail() []Effect {
 	return append(out, Advanced{Commit: m.commit})
 }
 
+// Suspend is the event that the disk works, but refused a change, because of why: it is full,
+// perhaps. What was asked for behind that change may have been made, or not, and only the
+// disk knows; so everything under way is answered with an error, and everything else refused
+// as Unavailable, until the server has made the member anew from its disk
+// ([RecoverMember]). As after a restart it then is no member of its version any more; but it
+// answers fences with all that it acknowledged, and the version can be sealed.
+func (m *Member) Suspend(why error) []Effect {
+	out := m.depose(nil, quarry.Unavailable, "the disk refused a change")
+	for _, w := range m.waits {
+		out = append(out, Answer{Call: w.call, Err: quarry.Wrap("store", m.r.Handle.String(), why)})
+	}
+	m.waits, m.pending, m.done = nil, nil, m.asked // no ticket is used twice
+	m.suspended = true
+	return append(out, Advanced{Commit: m.commit})
+}
+
+// Suspended reports whether the member is to be made anew from its disk.
+func (m *Member) Suspended() bool { return m.suspended }
+
+// awake returns an error if the member is suspended.
+func (m *Member) awake(op string) error {
+	if m.suspended {
+		return quarry.Errorf(op, quarry.Unavailable, m.r.Handle.String(), "the replica is read anew from its disk")
+	}
+	return nil
+}
+
 // Corrupt is the event that bytes of the replica do not match their checksums. Until it is
 // copied anew it counts for no seal.
 func (m *Member) Corrupt() {
@@ -188,6 +217,8 @@ func (m *Member) Corrupt() {
 // no record of the session is taken here. Busy: one is on its way.
 func (m *Member) Forget(call Call, session quarry.SessionID) []Effect {
 	switch {
+	case m.suspended:
+		return []Effect{Answer{Call: call, Err: m.awake("forget")}}
 	case m.status == quarry.ReplicaLost || !m.r.Exists:
 		return m.refuse(call, "forget", quarry.NotFound, "there is no replica")
 	case len(m.r.Forgotten) >= ForgottenMax:
@@ -295,6 +326,9 @@ func (m *Member) promise(out []Effect, v quarry.Version) []Effect {
 
 // meant returns an error unless a request is for this incarnation.
 func (m *Member) meant(op string, ref *quarry.ChunkRef) error {
+	if err := m.awake(op); err != nil {
+		return err
+	}
 	if ref.Target != m.incarnation && !off(RequestsOutliveDisk) && !off(RestartedMemberStays) {
 		return quarry.Errorf(op, quarry.StaleVersion, m.r.Handle.String(),
 			"the request is for incarnation %d of the server, this is %d", ref.Target, m.incarnation)

@@ -22,6 +22,9 @@ func (m *Member) readable() int64 {
 // usable returns an error if there is no replica that could be looked at. Requests that only look need
 // not be meant for this incarnation: what a replica may show is true whoever asks.
 func (m *Member) usable(op string) error {
+	if err := m.awake(op); err != nil {
+		return err
+	}
 	switch m.state() {
 	case quarry.ReplicaMissing:
 		return quarry.Errorf(op, quarry.NotFound, m.r.Handle.String(), "there is no replica")

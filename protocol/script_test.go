@@ -181,6 +181,11 @@ func (b *bench) doMember(verb string) bool {
 		b.print(b.member.Durable(last))
 	case "fail":
 		b.print(b.member.Fail())
+	case "refuse": // the disk makes no change on its way
+		b.queue = nil
+		b.print(b.member.Suspend(quarry.Errorf("write", quarry.NoSpace, "", "the disk is full")))
+	case "anew": // from what the disk says, in the same incarnation
+		b.member = RecoverMember(b.disk, 1, b.inc)
 	case "corrupt":
 		b.member.Corrupt()
 	case "info":
