@@ -28,16 +28,24 @@ const (
 //
 // What the log has is put together from what all readers saw: they must agree. All else is
 // then compared with it.
-func checkLog(log string, ops []Op) (v *Violation, inconclusive string) {
-	c := &logCheck{log: log, ops: ops, appends: make(map[recordID]*Op)}
-	for _, rule := range []func() *Violation{
-		c.index, c.assemble, c.acknowledged, c.placed, c.cuts, c.order, c.sequence, c.lengths,
-	} {
-		if v := rule(); v != nil {
+func checkLog(log string, ops []Op, _ effort) (v *Violation, inconclusive string) {
+	c := newLogCheck(log, ops)
+	for _, rule := range logRules {
+		if v := rule(c); v != nil {
 			return v, ""
 		}
 	}
 	return nil, c.missing
+}
+
+// logRules check the rules, in an order in which each may build on those before it.
+var logRules = []func(*logCheck) *Violation{
+	(*logCheck).index, (*logCheck).assemble, (*logCheck).acknowledged, (*logCheck).placed,
+	(*logCheck).cuts, (*logCheck).order, (*logCheck).sequence, (*logCheck).lengths,
+}
+
+func newLogCheck(log string, ops []Op) *logCheck {
+	return &logCheck{log: log, ops: ops, appends: make(map[recordID]*Op)}
 }
 
 // recordID names a record.

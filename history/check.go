@@ -79,7 +79,7 @@ const listMax = 10
 var checkers = []struct {
 	name  string
 	class Class
-	check func(subject string, ops []Op) (v *Violation, inconclusive string)
+	check func(subject string, ops []Op, e effort) (v *Violation, inconclusive string)
 }{
 	{"append log", ClassLog, checkLog},
 	{"names", ClassNames, checkNames},
@@ -87,7 +87,9 @@ var checkers = []struct {
 }
 
 // Check runs all checkers over a history.
-func Check(h *History) *Report {
+func Check(h *History) *Report { return check(h, usual) }
+
+func check(h *History, e effort) *Report {
 	r := &Report{Seed: h.Seed, Operations: len(h.Ops), Failed: map[string]int{}, Full: h.Full, Violations: []Violation{}}
 	for i := range h.Ops {
 		switch op := &h.Ops[i]; op.Outcome {
@@ -107,7 +109,7 @@ func Check(h *History) *Report {
 			ops := bySubject[subject]
 			j.Subjects++
 			j.Operations += len(ops)
-			v, inconclusive := c.check(subject, ops)
+			v, inconclusive := c.check(subject, ops, e)
 			switch {
 			case v != nil:
 				j.Verdict = Violated

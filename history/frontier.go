@@ -192,8 +192,8 @@ func (f *frontier) trees() string {
 const beforeWorker = -1
 
 // explainNames returns the fewest operations of a tree that contradict each other, and a text.
-func explainNames(ops []*Op) (shown []Op, text string) {
-	illegal := func(ops []*Op) bool { return searchNames(ops) == Violated }
+func explainNames(ops []*Op, e effort) (shown []Op, text string) {
+	illegal := func(ops []*Op) bool { return e.names(ops) == Violated }
 	ops = shortestPrefix(ops, illegal)
 	f := &frontier{steps: nameSteps(ops)}
 	f.advance()

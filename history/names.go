@@ -305,19 +305,19 @@ func (t *treeState) look(op *Op, at int) (*treeState, []quarry.Kind) {
 }
 
 // checkNames judges the operations on one tree.
-func checkNames(tree string, ops []Op) (v *Violation, inconclusive string) {
+func checkNames(tree string, ops []Op, e effort) (v *Violation, inconclusive string) {
 	for i := range ops {
 		if op := &ops[i]; op.Bad != "" && (op.Outcome == Done || op.Final) {
 			return &Violation{Checker: "names", Rule: ruleContent, Subject: tree, Text: op.Path + ": " + op.Bad, Ops: []Op{*op}}, ""
 		}
 	}
 	known := evidence(ops)
-	switch searchNames(known) {
+	switch e.names(known) {
 	case Passed:
 		return nil, ""
 	case Inconclusive:
 		return nil, fmt.Sprintf("the search among %d operations was given up", len(known))
 	}
-	shown, text := explainNames(known)
+	shown, text := explainNames(known, e)
 	return &Violation{Checker: "names", Rule: ruleOneOrder, Subject: tree, Text: text, Ops: shown}, ""
 }

@@ -25,7 +25,7 @@ func takeFile(value uint64, op *Op) (uint64, bool) {
 
 // checkFile judges the operations on one file. Parts of a file that are written by
 // themselves, told apart by their offsets, are judged by themselves.
-func checkFile(file string, ops []Op) (v *Violation, inconclusive string) {
+func checkFile(file string, ops []Op, e effort) (v *Violation, inconclusive string) {
 	for i := range ops {
 		if op := &ops[i]; op.Bad != "" && (op.Outcome == Done || op.Final) {
 			return &Violation{Checker: "register", Rule: ruleContent, Subject: file, Text: op.Bad, Ops: []Op{*op}}, ""
@@ -42,11 +42,11 @@ func checkFile(file string, ops []Op) (v *Violation, inconclusive string) {
 	slices.Sort(offsets)
 	for _, offset := range offsets {
 		part := parts[offset]
-		switch searchFile(part) {
+		switch e.file(part) {
 		case Inconclusive:
 			inconclusive = fmt.Sprintf("the search among %d operations was given up", len(part))
 		case Violated:
-			return explainFile(file, part), ""
+			return explainFile(file, part, e), ""
 		}
 	}
 	return nil, inconclusive
@@ -54,9 +54,10 @@ func checkFile(file string, ops []Op) (v *Violation, inconclusive string) {
 
 // explainFile makes the violation of a part of a file: the fewest operations that contradict
 // each other.
-func explainFile(file string, ops []*Op) *Violation {
-	ops = shortestPrefix(ops, func(ops []*Op) bool { return searchFile(ops) == Violated })
-	ops = shrinkFile(ops)
+func explainFile(file string, ops []*Op, e effort) *Violation {
+	illegal := func(ops []*Op) bool { return e.file(ops) == Violated }
+	ops = shortestPrefix(ops, illegal)
+	ops = shrinkFile(ops, illegal)
 	v := &Violation{Checker: "register", Rule: ruleOneOrder, Subject: file, Text: fileText(ops)}
 	for _, op := range ops {
 		v.Ops = append(v.Ops, *op)
@@ -67,8 +68,7 @@ func explainFile(file string, ops []*Op) *Violation {
 // shrinkFile leaves out what a contradiction does not need. What is left out must not explain
 // anything in what is left: reads never do, and a put together with all the reads of its
 // value does not, unless something was removed in between.
-func shrinkFile(ops []*Op) []*Op {
-	illegal := func(ops []*Op) bool { return searchFile(ops) == Violated }
+func shrinkFile(ops []*Op, illegal func([]*Op) bool) []*Op {
 	ops = shrink(ops, func(op *Op) bool { return !op.Kind.mutates() || op.Outcome == Failed }, illegal)
 	removes := slices.ContainsFunc(ops, func(op *Op) bool { return op.Kind == KindRemove && op.Outcome != Failed })
 	if removes {
