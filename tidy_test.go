@@ -35,6 +35,7 @@ var layers = map[string]string{
 	"dashboard":   "client",
 	"history":     "clock client",
 	"cluster":     "*",
+	"chaos":       "clock cluster client disk history rpc",
 	"bench":       "*",
 	"sim":         "*",
 	"cmd":         "*",
@@ -62,7 +63,7 @@ var banned = []struct{ call, rooms, why string }{
 	{"net.Dial", "rpc bench", "use rpc.Network"},
 	{"net.DialTimeout", "rpc", "use rpc.Network"},
 	{"net.Listen", "rpc gateway dashboard cmd bench", "use rpc.Network"},
-	{"os.OpenFile", "disk cmd bench cluster", "use disk.FS"},
+	{"os.OpenFile", "disk cmd bench cluster chaos", "use disk.FS"},
 	{"os.Create", "disk cmd bench cluster", "use disk.FS"},
 }
 

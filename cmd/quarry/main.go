@@ -25,7 +25,10 @@ func run(args []string) int {
 	root := rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	var verdict verdictError
 	switch {
+	case errors.As(err, &verdict):
+		return verdict.code
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
@@ -97,6 +100,8 @@ const exitCodesHelp = `Every command ends with one of these codes:
   6    the cluster key is missing or wrong, or this is another cluster
   7    data is damaged and no good replica was found
   8    the disks are full
+  9    selftest: a promise was broken
+  10   selftest: nothing was found, but not everything could be checked
   130  it was interrupted`
 
 const rootHelp = `Quarry is a distributed file system for huge files and logs that many machines write
@@ -141,7 +146,7 @@ func rootCommand() *cobra.Command {
 	add("files", putCommand(o), getCommand(o), catCommand(o), lsCommand(o), statCommand(o), mkdirCommand(o),
 		mvCommand(o), rmCommand(o), appendCommand(o), tailCommand(o))
 	add("servers", devCommand(o), masterCommand(o), chunkServerCommand(o))
-	add("operators", adminCommand(o), benchCommand(o), versionCommand(o))
+	add("operators", adminCommand(o), selftestCommand(o), benchCommand(o), versionCommand(o))
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	return root
 }

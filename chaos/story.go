@@ -1,0 +1,98 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/history"
+)
+
+// storyMax bounds the operations of a violation that are told.
+const storyMax = 40
+
+// story tells the operations of a violation, one a line, in the order of their calls.
+func (r *Report) story(ops []history.Op) (lines []string) {
+	for i := range ops {
+		if i == storyMax {
+			return append(lines, fmt.Sprintf("… and %d more, in the JSON", len(ops)-i))
+		}
+		op := &ops[i]
+		until := "       …"
+		if op.Return != history.Open {
+			until = fmt.Sprintf("%8.3f", float64(op.Return.Sub(r.zero))/1e9)
+		}
+		lines = append(lines, fmt.Sprintf("%8.3f -%s s  client %d, worker %d: %s", float64(op.Call.Sub(r.zero))/1e9, until, op.Client+1, op.Worker+1, tell(op)))
+	}
+	return lines
+}
+
+// tell says what an operation was, and what came of it.
+func tell(op *history.Op) string {
+	what := op.Kind.String()
+	if op.Path != "" {
+		what += fmt.Sprintf(" %q", op.Path)
+	}
+	switch op.Kind {
+	case history.KindAppend:
+		what += fmt.Sprintf(" record %d (%d bytes)", op.Sequence, op.Length)
+	case history.KindRename:
+		what += fmt.Sprintf(" to %q", op.To)
+	case history.KindPut:
+		what += fmt.Sprintf(" content %x (%d bytes)", op.Value, op.Length)
+	}
+	switch op.Outcome {
+	case history.Failed:
+		return what + ": refused, " + op.Error.Error()
+	case history.Unknown:
+		return what + ": outcome unknown"
+	}
+	return what + resultOf(op)
+}
+
+// resultOf says what an operation that was acknowledged gave.
+func resultOf(op *history.Op) string {
+	switch op.Kind {
+	case history.KindAppend:
+		return fmt.Sprintf(" → at %d", op.Offset)
+	case history.KindRead, history.KindTail:
+		if op.Seen == nil {
+			return fmt.Sprintf(" → content %x (%d bytes)", op.Value, op.Length)
+		}
+		end := ""
+		if op.ToEnd {
+			end = ", the end of the file"
+		}
+		return fmt.Sprintf(" at %d → %d bytes, %d records%s%s", op.Offset, op.Length, len(op.Seen.Records), end, records(op.Seen.Records))
+	case history.KindStat:
+		return fmt.Sprintf(" → length %d", op.Length)
+	case history.KindList:
+		return " → " + strings.Join(op.Names, " ")
+	}
+	return " → done"
+}
+
+// records names a few records that a read saw.
+func records(list []history.Record) string {
+	if len(list) == 0 {
+		return ""
+	}
+	name := func(r history.Record) string { return fmt.Sprintf("record %d of worker %d", r.Sequence, r.Worker+1) }
+	if len(list) == 1 {
+		return ": " + name(list[0])
+	}
+	return fmt.Sprintf(": %s … %s", name(list[0]), name(list[len(list)-1]))
+}
+
+// instants returns when operations were called and returned, in order.
+func instants(ops []history.Op) (out []clock.Instant) {
+	for i := range ops {
+		out = append(out, ops[i].Call)
+		if ops[i].Return != history.Open {
+			out = append(out, ops[i].Return)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
