@@ -216,7 +216,7 @@ type appender struct {
 
 // put proposes an element until the node leads.
 func put(h *Host, e string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // looking takes its time
 	defer cancel()
 	for {
 		_, err := h.Propose(ctx, 0, []byte(e))

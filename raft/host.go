@@ -150,7 +150,7 @@ func Open(cfg Config) (*Host, error) {
 	h.peers = peers{h: h, all: map[quarry.NodeID]*peer{}}
 	h.snapshots = snapshots{h: h, sending: make(chan struct{}, snapshotsMax), receiving: make(chan struct{}, snapshotsMax)}
 	h.notices.wake = make(chan struct{}, 1)
-	if err := h.open(); err != nil {
+	if err := h.tryOpen(); err != nil {
 		h.release()
 		return nil, err
 	}
@@ -164,6 +164,23 @@ func Open(cfg Config) (*Host, error) {
 	h.spawn(h.runTrimmer)
 	h.spawn(h.runNotices)
 	return h, nil
+}
+
+// tryOpen is open in a goroutine of its own, because Pebble may end the goroutine in which it
+// finds that it cannot go on, see storeLogger. What the store has told in the meantime is the
+// error, too: it names what is broken.
+func (h *Host) tryOpen() error {
+	result := make(chan error, 1)
+	go func() {
+		err := fmt.Errorf("the state cannot be opened")
+		defer func() { result <- err }()
+		err = h.open()
+	}()
+	err := <-result
+	if told := h.Err(); told != nil {
+		return told
+	}
+	return err
 }
 
 // open acquires what the host works with, and recovers.

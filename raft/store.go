@@ -113,9 +113,15 @@ func openStore(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger, fail f
 		CacheSize:          cacheBytes,
 		MemTableSize:       16 << 20,
 		WALBytesPerSync:    512 << 10,
-		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
-			fail(disk.Wrap("write state", dir, err)) // Pebble would try again until writers hang
-		}},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) {
+				fail(disk.Wrap("write state", dir, err)) // Pebble would try again until writers hang
+			},
+			// Without this Pebble takes its last leave, see storeLogger, where the reader is.
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				fail(quarry.Errorf("read state", quarry.Corrupt, info.Path, "%w; %s", info.Details, replaceAdvice))
+			},
+		},
 		Logger: &storeLogger{log: log, fail: fail, broken: &s.broken},
 	}
 	for i := range opts.Levels {

@@ -229,3 +229,85 @@ func TestHeartbeatsShareBatches(t *testing.T) {
 		}
 	})
 }
+
+// TestBrokenState spoils each table of a node's state in turn, at rest: the node refuses to
+// open, or stops when it reads what is broken, and says what that is. It never hangs.
+func TestBrokenState(t *testing.T) {
+	state, log := vfs.NewMem(), disk.NewMem()
+	cfg := Config{
+		Node: 1, Cluster: testClusterID, Address: "node1:1", Log: log, State: state, StateDir: "state", Tick: 5 * time.Millisecond,
+		Transport: &direct{}, Logger: slog.New(slog.DiscardHandler),
+	}
+	h, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Bootstrap(0, []Member{h.Self()}, &listMachine{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		for put(h, strings.Repeat("x", 1000)) != nil {
+			t.Fatal(i)
+		}
+		if err := h.store.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	names, err := state.List("state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoilt := 0
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		spoilt++
+		cfg.State, cfg.Log = spoil(t, state, "state/"+name), log.Clone()
+		h, err := Open(cfg)
+		if err == nil {
+			if err = h.AddGroup(0, &listMachine{}); err == nil {
+				err = h.View(0, func(kv Reader) error { _ = readList(kv); return nil })
+			}
+			if err == nil {
+				t.Errorf("nobody has noticed that %s is broken", name)
+			}
+			if h.Err() != nil {
+				err = h.Err()
+			}
+			_ = h.Close()
+		}
+		if !errors.Is(err, quarry.Corrupt) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s is broken: %v", name, err)
+		}
+	}
+	if spoilt == 0 {
+		t.Fatalf("there is no table among %v", names)
+	}
+}
+
+// spoil returns a copy of a file system in which the first bytes of one file are others.
+func spoil(t *testing.T, fs *vfs.MemFS, name string) *vfs.MemFS {
+	copied := vfs.NewMem()
+	if _, err := vfs.Clone(fs, copied, "state", "state"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := copied.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 40)
+	for i := range b {
+		b[i] = 0xa5
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
