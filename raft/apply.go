@@ -130,7 +130,7 @@ func (g *group) apply(jobs []applyJob) error {
 func (g *group) applyRun(entries []*pb.Entry, outcomes []outcome) error {
 	batch := g.h.store.db.NewIndexedBatch()
 	defer func() { _ = batch.Close() }() // it is committed, or the host stops
-	kv := newWriter(batch, g.id)
+	kv := g.newWriter(batch)
 	for i, e := range entries {
 		if e.GetType() != pb.EntryNormal || len(e.Data) == 0 {
 			continue
@@ -146,18 +146,35 @@ func (g *group) applyRun(entries []*pb.Entry, outcomes []outcome) error {
 		return err
 	}
 	if last.GetType() == pb.EntryConfChangeV2 {
-		return g.commitChange(batch, last)
+		return g.commitChange(kv, last)
 	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
+	return g.commit(kv, a.index, pebble.NoSync)
+}
+
+// newWriter returns the group's state as the commands of a run see and change it.
+func (g *group) newWriter(batch *pebble.Batch) *writer {
+	return &writer{
+		cachedReader: cachedReader{newReader(batch, g.id), &g.cache, g.appliedAt.Load()},
+		batch:        batch, touched: map[string]*touch{},
+	}
+}
+
+// commit lets the batch of a run be seen. Views that begin meanwhile do without the cache.
+func (g *group) commit(kv *writer, index uint64, how *pebble.WriteOptions) error {
+	g.changes.Add(1)
+	kv.hide(index)
+	if err := kv.batch.Commit(how); err != nil {
 		return err
 	}
-	g.appliedAt.Store(a.index)
+	g.appliedAt.Store(index)
+	g.changes.Add(1)
+	kv.show(index)
 	return nil
 }
 
 // commitChange commits a batch whose last entry changes the members, durably, and then tells
 // Raft of the change.
-func (g *group) commitChange(batch *pebble.Batch, e *pb.Entry) error {
+func (g *group) commitChange(kv *writer, e *pb.Entry) error {
 	var cc pb.ConfChangeV2
 	if err := proto.Unmarshal(e.Data, &cc); err != nil {
 		return quarry.Errorf("", quarry.Corrupt, "", "entry %d is no change of members: %w", e.GetIndex(), err)
@@ -172,13 +189,12 @@ func (g *group) commitChange(batch *pebble.Batch, e *pb.Entry) error {
 		return quarry.Errorf("", quarry.Corrupt, "", "entry %d cannot be applied: %w", e.GetIndex(), err)
 	}
 	m := old.after(conf, note.members)
-	if err := batch.Set(metaKey(g.id, keyMembers), wire.Marshal(nil, &m, membersFields), nil); err != nil {
+	if err := kv.batch.Set(metaKey(g.id, keyMembers), wire.Marshal(nil, &m, membersFields), nil); err != nil {
 		return err
 	}
-	if err := batch.Commit(pebble.Sync); err != nil {
+	if err := g.commit(kv, e.GetIndex(), pebble.Sync); err != nil {
 		return err
 	}
-	g.appliedAt.Store(e.GetIndex())
 	g.h.peers.learn(&m)
 	ran := g.do(func() {
 		if err := conf.Equivalent(g.rn.ApplyConfChange(&cc)); err != nil {

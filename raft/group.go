@@ -40,7 +40,9 @@ type group struct {
 	appliedAt atomic.Uint64 // written by the applier
 	waiting   waiting       // proposals that are in the log
 	applier   applier
-	viewMu    sync.RWMutex // held by readers of the state; excludes the installation of another one
+	viewMu    sync.RWMutex  // held by readers of the state; excludes the installation of another one
+	changes   atomic.Uint64 // odd while a batch becomes visible: then it is not known what appliedAt speaks of
+	cache     valueCache
 	onLeading leadership
 
 	// Owned by the worker.

@@ -113,10 +113,11 @@ type Host struct {
 	store   *store
 	workers []*worker
 
-	full      atomic.Bool // no room for proposals
-	peers     peers
-	snapshots snapshots
-	notices   notices
+	full       atomic.Bool  // no room for proposals
+	cacheShare atomic.Int64 // bytes of cached values for each group
+	peers      peers
+	snapshots  snapshots
+	notices    notices
 
 	mu      sync.RWMutex
 	groups  map[groupID]*group

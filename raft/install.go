@@ -191,12 +191,17 @@ func (g *group) install(m *pb.Message) {
 // runInstall replaces the group's state. The applier calls it.
 func (g *group) runInstall(inst *installation) error {
 	g.viewMu.Lock()
+	g.changes.Add(1)
+	g.cache.clear(inst.state.applied.index)
 	err := g.h.store.install(context.Background(), g.id, inst.paths) // half-way there is no way back
+	if err == nil {
+		g.appliedAt.Store(inst.state.applied.index)
+	}
+	g.changes.Add(1)
 	g.viewMu.Unlock()
 	if err != nil {
 		return quarry.Wrap("install snapshot", g.name(), err)
 	}
-	g.appliedAt.Store(inst.state.applied.index)
 	if sm, ok := g.sm.(Installer); ok {
 		r := newReader(g.h.store.db, g.id)
 		sm.Installed(&r)

@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -39,7 +40,7 @@ type Installer interface {
 // Reader reads an ordered key-value state. Keys are relative to the group. If the disk
 // fails, its methods do not return: the host stops, and View and Apply are left.
 type Reader interface {
-	// Get returns a copy of the key's value, and false if there is none.
+	// Get returns the key's value, which must not be changed, and false if there is none.
 	Get(key []byte) (value []byte, ok bool)
 	// Scan calls fn with the keys from lo (inclusive) to hi (exclusive) in ascending order
 	// until fn returns false; nil means no bound. Key and value are valid only during fn.
@@ -133,29 +134,27 @@ func (r *reader) Scan(lo, hi []byte, fn func(key, value []byte) bool) {
 	must(it.Error())
 }
 
-// writer is a group's state in a batch that is being filled.
-type writer struct {
-	reader
-	batch *pebble.Batch
-}
-
-func newWriter(b *pebble.Batch, id groupID) *writer {
-	return &writer{reader: newReader(b, id), batch: b}
-}
-
 // Set implements KV.
 func (w *writer) Set(key, value []byte) {
 	if len(value) > ValueBytesMax {
 		panic(fmt.Sprintf("raft: a value has %d bytes, the limit is %d", len(value), ValueBytesMax))
 	}
 	must(w.batch.Set(w.key(key), value, nil))
+	w.touch(key, touch{value: bytes.Clone(value)})
 }
 
 // Delete implements KV.
-func (w *writer) Delete(key []byte) { must(w.batch.Delete(w.key(key), nil)) }
+func (w *writer) Delete(key []byte) {
+	must(w.batch.Delete(w.key(key), nil))
+	w.touch(key, touch{gone: true})
+}
 
 // DeleteRange implements KV.
 func (w *writer) DeleteRange(lo, hi []byte) {
 	from, to := w.bounds(lo, hi)
+	if bytes.Compare(from, to) >= 0 {
+		return // Pebble takes it for granted that there is a range
+	}
 	must(w.batch.DeleteRange(from, to, nil))
+	w.deleteTouched(lo, hi)
 }

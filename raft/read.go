@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
+	"github.com/cockroachdb/pebble/v2"
 	etcd "go.etcd.io/raft/v3"
 
 	"github.com/quarryfs/quarry"
@@ -158,7 +159,7 @@ func (h *Host) View(id quarry.ShardID, fn func(kv Reader) error) (err error) {
 	}
 	g.viewMu.RLock()
 	defer g.viewMu.RUnlock()
-	snap := h.store.db.NewSnapshot()
+	snap, at, known := g.snapshot()
 	defer func() { _ = snap.Close() }() // it has no error to tell
 	defer func() {
 		switch p := recover().(type) {
@@ -170,6 +171,23 @@ func (h *Host) View(id quarry.ShardID, fn func(kv Reader) error) (err error) {
 			panic(p)
 		}
 	}()
-	r := newReader(snap, id)
+	r := cachedReader{newReader(snap, id), &g.cache, at}
+	if !known {
+		return fn(&r.reader)
+	}
 	return fn(&r)
+}
+
+// snapshot returns the state as it is now, and, if that is known, the index it has come to.
+func (g *group) snapshot() (snap *pebble.Snapshot, at uint64, known bool) {
+	for range 3 {
+		before := g.changes.Load()
+		at = g.appliedAt.Load()
+		snap = g.h.store.db.NewSnapshot()
+		if g.changes.Load() == before && before%2 == 0 {
+			return snap, at, true
+		}
+		_ = snap.Close() // it has no error to tell
+	}
+	return g.h.store.db.NewSnapshot(), 0, false
 }

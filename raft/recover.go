@@ -220,6 +220,8 @@ func (h *Host) add(id groupID, sm StateMachine) error {
 	}
 	g := &group{h: h, id: id, sm: sm, w: h.workers[uint64(id)%uint64(len(h.workers))]}
 	g.applier.wake = make(chan struct{}, 1)
+	g.cache.max = &h.cacheShare
+	h.shareCache(len(h.groups) + 1)
 	if err := g.start(st, h.dormant[id]); err != nil {
 		return err
 	}

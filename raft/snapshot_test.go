@@ -176,7 +176,7 @@ func TestInstallIsOneStep(t *testing.T) {
 // fillStore gives a group keys and says that it has applied as many entries.
 func fillStore(t *testing.T, s *store, id groupID, n int, value string) {
 	b := s.db.NewIndexedBatch()
-	kv := newWriter(b, id)
+	kv := batchWriter(b, id)
 	for i := range n {
 		kv.Set(fmt.Appendf(nil, "%04d", i), []byte(value))
 	}

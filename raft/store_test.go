@@ -42,7 +42,7 @@ func TestKV(t *testing.T) {
 		fillStore(t, s, id, 1, "x")
 	}
 	b := s.db.NewIndexedBatch()
-	kv := newWriter(b, 1)
+	kv := batchWriter(b, 1)
 	kv.Delete([]byte("0000"))
 	for _, k := range []string{"", "a", "b", "b\x00", "c", "\xff\xff"} {
 		kv.Set([]byte(k), []byte("v"+k))
