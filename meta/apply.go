@@ -47,7 +47,10 @@ func (m *Machine) apply(kv KV, c *Command) []byte {
 		m.header, m.loaded = t.loadHeader(), true
 	}
 	t.header = &m.header
-	if c.Time > m.header.Time {
+	if off(WallClockTime) {
+		c.Time = LogTime(c.WallNS / 1e6)
+	}
+	if c.Time > m.header.Time || off(TimeMovesBack) {
 		m.header.Time = c.Time
 	}
 	var out []byte

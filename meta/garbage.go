@@ -68,6 +68,9 @@ type garbageEntry struct {
 
 // garbage returns at most n entries of the garbage queue that are due.
 func (s *state) garbage(now LogTime, keepMS uint64, n int) (due []garbageEntry) {
+	if off(TrashFreedEarly) {
+		keepMS = 0
+	}
 	if uint64(now) <= keepMS {
 		return nil
 	}
@@ -137,6 +140,9 @@ func (t *tx) doom(c *chunkEdit) {
 	c.Doomed = true
 	for i := range c.Replicas {
 		c.Replicas[i].drop(c.Version)
+	}
+	if off(DropForgotten) {
+		c.Replicas = nil
 	}
 	t.saveChunk(c)
 }

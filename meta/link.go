@@ -116,7 +116,7 @@ func (t *tx) linkableChunk(p *quarry.LinkPiece) (*chunkEdit, error) {
 	}
 	c := t.edit(p.Handle)
 	switch {
-	case c == nil || c.Owner != t.op.Session || c.Linked:
+	case c == nil || (c.Owner != t.op.Session || c.Linked) && !off(LinkedTwice):
 		return nil, refuse(quarry.NotFound, subject, "the session owns no such chunk")
 	case c.State != quarry.ChunkSealed:
 		return nil, refuse(quarry.Invalid, subject, "the chunk is %v, only a sealed one can be linked", c.State)

@@ -40,6 +40,9 @@ func (c *ReserveHandles) apply(t *tx, r *Result) error {
 		return refuse(quarry.NoSpace, "", "all handles are used")
 	}
 	if c.Term > h.RangeTerm {
+		if off(HandleRangeReused) && h.RangeFirst != 0 {
+			h.NextHandle = h.RangeFirst
+		}
 		h.RangeTerm, h.RangeFirst = c.Term, h.NextHandle
 	}
 	r.Range = HandleRange{First: h.NextHandle, Count: c.Count}

@@ -109,7 +109,7 @@ func (h *header) judge(r *quarry.ReplicaInfo, term uint64) Action {
 	switch n := r.Handle.Number(); {
 	case n >= h.NextHandle:
 		return ActionAlarm
-	case h.RangeTerm != term: // this leader's own range is not reserved yet: too early to judge
+	case h.RangeTerm != term && !off(JudgedEarly): // this leader's own range is not reserved yet: too early to judge
 		return 0
 	default:
 		return ActionDrop

@@ -63,7 +63,7 @@ func (c *DropReplica) apply(t *tx, r *Result) error {
 		if replica.State == ReplicaHolding {
 			others--
 		}
-		if replica.State != ReplicaDropping && others < int(chunk.Wanted) {
+		if replica.State != ReplicaDropping && others < int(chunk.Wanted) && !off(LastCopyDropped) {
 			return refuse(quarry.Busy, c.Handle.String(), "%d other replicas hold, %d are wanted", others, chunk.Wanted)
 		}
 		replica.drop(chunk.Version)
@@ -116,7 +116,7 @@ func (c *AddReplica) apply(t *tx, r *Result) error {
 	r.Chunk = &chunk.ChunkRecord
 	present := chunk.Replica(c.Copy.Server)
 	switch {
-	case chunk.State != quarry.ChunkSealed || chunk.Version != c.Version:
+	case chunk.State != quarry.ChunkSealed || chunk.Version != c.Version && !off(CopyOfOldSeal):
 		return staleVersion(&chunk.ChunkRecord)
 	case c.Copy.Server == 0 || c.Copy.Disk.IsZero():
 		return refuse(quarry.Invalid, subject, "the copy has no server or disk")

@@ -118,6 +118,7 @@ func (c *Seal) apply(t *tx, r *Result) error {
 	r.Chunk = &chunk.ChunkRecord
 	// A lost chunk may be sealed after all when a member comes back.
 	decided := chunk.State == quarry.ChunkSealed || chunk.State == quarry.ChunkLost && (chunk.LengthKnown || c.Lost)
+	decided = decided && !off(SealedTwice)
 	switch {
 	case chunk.Version != c.Version || chunk.State == quarry.ChunkOpen || chunk.Doomed:
 		return staleVersion(&chunk.ChunkRecord)

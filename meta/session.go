@@ -209,12 +209,18 @@ func (t *tx) recall(op *quarry.Op) (place uint16, result []byte, err error) {
 		return place, nil, nil
 	}
 	if rec.Sequence > op.Sequence {
+		if off(OldResultForgotten) {
+			return place, nil, nil
+		}
 		return 0, nil, refuse(quarry.Unknown, "", "operation %d is so old that its result is forgotten", op.Sequence)
 	}
 	return place, rec.Result, nil
 }
 
 func (t *tx) setResult(op *quarry.Op, place uint16, result []byte) {
+	if off(ResultsNotReplicated) {
+		return
+	}
 	rec := resultRecord{Sequence: op.Sequence, Result: result}
 	put(t, resultKey(t.key[:0], op.Session, place), &rec, resultRecordFields)
 }

@@ -147,7 +147,7 @@ func (s *state) session(id quarry.SessionID) (r SessionRecord, ok bool) {
 // liveSession returns a session that takes operations, or SessionExpired.
 func (s *state) liveSession(id quarry.SessionID) (SessionRecord, error) {
 	r, ok := s.session(id)
-	if !ok || r.Closed {
+	if (!ok || r.Closed) && !off(ClosedSessionActs) {
 		return r, refuse(quarry.SessionExpired, fmt.Sprintf("session %x", uint64(id)), "it is not known (any more)")
 	}
 	return r, nil

@@ -142,8 +142,10 @@ func (g *group) applyRun(entries []*pb.Entry, outcomes []outcome) error {
 	}
 	last := entries[len(entries)-1]
 	a := applied{last.GetIndex(), last.GetTerm()}
-	if err := batch.Set(metaKey(g.id, keyApplied), a.encode(nil), nil); err != nil {
-		return err
+	if !off(StateWithoutIndex) {
+		if err := batch.Set(metaKey(g.id, keyApplied), a.encode(nil), nil); err != nil {
+			return err
+		}
 	}
 	if last.GetType() == pb.EntryConfChangeV2 {
 		return g.commitChange(kv, last)
@@ -192,7 +194,7 @@ func (g *group) commitChange(kv *writer, e *pb.Entry) error {
 	if err := kv.batch.Set(metaKey(g.id, keyMembers), wire.Marshal(nil, &m, membersFields), nil); err != nil {
 		return err
 	}
-	if err := g.commit(kv, e.GetIndex(), pebble.Sync); err != nil {
+	if err := g.commit(kv, e.GetIndex(), &pebble.WriteOptions{Sync: !off(MembersNotDurable)}); err != nil {
 		return err
 	}
 	g.h.peers.learn(&m)

@@ -201,7 +201,10 @@ func (w *writer) touch(key []byte, t touch) {
 // hide lets go of what the batch changes, before it can be seen; show brings back what was in
 // use. The index is the one that the batch leads to.
 func (w *writer) hide(index uint64) {
-	if w.ranged {
+	switch {
+	case off(StaleCache):
+		return
+	case w.ranged:
 		w.cache.clear(index)
 		return
 	}

@@ -148,7 +148,7 @@ func (g *group) empty() bool { return g.appliedTo == 0 }
 
 // receive takes a message from another node.
 func (g *group) receive(r *received) {
-	if g.empty() && r.typ != pb.MsgApp && r.typ != pb.MsgHeartbeat {
+	if g.empty() && !off(EmptyMemberVotes) && r.typ != pb.MsgApp && r.typ != pb.MsgHeartbeat {
 		return // a member without a state, perhaps without its memory, has no vote
 	}
 	if r.typ == pb.MsgHeartbeat && r.term >= g.term.Load() && r.commit > g.log.last && g.installing == nil {
@@ -253,6 +253,10 @@ func (g *group) writeEntries(entries []*pb.Entry, responses []*pb.Message) {
 		op := &logOp{places: []*place{at}}
 		if n == len(entries) {
 			op.responses = responses
+		}
+		if off(AckBeforeSync) {
+			op.responses = nil
+			g.respond(responses)
 		}
 		g.w.buf = encodeEntries(g.w.buf[:0], g.id, g.log.hard, entries[:n])
 		g.write(op, g.w.buf)

@@ -122,7 +122,7 @@ func (g *group) proposeSome(list []*proposal) {
 	own := make([]*proposal, 0, len(list))
 	entries := make([]*pb.Entry, 0, len(list))
 	for _, p := range list {
-		if p.inTerm != 0 && p.inTerm != g.rn.BasicStatus().GetTerm() {
+		if p.inTerm != 0 && !off(AnyTerm) && p.inTerm != g.rn.BasicStatus().GetTerm() {
 			p.done <- outcome{err: g.notLeader("propose")}
 			continue
 		}

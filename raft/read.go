@@ -24,6 +24,9 @@ func (h *Host) ReadIndex(ctx context.Context, id quarry.ShardID) error {
 	if !g.leading.Load() {
 		return g.notLeader("read")
 	}
+	if off(StaleLeaderReads) {
+		return nil
+	}
 	r := &read{done: make(chan error, 1)}
 	err = g.post(func(in *inputs) error {
 		if len(in.reads) >= readsMax {
@@ -114,7 +117,7 @@ func (r *reads) confirmed(s etcd.ReadState) {
 func (r *reads) applied(to uint64) {
 	keep := r.ready[:0]
 	for _, b := range r.ready {
-		if b.index > to {
+		if b.index > to && !off(ReadBeforeApplied) {
 			keep = append(keep, b)
 			continue
 		}

@@ -75,9 +75,10 @@ type snapshots struct {
 // how it went.
 func (s *snapshots) send(g *group, m *pb.Message) {
 	to, term := quarry.NodeID(m.GetTo()), m.GetTerm()
+	promised := applied{m.Snapshot.GetMetadata().GetIndex(), m.Snapshot.GetMetadata().GetTerm()}
 	s.h.spawn(func() {
 		status := etcd.SnapshotFinish
-		if err := s.stream(g, to, term); err != nil {
+		if err := s.stream(g, to, term, promised); err != nil {
 			status = etcd.SnapshotFailure
 			s.h.cfg.Logger.Warn("raft: snapshot not sent", "group", uint64(g.id), "node", uint64(to), "err", err)
 		}
@@ -85,7 +86,7 @@ func (s *snapshots) send(g *group, m *pb.Message) {
 	})
 }
 
-func (s *snapshots) stream(g *group, to quarry.NodeID, term uint64) error {
+func (s *snapshots) stream(g *group, to quarry.NodeID, term uint64, promised applied) error {
 	p := s.h.peers.find(to)
 	if p == nil {
 		return quarry.Errorf("send snapshot", quarry.NotFound, g.name(), "node %d is not known", to)
@@ -104,6 +105,7 @@ func (s *snapshots) stream(g *group, to quarry.NodeID, term uint64) error {
 		return err
 	}
 	defer src.close()
+	src.promised = promised
 	ctx, cancel := context.WithCancel(s.h.life)
 	defer cancel()
 	src.ctx = ctx
@@ -126,6 +128,8 @@ type snapshotSource struct {
 	start clock.Instant
 	sent  atomic.Int64
 	ended atomic.Bool // all was read; what is left is the other side's work
+
+	promised applied // what Raft was told of the state; it may have come further since
 
 	buf  []byte // made, not read yet
 	own  []byte // what buf is in
@@ -232,6 +236,9 @@ func (src *snapshotSource) fill() error {
 		value, err := src.it.ValueAndErr()
 		if err != nil {
 			return err
+		}
+		if off(SnapshotWithoutIndex) && key[0] == keyApplied {
+			value = src.promised.encode(nil)
 		}
 		b = appendPair(b, key, value)
 		src.keys++

@@ -251,7 +251,7 @@ func (h *Host) admit(e *envelope) error {
 	if e.to != h.cfg.Node {
 		return quarry.Errorf("raft", quarry.WrongCluster, "", "node %d sends for node %d, this is node %d", e.from.Node, e.to, h.cfg.Node)
 	}
-	if e.disk != h.self.Disk {
+	if e.disk != h.self.Disk && !off(AnyDisk) {
 		err := quarry.Errorf("raft", quarry.Permission, "", "node %d is known to node %d with disk %v, but this is disk %v: the node's disk was lost or swapped; %s",
 			h.cfg.Node, e.from.Node, e.disk, h.self.Disk, replaceAdvice)
 		h.refused(err)
@@ -267,7 +267,7 @@ func (h *Host) admit(e *envelope) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sworn && p.member.Disk != e.from.Disk {
+	if p.sworn && p.member.Disk != e.from.Disk && !off(AnyDisk) {
 		return quarry.Errorf("raft", quarry.Permission, "", "node %d is known with disk %v, but comes with disk %v: its disk was lost or swapped; %s",
 			e.from.Node, p.member.Disk, e.from.Disk, replaceAdvice)
 	}

@@ -46,7 +46,9 @@ func (h *Host) trim() error {
 	for i, g := range groups {
 		durable[i] = g.appliedAt.Load()
 	}
-	if err := h.store.barrier(); err != nil {
+	if off(TrimBeforeSync) {
+		h.cfg.Logger.Debug("raft: the log is trimmed at once")
+	} else if err := h.store.barrier(); err != nil {
 		return quarry.Wrap("sync state", "", err)
 	}
 	end := h.journal.End()

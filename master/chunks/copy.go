@@ -39,6 +39,9 @@ func (l *Leader) copyOne(ctx context.Context, rec *meta.ChunkRecord, w *way) err
 	if err := l.copyTo(ctx, rec, target, sources); err != nil {
 		return quarry.Wrap("copy", target.Address, err)
 	}
+	if off(ServesBeforeAdded) {
+		_ = l.addAt(ctx, rec, target)
+	}
 	c := l.sealAt(ctx, target, rec)
 	if !c.holds {
 		return quarry.Errorf("copy", quarry.Corrupt, target.Address, "the copy does not hold the seal")

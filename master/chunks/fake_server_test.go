@@ -283,6 +283,7 @@ func (s *fakeServer) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 }
 
 func (s *fakeServer) Add(ctx context.Context, req *quarry.AddRequest) error {
+	s.net.look("add", s, req)
 	_, err := s.do(ctx, "add", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Add(c, req) })
 	return err
 }

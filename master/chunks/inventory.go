@@ -29,6 +29,9 @@ func (l *Leader) Inventory(ctx context.Context, req *quarry.InventoryRequest) (*
 	// What is in hand is noted before the view is taken: what was logged in between has a
 	// record in the view, and what was given up in between is judged by the next inventory.
 	making, copying := l.handles.inHand(), l.repairs.copying(req.Server)
+	if off(OwnRangeJudged) {
+		making = nil
+	}
 	var findings []meta.Finding
 	err := l.Log.View(func(v meta.View) (err error) {
 		findings, err = meta.Reconcile(v, req, l.Term, func(h quarry.Handle) bool { return making[h] || copying[h] })

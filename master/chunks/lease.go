@@ -26,8 +26,17 @@ func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 		return nil, err
 	}
 	l.noteSettled(req)
-	if err := l.Log.Confirm(ctx); err != nil {
-		return nil, quarry.Wrap("heartbeat", "", err)
+	var early []quarry.Item
+	if off(ItemsBeforeLease) {
+		_ = l.Log.View(func(v meta.View) error {
+			early, _ = owed(v, req)
+			return nil
+		})
+	}
+	if !off(GrantUnconfirmed) {
+		if err := l.Log.Confirm(ctx); err != nil {
+			return nil, quarry.Wrap("heartbeat", "", err)
+		}
 	}
 	// First the lease, then the items. A seal waits for the leases as they are after its fences
 	// were logged; so either it sees this extension, or the items below have its fence.
@@ -43,6 +52,12 @@ func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 		grant.Items, grant.More = owed(v, req)
 		return nil
 	})
+	switch {
+	case off(ItemsBeforeLease):
+		grant.Items = early
+	case off(GrantWithoutItems):
+		grant.Items = nil
+	}
 	return grant, quarry.Wrap("heartbeat", "", err)
 }
 

@@ -1,6 +1,7 @@
 package chunks
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -96,6 +97,35 @@ func TestFenceReachesAServerWithItsNextGrant(t *testing.T) {
 			t.Errorf("replica %+v", info)
 		}
 		w.until("all three hold", 2*time.Second, func() bool { return w.holds(c.Handle, 3) })
+	})
+}
+
+// A heartbeat is under way, unconfirmed, while the chunk of its server is sealed without
+// it. Its grant has the fence: a server that is granted a lease knows of every seal that did
+// not wait for that lease.
+func TestGrantHasTheSealsThatDidNotWaitForIt(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		file, c := w.open("a")
+		away := w.server(c.Primary())
+		away.unplug()
+		w.pass(3 * time.Second) // its lease is over
+		held := make(chan struct{})
+		granted := make(chan *quarry.Grant, 1)
+		l, req := w.lead(), away.heartbeat()
+		w.work.Go(func() {
+			g, err := l.Heartbeat(context.WithValue(w.ctx, heldConfirm{}, held), req)
+			if err != nil {
+				t.Error(err)
+			}
+			granted <- g
+		})
+		w.pass(time.Millisecond)
+		w.roll(file, c, c.Primary())
+		close(held)
+		if g := <-granted; g != nil && !slices.Contains(g.Items, quarry.Item{Kind: quarry.ItemFence, Handle: c.Handle, Version: 2}) {
+			t.Errorf("grant %+v", g)
+		}
+		away.plug()
 	})
 }
 

@@ -127,7 +127,7 @@ func (l *Leader) createAll(ctx context.Context, m *made, p *plan) error {
 	})
 	var first error
 	for i, err := range errs {
-		if err == nil {
+		if err == nil || off(LoggedBeforeMade) {
 			continue
 		}
 		member := m.members[i]
@@ -194,6 +194,9 @@ func (l *Leader) activate(ctx context.Context, rec *meta.ChunkRecord) error {
 	}
 	req := &quarry.ActivateRequest{ChunkRef: l.ref(rec.Handle, rec.WritableVersion, primary.Incarnation), Members: c.Members, Base: rec.Base}
 	req.Capability = l.Keys().Sign(l.Cluster, rec.Handle, quarry.RightControl|quarry.RightPrepare)
+	if off(CreateAfterLogged) {
+		_ = l.createAll(ctx, &made{rec.Handle, c.Members}, &plan{file: rec.File})
+	}
 	ctx, cancel := l.longTimeout(ctx)
 	defer cancel()
 	for pause := newPause(l.Clock); ; {

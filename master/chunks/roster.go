@@ -82,7 +82,7 @@ func (r *roster) hear(req *quarry.HeartbeatRequest) (fresh bool, err error) {
 	}
 	if fresh = req.Incarnation != s.incarnation; fresh {
 		r.leases.Registered(req.Server, req.Incarnation)
-		if s.incarnation != 0 && s.boot != "" && s.boot == req.Boot {
+		if s.incarnation != 0 && (s.boot != "" && s.boot == req.Boot || off(RestartEndsLease)) {
 			// Who registers again from the same boot holds the lock of its folder, so the process
 			// before it is gone.
 			r.leases.Ended(req.Server, s.incarnation)

@@ -91,7 +91,13 @@ func (l *termLog) Propose(ctx context.Context, op quarry.Op, body meta.Body) (*m
 	return r, nil
 }
 
+// heldConfirm is the key of a channel in a context: Confirm waits until it is closed.
+type heldConfirm struct{}
+
 func (l *termLog) Confirm(ctx context.Context) error {
+	if held, ok := ctx.Value(heldConfirm{}).(chan struct{}); ok {
+		<-held
+	}
 	if err := sim.Sleep(ctx, time.Millisecond); err != nil {
 		return err
 	}
@@ -431,6 +437,11 @@ func (w *world) checkRequest(op string, s *fakeServer, req any) {
 	case *quarry.CreateRequest:
 		if recordIn(w.state.kv, req.Handle) != nil {
 			w.t.Errorf("CREATE of chunk %v after it was logged", req.Handle)
+		}
+	case *quarry.AddRequest:
+		rec := recordIn(w.state.kv, req.Handle)
+		if rec != nil && (rec.Replica(s.id) == nil || rec.Replica(s.id).State == meta.ReplicaAway) {
+			w.t.Errorf("%s of chunk %v at server %d, the log has %+v", op, req.Handle, s.id, rec)
 		}
 	case *quarry.ActivateRequest:
 		rec := recordIn(w.state.kv, req.Handle)
