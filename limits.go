@@ -26,6 +26,10 @@ const (
 	PiecesMax = 4096
 	// ReplicasMax is the most replicas of a chunk.
 	ReplicasMax = 8
+	// FeatureLevel is the highest level of commands that this release applies. A command, or a
+	// field of one, that a release adds has the next level: it is proposed only when every
+	// master of the cluster speaks that level, because a master that does not know it must stop.
+	FeatureLevel = 1
 	// WindowBytes is the most unacknowledged bytes that a writer keeps in flight per stream.
 	WindowBytes = 16 << 20
 	// WindowRecords is the most unacknowledged records that a session keeps in flight per

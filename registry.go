@@ -33,6 +33,7 @@ type IdentifyReply struct {
 	Release string
 	Init    *InitRequest // how its cluster was made; nil if it waits to be given one
 	Node    NodeID
+	Level   uint32 // the process's FeatureLevel
 }
 
 // InitRequest makes a waiting master a member of a new cluster. Every master is sent the

@@ -152,7 +152,7 @@ func (o *origin) cluster() quarry.ClusterID {
 
 // Identify tells what this process is.
 func (m *Master) Identify(context.Context) (*quarry.IdentifyReply, error) {
-	reply := &quarry.IdentifyReply{Disk: m.disk, Address: m.cfg.Address, Release: m.cfg.Release}
+	reply := &quarry.IdentifyReply{Disk: m.disk, Address: m.cfg.Address, Release: m.cfg.Release, Level: quarry.FeatureLevel}
 	if o := m.begun.Load(); o != nil {
 		reply.Node = o.Node
 		if o.Init != nil {

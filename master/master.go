@@ -8,6 +8,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/root"
 	"github.com/quarryfs/quarry/raft"
 	"github.com/quarryfs/quarry/rpc"
 )
@@ -119,6 +120,9 @@ func (m *Master) startGroup(id quarry.ShardID, members []raft.Member) error {
 		return err
 	}
 	return m.host.View(id, func(kv raft.Reader) error {
+		if level := root.Level(kv); level > quarry.FeatureLevel {
+			return quarry.Errorf("open", quarry.Unsupported, m.cfg.Address, "the cluster uses feature level %d, this release speaks level %d: start a later release", level, quarry.FeatureLevel)
+		}
 		m.root.learn(kv)
 		return nil
 	})

@@ -81,6 +81,11 @@ func (m *Master) invite(ctx context.Context, node quarry.MasterNode) error {
 	if known == nil {
 		return quarry.Errorf("join", quarry.Unavailable, "", "this master has not learnt the cluster's map yet")
 	}
+	if id, err := m.cfg.Client.Master(node.Address).Identify(ctx); err != nil {
+		return err
+	} else if id.Level < known.level {
+		return quarry.Errorf("join", quarry.Unsupported, node.Address, "its release %s speaks feature level %d, the cluster uses level %d: start a later release there", id.Release, id.Level, known.level)
+	}
 	join := &quarry.JoinRequest{Cluster: known.topology.Cluster, Node: node, Masters: known.topology.Masters, Shards: []quarry.ShardID{quarry.RootShard}}
 	for _, s := range known.topology.Shards {
 		join.Shards = append(join.Shards, s.Shard)

@@ -28,6 +28,7 @@ type registry struct {
 	owners   [quarry.Slots]quarry.ShardID
 	servers  map[quarry.ServerID]root.Server
 	keys     quarry.Keys
+	level    uint32 // that every master speaks
 }
 
 // Apply applies one command, and then looks at what has become of the state: it is small, and
@@ -47,7 +48,7 @@ func (g *rootGroup) learn(v meta.View) {
 	if t.Cluster.IsZero() {
 		return
 	}
-	r := &registry{topology: t, servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v)}
+	r := &registry{topology: t, servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v), level: root.Level(v)}
 	for _, s := range root.Servers(v) {
 		r.servers[s.Server] = s
 	}
@@ -107,25 +108,39 @@ func (g *rootGroup) List() []quarry.ServerID {
 func (g *rootGroup) Dial(m quarry.Member) quarry.ChunkServer { return g.master.cfg.Servers(m) }
 
 // leadership makes the cluster when this node leads the root group for the first time, and
-// the group has no state.
+// the group has no state; then it sees to the feature level.
 func (g *rootGroup) leadership(_ uint64, leading bool) {
-	m := g.master
-	o := m.originNow()
-	if !leading || o == nil || o.Init == nil || g.known.Load() != nil {
+	if !leading {
 		return
 	}
-	m.begin(func() {
-		for g.known.Load() == nil {
-			_, err := g.propose(m.ctx, &root.Init{Cluster: o.Init.Cluster, Masters: o.Init.Masters, Shards: o.Init.Shards, Key: o.Init.Key})
-			if err == nil || quarry.KindOf(err) == quarry.NotLeader {
-				return // made, or left to the next leader
-			}
-			m.cfg.Logger.Warn("the cluster could not be made", "error", err)
-			if m.cfg.Clock.Sleep(m.ctx, officeRetry) != nil {
-				return
-			}
+	g.master.begin(func() {
+		if g.make(g.master.ctx) {
+			g.raiseLevel(g.master.ctx)
 		}
 	})
+}
+
+// make makes the cluster unless it is made. It reports whether it is, as this node knows it.
+func (g *rootGroup) make(ctx context.Context) bool {
+	m := g.master
+	o := m.originNow()
+	for g.known.Load() == nil {
+		if o == nil || o.Init == nil {
+			return false
+		}
+		_, err := g.propose(ctx, &root.Init{Cluster: o.Init.Cluster, Masters: o.Init.Masters, Shards: o.Init.Shards, Key: o.Init.Key})
+		if quarry.KindOf(err) == quarry.NotLeader {
+			return false // left to the next leader
+		}
+		if err == nil {
+			continue
+		}
+		m.cfg.Logger.Warn("the cluster could not be made", "error", err)
+		if m.cfg.Clock.Sleep(ctx, officeRetry) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // propose has a command applied and returns its result.

@@ -92,6 +92,9 @@ func (s *shard) proposeIn(ctx context.Context, t *term, op quarry.Op, body meta.
 // apply has a command applied and returns what the state machine said of it.
 func (s *shard) apply(ctx context.Context, t *term, op quarry.Op, body meta.Body) (*meta.Result, error) {
 	c := &meta.Command{Time: t.now(s.master.cfg.Clock), WallNS: s.master.cfg.Clock.Wall().UnixNano(), Op: op, Body: body}
+	if err := s.master.root.speak(c.Level()); err != nil {
+		return nil, err
+	}
 	command, err := c.Append(nil)
 	if err != nil {
 		return nil, err

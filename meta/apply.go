@@ -26,14 +26,15 @@ type Machine struct {
 func (m *Machine) Installed() { m.loaded = false }
 
 // Apply applies one command to the state and returns its encoded [Result]. It depends on
-// nothing but the state and the command. A command that cannot be read or carried out gives
-// a result that says so.
+// nothing but the state and the command. A command that cannot be carried out gives a result
+// that says so.
 //
-// A panic means that the state itself cannot be read: the node must stop.
+// A panic means that the node must stop: with an [*quarry.Error] of kind Unsupported if the
+// command cannot be read, because it is of a later release, and the other nodes come to
+// another state by it than this one could; otherwise the state itself cannot be read.
 func (m *Machine) Apply(kv KV, command []byte) []byte {
 	if err := wire.Unmarshal(command, &m.command, commandFields); err != nil {
-		r := Result{Err: named("apply", "", err)}
-		return r.Append(nil)
+		panic(quarry.Errorf("apply", quarry.Unsupported, "", "the log has a command that this release, of feature level %d, cannot read (%w): start a later release on this folder", quarry.FeatureLevel, err))
 	}
 	out := m.apply(kv, &m.command)
 	m.tx.view, m.tx.kv, m.command.Body = nil, nil, nil

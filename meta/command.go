@@ -48,30 +48,33 @@ type verb struct {
 	name string
 	make func() Body
 	once bool // done once per session and sequence: the command carries an Op
+	// level is the feature level that brought the kind, or the last of its fields; 0: it was
+	// there from the beginning.
+	level uint32
 }
 
 // verbs is the table of all kinds; it is never changed.
 var verbs = [...]verb{
-	KindInit:           {"init", func() Body { return new(Init) }, false},
-	KindOpenSession:    {"open session", func() Body { return new(OpenSession) }, false},
-	KindKeepSessions:   {"keep sessions", func() Body { return new(KeepSessions) }, false},
-	KindCloseSession:   {"close session", func() Body { return new(CloseSession) }, false},
-	KindExpireSessions: {"expire sessions", func() Body { return new(ExpireSessions) }, false},
-	KindMake:           {"make", func() Body { return new(Make) }, true},
-	KindLink:           {"link", func() Body { return new(Link) }, true},
-	KindRename:         {"rename", func() Body { return new(Rename) }, true},
-	KindRemove:         {"remove", func() Body { return new(Remove) }, true},
-	KindReserveHandles: {"reserve handles", func() Body { return new(ReserveHandles) }, false},
-	KindOpenTail:       {"open tail", func() Body { return new(OpenTail) }, false},
-	KindOpenOwned:      {"open chunks", func() Body { return new(OpenOwned) }, true},
-	KindBeginSeal:      {"begin seal", func() Body { return new(BeginSeal) }, false},
-	KindSeal:           {"seal", func() Body { return new(Seal) }, false},
-	KindHold:           {"hold", func() Body { return new(Hold) }, false},
-	KindDropReplica:    {"drop replica", func() Body { return new(DropReplica) }, false},
-	KindAddReplica:     {"add replica", func() Body { return new(AddReplica) }, false},
-	KindServerGone:     {"server gone", func() Body { return new(ServerGone) }, false},
-	KindSettleItems:    {"settle items", func() Body { return new(SettleItems) }, false},
-	KindCollect:        {"collect", func() Body { return new(Collect) }, false},
+	KindInit:           {"init", func() Body { return new(Init) }, false, 0},
+	KindOpenSession:    {"open session", func() Body { return new(OpenSession) }, false, 0},
+	KindKeepSessions:   {"keep sessions", func() Body { return new(KeepSessions) }, false, 0},
+	KindCloseSession:   {"close session", func() Body { return new(CloseSession) }, false, 0},
+	KindExpireSessions: {"expire sessions", func() Body { return new(ExpireSessions) }, false, 0},
+	KindMake:           {"make", func() Body { return new(Make) }, true, 0},
+	KindLink:           {"link", func() Body { return new(Link) }, true, 0},
+	KindRename:         {"rename", func() Body { return new(Rename) }, true, 0},
+	KindRemove:         {"remove", func() Body { return new(Remove) }, true, 0},
+	KindReserveHandles: {"reserve handles", func() Body { return new(ReserveHandles) }, false, 0},
+	KindOpenTail:       {"open tail", func() Body { return new(OpenTail) }, false, 0},
+	KindOpenOwned:      {"open chunks", func() Body { return new(OpenOwned) }, true, 0},
+	KindBeginSeal:      {"begin seal", func() Body { return new(BeginSeal) }, false, 0},
+	KindSeal:           {"seal", func() Body { return new(Seal) }, false, 0},
+	KindHold:           {"hold", func() Body { return new(Hold) }, false, 0},
+	KindDropReplica:    {"drop replica", func() Body { return new(DropReplica) }, false, 0},
+	KindAddReplica:     {"add replica", func() Body { return new(AddReplica) }, false, 0},
+	KindServerGone:     {"server gone", func() Body { return new(ServerGone) }, false, 0},
+	KindSettleItems:    {"settle items", func() Body { return new(SettleItems) }, false, 0},
+	KindCollect:        {"collect", func() Body { return new(Collect) }, false, 0},
 }
 
 // Command is one entry of the shard's log.
@@ -105,6 +108,9 @@ func commandFields(w *wire.Walk, c *Command) {
 	}
 	c.Body.fields(w)
 }
+
+// Level returns the feature level that every master must speak before the command is proposed.
+func (c *Command) Level() uint32 { return verbs[c.Body.kind()].level }
 
 // Append appends the command's encoding to dst. TooLarge: a field is beyond its limit.
 func (c *Command) Append(dst []byte) ([]byte, error) { return wire.Append(dst, c, commandFields) }

@@ -61,6 +61,7 @@
 //
 // A command is one message: fields 1 to 9 are the envelope's, those from 10 on the body's,
 // as its kind says. The Raft log frames it and checks its sum. A node that does not know a
-// kind or a field would come to another state than the others: a leader proposes what a
-// release has added only when every member runs it.
+// kind or a field would come to another state than the others. So what a release adds has a
+// feature level (quarry.FeatureLevel), and a leader proposes it only when the root group's log
+// says that every master speaks that level; a node that meets a command it cannot read stops.
 package meta

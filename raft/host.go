@@ -318,6 +318,8 @@ func (h *Host) contain(what string) {
 	case nil:
 	case storeFailure:
 		h.fail(disk.Wrap(what, "", p.err))
+	case *quarry.Error: // of a state machine that cannot go on, with no lock of Pebble's held
+		h.fail(p)
 	case error: // Pebble leaves so when it cannot write, with its locks held
 		h.store.broken.Store(true)
 		h.fail(disk.Wrap(what, "", fmt.Errorf("panic: %w\n%s", p, debug.Stack())))

@@ -25,7 +25,7 @@ type StateMachine interface {
 	// host afterwards; kv is valid only during the call.
 	//
 	// Apply has no error: a command that cannot be done returns a result that says so. A
-	// panic stops the node.
+	// panic stops the node; with a *quarry.Error that is the reason as Err tells it.
 	Apply(kv KV, index uint64, command []byte) (result []byte)
 }
 

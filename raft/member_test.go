@@ -281,6 +281,40 @@ func TestPanicStopsNode(t *testing.T) {
 	})
 }
 
+// stranger is a state machine of an earlier release, which does not know all commands.
+type stranger struct{ listMachine }
+
+func (s *stranger) Apply(kv KV, index uint64, command []byte) []byte {
+	if string(command) == "later" {
+		panic(quarry.Errorf("apply", quarry.Unsupported, "", "start a later release"))
+	}
+	return s.listMachine.Apply(kv, index, command)
+}
+
+// TestUnknownCommandStopsNode has a node stop, cleanly, at a command of a later release; on
+// the same folder a release that knows it goes on.
+func TestUnknownCommandStopsNode(t *testing.T) {
+	inBubble(t, 1, 1, nil, func(t *testing.T, c *testCluster) {
+		n := c.nodes[1]
+		if err := n.host.Bootstrap(9, []Member{n.host.Self()}, &stranger{}); err != nil {
+			t.Fatal(err)
+		}
+		c.leader(9)
+		if _, err := n.host.Propose(context.Background(), 9, []byte("later")); !errors.Is(err, quarry.Unknown) {
+			t.Errorf("the proposal ends with %v", err)
+		}
+		<-n.host.Done()
+		if err := n.host.Err(); !errors.Is(err, quarry.Unsupported) || strings.Contains(err.Error(), "goroutine") {
+			t.Errorf("the node has stopped because of %v", err)
+		}
+		n.stop()
+		n.start()
+		if l := c.list(9); !slices.Equal(l, []string{"later"}) {
+			t.Errorf("the list is %v", l)
+		}
+	})
+}
+
 // TestRefusesToStart damages the folders of a node in the ways that must be noticed.
 func TestRefusesToStart(t *testing.T) {
 	inBubble(t, 1, 1, smallLog, func(t *testing.T, c *testCluster) {

@@ -130,6 +130,7 @@ func identifyReplyFields(w *wire.Walk, m *quarry.IdentifyReply) {
 	wire.String(w, 3, &m.Release, releaseMax)
 	wire.Optional(w, 4, &m.Init, initRequestFields)
 	wire.Uint(w, 5, &m.Node)
+	wire.Uint(w, 6, &m.Level)
 }
 
 func initRequestFields(w *wire.Walk, m *quarry.InitRequest) {

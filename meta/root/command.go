@@ -22,6 +22,7 @@ const (
 	KindRemoveMaster Kind = 6
 	KindAddKey       Kind = 7
 	KindRetireKey    Kind = 8
+	KindRaiseLevel   Kind = 9
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -48,6 +49,7 @@ var verbs = [...]struct {
 	KindRemoveMaster: {"remove master", func() Body { return new(RemoveMaster) }},
 	KindAddKey:       {"add key", func() Body { return new(AddKey) }},
 	KindRetireKey:    {"retire key", func() Body { return new(RetireKey) }},
+	KindRaiseLevel:   {"raise level", func() Body { return new(RaiseLevel) }},
 }
 
 // Command is one entry of the root group's log.
@@ -111,14 +113,13 @@ func DecodeResult(src []byte) (*Result, error) {
 }
 
 // Apply applies one command to the state and returns its encoded [Result]. A command that
-// cannot be read or carried out gives a result that says so. A panic means that the state
-// itself cannot be read: the node must stop.
+// cannot be carried out gives a result that says so. A panic means that the node must stop, as
+// with [meta.Machine.Apply].
 func Apply(kv meta.KV, command []byte) []byte {
 	var r Result
 	var c Command
 	if err := wire.Unmarshal(command, &c, commandFields); err != nil {
-		r.Err = named("apply", err)
-		return r.Append(nil)
+		panic(quarry.Errorf("apply", quarry.Unsupported, "", "the root group's log has a command that this release, of feature level %d, cannot read (%w): start a later release on this folder", quarry.FeatureLevel, err))
 	}
 	t := &tx{state: state{view: kv}, kv: kv, wallNS: c.WallNS}
 	t.header = t.loadHeader()

@@ -274,8 +274,31 @@ func TestErrorsNameTheCommand(t *testing.T) {
 	if want := "forget server: not found: server 3 is not known"; r.Err == nil || r.Err.Error() != want {
 		t.Errorf("%v, want %s", r.Err, want)
 	}
-	if r, _ := DecodeResult(Apply(g.kv, []byte{8, 99})); !errors.Is(r.Err, quarry.Invalid) || !strings.Contains(r.Err.Error(), "kind 99") {
-		t.Errorf("an unknown kind: %v", r.Err)
+}
+
+// A command of a later release stops the node, and so does a feature level that it does not
+// speak: the other nodes go on to a state that it cannot come to.
+func TestLaterRelease(t *testing.T) {
+	g := newGroup(t)
+	g.ok(&RaiseLevel{Level: quarry.FeatureLevel})
+	g.ok(&RaiseLevel{Level: quarry.FeatureLevel - 1})
+	if Level(g.kv) != quarry.FeatureLevel {
+		t.Errorf("the level is %d", Level(g.kv))
+	}
+	raise := Command{Body: &RaiseLevel{Level: quarry.FeatureLevel + 1}}
+	later, err := raise.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, command := range map[string][]byte{"an unknown kind": {8, 99}, "a later level": later} {
+		func() {
+			defer func() {
+				if err, _ := recover().(error); !errors.Is(err, quarry.Unsupported) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}()
+			Apply(g.kv, command)
+		}()
 	}
 }
 
@@ -333,6 +356,13 @@ func FuzzApply(f *testing.F) {
 		f.Add(command)
 	}
 	f.Fuzz(func(t *testing.T, command []byte) {
+		defer func() {
+			if p := recover(); p != nil { // it stops the node
+				if err, _ := p.(error); !errors.Is(err, quarry.Unsupported) {
+					panic(p)
+				}
+			}
+		}()
 		g := newGroup(t)
 		g.ok(&Register{Disks: []quarry.DiskID{disk(1)}})
 		before := flatten(g.kv)

@@ -61,6 +61,7 @@ type header struct {
 	Masters         uint32
 	Keys            uint32
 	LastKey         uint32
+	Level           uint32 // that every master speaks; see [RaiseLevel]
 }
 
 func headerFields(w *wire.Walk, h *header) {
@@ -72,6 +73,7 @@ func headerFields(w *wire.Walk, h *header) {
 	wire.Uint(w, 6, &h.Masters)
 	wire.Uint(w, 7, &h.Keys)
 	wire.Uint(w, 8, &h.LastKey)
+	wire.Uint(w, 9, &h.Level)
 }
 
 func masterFields(w *wire.Walk, m *quarry.MasterNode) {
