@@ -133,7 +133,7 @@ type Host struct {
 	err      error         // why it stopped; nil if it was told to
 	stopping chan struct{} // closed when it begins to stop
 	running  sync.WaitGroup
-	closed   bool
+	closed   bool // use guards it
 }
 
 // Open opens the node's logs and state and checks them against each other. The groups in

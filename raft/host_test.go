@@ -122,3 +122,22 @@ func TestPowerLoss(t *testing.T) {
 		}
 	})
 }
+
+// Whoever still looks at the state of a node that was closed is refused: jobs of a master may
+// outlive its host for a moment.
+func TestViewAfterClose(t *testing.T) {
+	inBubble(t, 1, 1, nil, func(t *testing.T, c *testCluster) {
+		c.put(0, "x")
+		h := c.leader(0).host
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		err := h.View(0, func(Reader) error {
+			t.Error("a view of a closed state")
+			return nil
+		})
+		if !errors.Is(err, quarry.Unavailable) {
+			t.Fatalf("the error is %v", err)
+		}
+	})
+}

@@ -157,7 +157,7 @@ func (h *Host) View(id quarry.ShardID, fn func(kv Reader) error) (err error) {
 		return &quarry.Error{Op: "view", Kind: quarry.Unavailable, Subject: g.name(), Err: h.stopCause()}
 	}
 	defer h.use.RUnlock()
-	if h.Err() != nil {
+	if h.closed || h.Err() != nil {
 		return &quarry.Error{Op: "view", Kind: quarry.Unavailable, Subject: g.name(), Err: h.stopCause()}
 	}
 	g.viewMu.RLock()
