@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -139,8 +141,8 @@ func (s *Store) recoverDir(dir string, low byte, replicas []*replica) (changed [
 		}
 		delete(files, r.state.Handle)
 	}
-	for h, f := range files {
-		if err := s.recoverOrphan(h, f); err != nil {
+	for _, h := range slices.Sorted(maps.Keys(files)) {
+		if err := s.recoverOrphan(h, files[h]); err != nil {
 			return nil, err
 		}
 	}

@@ -1,9 +1,12 @@
 package chunk
 
 import (
+	"cmp"
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/journal"
+	"maps"
+	"slices"
 )
 
 const (
@@ -100,7 +103,8 @@ func (s *Store) SyncAll() {
 
 // syncDirty is SyncAll with mu held.
 func (s *Store) syncDirty() {
-	for r := range s.dirty {
+	dirty := slices.SortedFunc(maps.Keys(s.dirty), func(a, b *replica) int { return cmp.Compare(a.state.Handle, b.state.Handle) })
+	for _, r := range dirty {
 		r.urgent = true
 		s.schedule(r)
 	}

@@ -243,6 +243,7 @@ func (s *streams) due(now clock.Instant) (due []*replica, left bool) {
 			due = append(due, r)
 		}
 	}
+	sortReplicas(due)
 	return due, len(s.wait) > 0
 }
 

@@ -1,7 +1,9 @@
 package chunkserver
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -173,6 +175,7 @@ func (s *Server) watch(ctx context.Context, d *chunk.Store) {
 			lost = append(lost, r)
 		}
 	}
+	sortReplicas(lost)
 	s.mu.Unlock()
 	for _, r := range lost {
 		r.step(func(m *protocol.Member) []protocol.Effect { return m.Fail() })
@@ -185,4 +188,10 @@ func (s *Server) sign(h quarry.Handle, rights quarry.Rights) quarry.Capability {
 	keys := s.keys
 	s.mu.RUnlock()
 	return keys.Sign(s.cfg.Cluster, h, rights)
+}
+
+// sortReplicas puts replicas into the order of their handles: nothing that a server does
+// depends on the order in which a map happens to be walked, so that simulations repeat.
+func sortReplicas(list []*replica) {
+	slices.SortFunc(list, func(a, b *replica) int { return cmp.Compare(a.handle, b.handle) })
 }

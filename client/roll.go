@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -143,7 +144,8 @@ func (s *stream) askAgain(now clock.Instant) clock.Instant {
 	s.askAt = now.Add(s.askWait)
 	asks := s.machine.Ask()
 	if s.failing != nil && len(asks) == 0 {
-		for _, r := range s.records { // they are in no chunk
+		for _, seq := range slices.Sorted(maps.Keys(s.records)) { // they are in no chunk
+			r := s.records[seq]
 			if r.lane != nil {
 				s.leave(r)
 				r.lane = nil

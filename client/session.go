@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -239,8 +240,8 @@ func (n *session) end() {
 	n.streams = map[quarry.Inode]*stream{}
 	n.mu.Unlock()
 	n.stop()
-	for _, s := range streams {
-		s.abort(quarry.Errorf("append", quarry.SessionExpired, "", "the session has ended"))
+	for _, file := range slices.Sorted(maps.Keys(streams)) {
+		streams[file].abort(quarry.Errorf("append", quarry.SessionExpired, "", "the session has ended"))
 	}
 }
 

@@ -3,6 +3,8 @@ package client
 import (
 	"context"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -289,7 +291,8 @@ func (s *stream) fail(err error) {
 	}
 	s.err = err
 	unknown := &quarry.Error{Op: "record", Kind: quarry.Unknown, Err: err}
-	for _, r := range s.records {
+	for _, seq := range slices.Sorted(maps.Keys(s.records)) {
+		r := s.records[seq]
 		if r.lane == nil {
 			s.finish(r, 0, err)
 		} else {

@@ -1,7 +1,9 @@
 package master
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -96,5 +98,6 @@ func (m *Master) heardLately() []*quarry.HeartbeatRequest {
 			out = append(out, p.req)
 		}
 	}
+	slices.SortFunc(out, func(a, b *quarry.HeartbeatRequest) int { return cmp.Compare(a.Server, b.Server) })
 	return out
 }

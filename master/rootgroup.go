@@ -3,6 +3,7 @@ package master
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -101,6 +102,7 @@ func (g *rootGroup) List() []quarry.ServerID {
 			out = append(out, id)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 

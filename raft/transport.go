@@ -1,9 +1,11 @@
 package raft
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -189,6 +191,7 @@ func (p *peer) run() {
 			for g := range lost {
 				groups = append(groups, g)
 			}
+			slices.SortFunc(groups, func(a, b *group) int { return cmp.Compare(a.id, b.id) })
 			p.unreachable(groups)
 		}
 	}

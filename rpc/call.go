@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -252,8 +254,9 @@ func (c *clientConn) end() {
 	pending := c.pending
 	c.pending = map[uint64]*call{}
 	c.mu.Unlock()
-	c.writer.close() // before anybody is told that payloads may be used again
-	for _, cl := range pending {
+	c.writer.close()                                       // before anybody is told that payloads may be used again
+	for _, id := range slices.Sorted(maps.Keys(pending)) { // in the order of the calls
+		cl := pending[id]
 		if cl.stop != nil {
 			cl.stop()
 		}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ type requestContext struct {
 	mu    sync.Mutex
 	err   error
 	done  chan struct{}
-	after map[*func()]struct{} // what AfterFunc is to call
+	after []*func() // what AfterFunc is to call, in its order
 }
 
 func newRequestContext(clk clock.Clock, peer *Peer, deadlineMS uint32) *requestContext {
@@ -91,17 +92,16 @@ func (c *requestContext) AfterFunc(f func()) (stop func() bool) {
 		go f()
 		return func() bool { return false }
 	}
-	if c.after == nil {
-		c.after = map[*func()]struct{}{}
-	}
 	key := &f
-	c.after[key] = struct{}{}
+	c.after = append(c.after, key)
 	return func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		_, waiting := c.after[key]
-		delete(c.after, key)
-		return waiting
+		i := slices.Index(c.after, key)
+		if i >= 0 {
+			c.after = slices.Delete(c.after, i, i+1)
+		}
+		return i >= 0
 	}
 }
 
@@ -116,7 +116,7 @@ func (c *requestContext) end(reason error) {
 	if c.done != nil {
 		close(c.done)
 	}
-	for f := range c.after {
+	for _, f := range c.after {
 		go (*f)()
 	}
 	c.after = nil

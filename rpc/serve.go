@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/quarryfs/quarry"
@@ -230,8 +232,8 @@ func (c *serverConn) end() {
 	c.writer.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, in := range c.requests {
-		in.ctx.end(context.Canceled)
+	for _, id := range slices.Sorted(maps.Keys(c.requests)) {
+		c.requests[id].ctx.end(context.Canceled)
 	}
 }
 

@@ -1,7 +1,9 @@
 package chunks
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -172,7 +174,8 @@ func (r *roster) sites() []site {
 	defer r.mu.Unlock()
 	now := r.clock.Now()
 	sites := make([]site, 0, len(r.servers))
-	for _, s := range r.servers {
+	for _, id := range slices.Sorted(maps.Keys(r.servers)) {
+		s := r.servers[id]
 		if now.Sub(s.heard) > usableFor {
 			continue
 		}

@@ -3,6 +3,8 @@ package chunks
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -226,7 +228,8 @@ func (f *fencing) entry(d protocol.Decision) *meta.Seal {
 		f.l.Logger.Error("a chunk is sealed on the word of restarted servers alone: acknowledged bytes may be missing",
 			"chunk", f.rec.Handle, "length", d.Length)
 	}
-	for server, reply := range f.replies {
+	for _, server := range slices.Sorted(maps.Keys(f.replies)) {
+		reply := f.replies[server]
 		e.Members = append(e.Members, meta.MemberVerdict{Server: server, Verdict: f.judge(server, reply, d)})
 	}
 	return e

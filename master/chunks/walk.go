@@ -2,6 +2,7 @@ package chunks
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -117,6 +118,7 @@ func (l *Leader) forgetSealed(seen map[quarry.Handle]bool) {
 		}
 	}
 	l.mu.Unlock()
+	slices.Sort(unseen)
 	for _, h := range unseen {
 		if rec, err := l.lookup(h); err == nil && rec.State == quarry.ChunkOpen {
 			continue
