@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quarryfs/quarry/clock"
@@ -79,6 +80,8 @@ type Client struct {
 	// another.
 	signals sync.Pool
 
+	made atomic.Uint64 // connections
+
 	mu      sync.Mutex
 	remotes map[string]*remote
 	conns   map[*clientConn]struct{}
@@ -124,10 +127,10 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.cancel()
-	for conn := range c.conns {
+	for _, conn := range order(c.conns, func(l *clientConn) uint64 { return l.number }) {
 		conn.close(net.ErrClosed)
 	}
-	for conn := range c.bulk {
+	for _, conn := range order(c.bulk, func(l *bulkConn) uint64 { return l.number }) {
 		conn.close(net.ErrClosed)
 	}
 	c.mu.Unlock()
@@ -228,6 +231,7 @@ func (r *remote) connect(ctx context.Context, lane Lane) (*link, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	l := newLink(conn, lane.bufferBytes())
+	l.number = r.client.made.Add(1)
 	p := party{identity: config.Identity(), key: config.Key}
 	if config.Check != nil {
 		p.check = func(server Peer) error { return config.Check(r.address, server) }
@@ -286,7 +290,8 @@ func (c *Client) tend() {
 			return
 		}
 		c.mu.Lock()
-		conns, bulk := slices.Collect(maps.Keys(c.conns)), slices.Collect(maps.Keys(c.bulk))
+		conns := order(c.conns, func(l *clientConn) uint64 { return l.number })
+		bulk := order(c.bulk, func(l *bulkConn) uint64 { return l.number })
 		c.mu.Unlock()
 		for _, conn := range conns {
 			conn.tend(c.config.KeepAlive)
@@ -302,9 +307,10 @@ func (c *Client) tend() {
 // tidy closes bulk connections that are idle, and drops servers to which there are none.
 func (c *Client) tidy(idleTicks int) {
 	c.mu.Lock()
-	remotes := slices.Collect(maps.Values(c.remotes))
+	remotes := maps.Clone(c.remotes)
 	c.mu.Unlock()
-	for _, r := range remotes {
+	for _, address := range slices.Sorted(maps.Keys(remotes)) {
+		r := remotes[address]
 		r.mu.Lock()
 		r.closeIdle(idleTicks)
 		if r.unused(c.config.Clock.Now()) {

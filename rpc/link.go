@@ -1,8 +1,11 @@
 package rpc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +34,7 @@ const (
 // and server.
 type link struct {
 	conn    Conn
+	number  uint64 // of the connection, in the order of their making
 	peer    *Peer
 	lane    Lane
 	reader  *frameReader
@@ -46,6 +50,11 @@ type link struct {
 	// For tend only.
 	lastReceived, lastFrames, lastWritten uint64
 	silent, slow, stuck                   int
+}
+
+// order returns links in the order in which they were made, not in that of a map.
+func order[L comparable](links map[L]struct{}, number func(L) uint64) []L {
+	return slices.SortedFunc(maps.Keys(links), func(a, b L) int { return cmp.Compare(number(a), number(b)) })
 }
 
 // newLink starts a handshake's reader; complete sets the rest.

@@ -76,6 +76,7 @@ type Server struct {
 	listeners map[Listener]struct{}
 	conns     map[Conn]struct{} // all, those in their handshake included
 	links     map[*serverConn]struct{}
+	made      uint64 // links, so far
 	closed    bool
 	going     bool // Shutdown was called
 	tending   bool
@@ -205,6 +206,8 @@ func (s *Server) serve(conn Conn) {
 		s.mu.Unlock()
 		return
 	}
+	s.made++
+	c.number = s.made
 	s.links[c] = struct{}{}
 	going := s.going
 	s.mu.Unlock()
@@ -245,11 +248,12 @@ func (s *Server) tend() {
 func (s *Server) connected() []*serverConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*serverConn, 0, len(s.links))
-	for c := range s.links {
-		list = append(list, c)
-	}
-	return list
+	return s.inOrder()
+}
+
+// inOrder returns the links in the order in which they were made; mu is held.
+func (s *Server) inOrder() []*serverConn {
+	return order(s.links, func(c *serverConn) uint64 { return c.number })
 }
 
 // Shutdown stops taking connections, has the clients send no more requests, and waits until
@@ -290,7 +294,7 @@ func (s *Server) Close() error {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for c := range s.links {
+	for _, c := range s.inOrder() {
 		c.close(net.ErrClosed)
 	}
 	for conn := range s.conns {
