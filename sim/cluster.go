@@ -1,0 +1,192 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client"
+	"github.com/quarryfs/quarry/cluster"
+	"github.com/quarryfs/quarry/disk"
+	"github.com/quarryfs/quarry/rpc"
+	"github.com/quarryfs/quarry/rpc/route"
+)
+
+// Sizes and times that are small, so that a short simulation sees what takes a real cluster
+// days.
+const (
+	raftLogBytes = 128 << 10 // a master that was away for a while needs a snapshot
+	cacheBytes   = 1 << 20
+	journalBytes = 256 << 10 // checkpoints come often
+	reserveBytes = 16 << 20
+	deadAfter    = 8 * time.Second
+)
+
+// Cluster is the servers of a simulation.
+type Cluster struct {
+	w       *World
+	net     *Network
+	key     []byte
+	Masters []*Host
+	Servers []*Host
+	admin   *Host
+
+	connections *rpc.Client // the operator's
+	operator    *route.Masters
+
+	log   *Log
+	watch *observer
+}
+
+// NewCluster makes the hosts of a cluster; Start starts it.
+func NewCluster(w *World, masters, servers int, log *Log) *Cluster {
+	c := &Cluster{w: w, net: newNetwork(w), key: []byte("the key of a simulated cluster"), log: log}
+	c.net.SetAll(Link{Delay: 50 * time.Microsecond, Jitter: 300 * time.Microsecond})
+	c.watch = newObserver(w, log)
+	for i := range masters {
+		h := c.host(fmt.Sprintf("m%d", i+1), 1+i)
+		h.state = vfs.NewCrashableMem()
+		h.run = func(ctx context.Context, p *process) (closer, error) { return c.startMaster(p) }
+		c.Masters = append(c.Masters, h)
+	}
+	for i := range servers {
+		h := c.host(fmt.Sprintf("s%d", i+1), 101+i)
+		h.run = func(ctx context.Context, p *process) (closer, error) { return c.startServer(ctx, p) }
+		c.Servers = append(c.Servers, h)
+	}
+	c.admin = c.host("admin", 201)
+	return c
+}
+
+func (c *Cluster) host(name string, number int) *Host {
+	h := newHost(c.net, name, number)
+	h.log = slog.New(c.log.handler(h))
+	h.disk.Set(healthyDisk)
+	return h
+}
+
+// addresses returns where the masters are.
+func (c *Cluster) addresses() []string {
+	var list []string
+	for _, h := range c.Masters {
+		list = append(list, h.name+":7400")
+	}
+	return list
+}
+
+func (c *Cluster) common(p *process, port string) cluster.Common {
+	h := p.host
+	return cluster.Common{
+		Listen: h.name + ":" + port, Key: c.key, Logger: h.log, Clock: h.clock, Network: c.net.of(h, p), Boot: h.boot(),
+		Folder: func(string) (disk.FS, error) { return h.disk.open(p) },
+	}
+}
+
+func (c *Cluster) startMaster(p *process) (closer, error) {
+	h := p.host
+	h.mu.Lock()
+	state := h.state
+	h.mu.Unlock()
+	return cluster.StartMaster(cluster.MasterOptions{
+		Common: c.common(p, "7400"), Dir: "/", State: state, LogBytes: raftLogBytes, CacheBytes: cacheBytes,
+		DeadAfter: deadAfter, Observe: c.watch.master(p),
+	})
+}
+
+func (c *Cluster) startServer(ctx context.Context, p *process) (closer, error) {
+	return cluster.StartChunkServer(ctx, cluster.ChunkServerOptions{
+		Common: c.common(p, "7500"), Dirs: []string{"/"}, Masters: c.addresses(), Rack: "rack-" + p.host.name,
+		ReserveBytes: reserveBytes, JournalBytes: journalBytes, Observe: c.watch.server(p),
+	})
+}
+
+// Start starts all servers and makes them a cluster.
+func (c *Cluster) Start(ctx context.Context) error {
+	for _, h := range c.Masters {
+		h.Start()
+	}
+	c.connections = rpc.NewClient(rpc.ClientConfig{
+		Network: c.net.of(c.admin, &process{host: c.admin}), Clock: c.admin.clock, Key: c.key, Logger: c.admin.log,
+		Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
+	})
+	var err error
+	c.operator, err = route.New(route.Options{
+		Addresses: c.addresses(), Clock: c.admin.clock,
+		Dial: func(address string) (quarry.Master, error) { return c.connections.Master(address), nil },
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := cluster.Init(ctx, c.connections, c.admin.clock, c.addresses(), 1); err != nil {
+		return err
+	}
+	for _, h := range c.Servers {
+		h.Start()
+	}
+	return nil
+}
+
+// Hosts returns the masters and the chunk servers.
+func (c *Cluster) Hosts() []*Host { return append(append([]*Host(nil), c.Masters...), c.Servers...) }
+
+// Close ends everything at once, and returns when nothing runs any more.
+func (c *Cluster) Close() {
+	_ = c.operator.Close()
+	_ = c.connections.Close()
+	for _, h := range append(c.Hosts(), c.admin) {
+		h.Kill()
+	}
+	for _, h := range append(c.Hosts(), c.admin) {
+		h.work.Wait()
+	}
+}
+
+// Client opens a client on a host of its own.
+func (c *Cluster) Client(ctx context.Context, number int, opts client.Options) (*client.FS, *Host, error) {
+	h := c.host(fmt.Sprintf("c%d", number), 300+number)
+	p := &process{host: h}
+	opts.Clock, opts.Network, opts.Key, opts.Hosts, opts.Log = h.clock, c.net.of(h, p), c.key, []string{h.name}, h.log
+	fs, err := client.Open(ctx, c.addresses(), opts)
+	return fs, h, err
+}
+
+// ailing tells what the cluster lacks, "" if nothing.
+func (c *Cluster) ailing(ctx context.Context) string {
+	st, err := c.operator.Status(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	for _, s := range st.Shards {
+		if s.Missing > 0 || s.UnderCopied > 0 || s.Repairing > 0 {
+			return fmt.Sprintf("of shard %d %d chunks are missing, %d have too few replicas, %d are under repair", s.Shard, s.Missing, s.UnderCopied, s.Repairing)
+		}
+	}
+	alive := 0
+	for _, s := range st.Servers {
+		if s.SilentMS < 0 || s.SilentMS > 1500 {
+			continue // a server that came back under another id is listed twice
+		}
+		for _, d := range s.Disks {
+			if d.Failed != "" {
+				return fmt.Sprintf("the disk of server %d has failed", s.Server)
+			}
+		}
+		alive++
+	}
+	if alive < len(c.Servers) {
+		return fmt.Sprintf("%d of %d servers are heard of", alive, len(c.Servers))
+	}
+	return ""
+}
+
+// moveLeadership asks for a master to lead a group.
+func (c *Cluster) moveLeadership(shard, to int) {
+	ctx, cancel := c.admin.clock.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := c.operator.Transfer(ctx, &quarry.TransferRequest{Shard: quarry.ShardID(shard), To: quarry.NodeID(to)})
+	c.log.Printf("sim  leadership of group %d to m%d: %v", shard, to, err)
+}

@@ -1,0 +1,167 @@
+package sim
+
+import (
+	"context"
+	"math/rand/v2"
+	"path"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/quarryfs/quarry/disk"
+)
+
+// DiskFaults are what a host's disk does to the operations of its process. The zero
+// DiskFaults are a disk that takes no time and does not fail.
+type DiskFaults struct {
+	// SyncMin and SyncMax are how long a sync takes.
+	SyncMin, SyncMax time.Duration
+	// ReadMax is how long a read takes at most; most take none.
+	ReadMax time.Duration
+	// FailSync, FailRead and FailWrite are the chances that an operation fails with EIO.
+	FailSync, FailRead, FailWrite float64
+	// Full: files of chunks cannot grow. What else a server needs has a reserve.
+	Full bool
+}
+
+// healthyDisk is a disk without faults.
+var healthyDisk = DiskFaults{SyncMin: 100 * time.Microsecond, SyncMax: 2 * time.Millisecond}
+
+// Disk is a host's disk: files that survive what they should.
+type Disk struct {
+	host *Host
+
+	mu     sync.Mutex
+	mem    *disk.Mem
+	faults DiskFaults
+	quota  int64 // 0: none
+}
+
+func newDisk(h *Host) *Disk { return &Disk{host: h, mem: disk.NewMem()} }
+
+// Set changes the faults.
+func (d *Disk) Set(f DiskFaults) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.faults = f
+}
+
+// Faults returns the faults.
+func (d *Disk) Faults() DiskFaults {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.faults
+}
+
+// open returns the disk for a process; when the process is gone nothing it does reaches the
+// disk any more.
+func (d *Disk) open(p *process) (disk.FS, error) {
+	d.mu.Lock()
+	mem, quota := d.mem, d.quota
+	d.mu.Unlock()
+	var fs disk.FS = mem
+	if quota > 0 {
+		limited, err := disk.WithQuota(fs, quota)
+		if err != nil {
+			return nil, err
+		}
+		fs = limited
+	}
+	return disk.NewFaulty(fs, func(op disk.Op) disk.Fault { return d.fault(p, op) }), nil
+}
+
+// fault decides on one operation. What is decided depends on the seed, on the host, on what
+// is done to which file, and on when.
+func (d *Disk) fault(p *process, op disk.Op) disk.Fault {
+	if p.gone() {
+		return disk.Fault{Err: syscall.EIO}
+	}
+	f := d.Faults()
+	if f.Full && strings.HasPrefix(op.Name, "chunks/") && (op.Kind == disk.OpWrite || op.Kind == disk.OpAllocate || op.Kind == disk.OpCreate) {
+		return disk.Fault{Err: syscall.ENOSPC}
+	}
+	switch op.Kind {
+	case disk.OpSync, disk.OpRead, disk.OpWrite:
+	default:
+		return disk.Fault{}
+	}
+	w := d.host.w
+	r := w.chance(op.Name, uint64(d.host.number), uint64(op.Kind), uint64(op.Off), uint64(op.N), uint64(w.Now()))
+	var chance float64
+	var wait time.Duration
+	switch op.Kind {
+	case disk.OpSync:
+		chance = f.FailSync
+		wait = f.SyncMin + jitter(r.Float64(), f.SyncMax-f.SyncMin)
+	case disk.OpRead:
+		chance = f.FailRead
+		if x := r.Float64(); x > 0.9 {
+			wait = jitter((x-0.9)*10, f.ReadMax)
+		}
+	case disk.OpWrite:
+		chance = f.FailWrite
+	}
+	if wait > 0 {
+		_ = d.host.true.Sleep(context.Background(), wait) // such a context does not end
+	}
+	if p.gone() || r.Float64() < chance {
+		return disk.Fault{Err: syscall.EIO}
+	}
+	return disk.Fault{}
+}
+
+// kill leaves the disk as the next process finds it when this one is killed.
+func (d *Disk) kill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mem = d.mem.Clone()
+}
+
+// crash leaves the disk as it is after a loss of power.
+func (d *Disk) crash(r *rand.Rand) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mem = d.mem.Crash(r)
+}
+
+// rot turns one bit of a sealed chunk over and returns where; "" if there is none.
+func (d *Disk) rot(r *rand.Rand) (name string, bit int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var sealed []string
+	dirs, _ := d.mem.List("chunks") // without the folder there are no chunks
+	for _, dir := range dirs {
+		files, _ := d.mem.List(path.Join("chunks", dir))
+		for _, f := range files {
+			name := path.Join("chunks", dir, strings.TrimSuffix(f, ".idx"))
+			if size, err := d.mem.Size(name); strings.HasSuffix(f, ".idx") && err == nil && size > 0 {
+				sealed = append(sealed, name)
+			}
+		}
+	}
+	if len(sealed) == 0 {
+		return "", 0
+	}
+	name = sealed[r.IntN(len(sealed))]
+	f, err := d.mem.Open(name)
+	if err != nil {
+		return "", 0
+	}
+	defer f.Close()
+	size, _ := f.Size()
+	bit = r.Int64N(8 * size)
+	var b [1]byte
+	_, _ = f.ReadAt(b[:], bit/8) // it is within the file
+	b[0] ^= 1 << (bit % 8)
+	_, _ = f.WriteAt(b[:], bit/8)
+	_ = f.Sync() // all of a sealed chunk was synced before
+	return name, bit
+}
+
+// wipe leaves an empty disk.
+func (d *Disk) wipe() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mem = disk.NewMem()
+}

@@ -1,0 +1,574 @@
+package sim
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+)
+
+// nemesis breaks a cluster as the seed says, and heals it. Each seed has a choice of the
+// faults below with weights of its own: with one mixture for all, rare schedules that need
+// many faults of one kind would hardly ever come about.
+type nemesis struct {
+	c       *Cluster
+	r       *rand.Rand
+	clients []*Host
+	calm    Link // what the network is like when nothing is wrong with it
+	choices []choice
+	due     func(faults int) bool // the workload has come so far that it is time for the next fault
+	over    chan struct{}
+	ended   chan struct{}
+
+	mu      sync.Mutex
+	busy    map[*Host]bool // hosts whose process or disk is being broken
+	faults  int
+	damages int // faults that took data away for ever
+	healing sync.WaitGroup
+}
+
+// choice is a sort of fault.
+type choice struct {
+	name   string
+	weight int
+	// begin breaks something for about d and returns what heals it, or nil if there is
+	// nothing to break.
+	begin func(n *nemesis, d time.Duration) (heal func())
+}
+
+// faultKinds are the faults of which each seed takes some. None of them takes data away that
+// was acknowledged; see damageKinds.
+var faultKinds = []choice{
+	{"one way cut", 3, (*nemesis).cut},
+	{"isolation", 4, (*nemesis).isolate},
+	{"partition", 2, (*nemesis).split},
+	{"connections broken", 3, (*nemesis).breakConnections},
+	{"slow network", 2, (*nemesis).slowLinks},
+	{"lossy network", 2, (*nemesis).lossyLinks},
+	{"process killed", 4, (*nemesis).kill},
+	{"power failed", 4, (*nemesis).powerOff},
+	{"planned stop", 2, (*nemesis).planned},
+	{"leader and server killed", 2, (*nemesis).killTwo},
+	{"power failed everywhere", 1, (*nemesis).blackout},
+	{"process held", 4, (*nemesis).hold},
+	{"time of day jumped", 1, (*nemesis).jump},
+	{"slow disk", 3, (*nemesis).slowDisk},
+	{"full disk", 2, (*nemesis).fullDisk},
+	{"master's sync failed", 1, (*nemesis).failMasterSync},
+	{"leadership moved", 2, (*nemesis).moveLeadership},
+}
+
+// damageKinds are the faults that take one replica of something away for ever. There is one
+// of them at a time: the cluster must have made good what the one before took.
+var damageKinds = []choice{
+	{"disk emptied", 2, (*nemesis).wipe},
+	{"sync failed", 2, (*nemesis).failSync},
+	{"write failed", 1, (*nemesis).failWrite},
+	{"bit rot", 3, (*nemesis).rot},
+}
+
+// damagesMax bounds the faults that take data away in one run: each needs a time of rest.
+const damagesMax = 2
+
+func newNemesis(c *Cluster, clients []*Host, due func(faults int) bool) *nemesis {
+	n := &nemesis{
+		c: c, r: c.w.chance("nemesis"), clients: clients, due: due, busy: map[*Host]bool{},
+		over: make(chan struct{}), ended: make(chan struct{}),
+	}
+	for _, k := range faultKinds {
+		k.weight *= n.r.IntN(4) // a quarter of the kinds never comes
+		n.choices = append(n.choices, k)
+	}
+	n.choices[n.r.IntN(len(n.choices))].weight += 4
+	n.calm = Link{Delay: time.Duration(20+n.r.IntN(200)) * time.Microsecond, Jitter: time.Duration(100+n.r.IntN(2000)) * time.Microsecond}
+	if n.r.IntN(3) == 0 {
+		n.calm.Loss = 0.02 * n.r.Float64()
+	}
+	if n.r.IntN(4) == 0 {
+		n.calm.Reset = 0.002 * n.r.Float64()
+	}
+	return n
+}
+
+// run breaks and heals until stop is called.
+func (n *nemesis) run() {
+	defer close(n.ended)
+	n.c.net.SetAll(n.calm)
+	pace := 300 + n.r.IntN(1500) // ms between two faults
+	damages := 0
+	if n.r.IntN(2) == 0 {
+		damages = 1 + n.r.IntN(damagesMax)
+	}
+	for n.pause(time.Duration(50+n.r.IntN(2*pace)) * time.Millisecond) {
+		if damages > 0 && n.r.IntN(6) == 0 {
+			damages--
+			n.damage()
+			continue
+		}
+		n.begin(n.choices, n.length())
+	}
+}
+
+// length draws how long a fault lasts: often about as long as the cluster needs to notice,
+// sometimes beyond the longest lease.
+func (n *nemesis) length() time.Duration {
+	switch n.r.IntN(4) {
+	case 0:
+		return time.Duration(10+n.r.IntN(300)) * time.Millisecond
+	case 1, 2:
+		return time.Duration(500+n.r.IntN(3000)) * time.Millisecond
+	}
+	return time.Duration(2000+n.r.IntN(11000)) * time.Millisecond
+}
+
+// pause waits between two faults: for d, or until the workload has come far enough.
+func (n *nemesis) pause(d time.Duration) bool {
+	const step = 50 * time.Millisecond
+	for ; d > step && !n.due(n.faults); d -= step {
+		if !n.wait(step) {
+			return false
+		}
+	}
+	return n.wait(min(d, step))
+}
+
+// wait waits for d; false once the nemesis is to stop.
+func (n *nemesis) wait(d time.Duration) bool {
+	t := n.c.admin.true.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+		return true
+	case <-n.over:
+		return false
+	}
+}
+
+// begin begins a fault that is drawn from some, and heals it when its time is over.
+func (n *nemesis) begin(choices []choice, d time.Duration) {
+	total := 0
+	for _, k := range choices {
+		total += k.weight
+	}
+	at := n.r.IntN(total)
+	for _, k := range choices {
+		if at -= k.weight; at >= 0 {
+			continue
+		}
+		heal := k.begin(n, d)
+		if heal == nil {
+			return
+		}
+		n.faults++
+		n.c.log.Count("fault: " + k.name)
+		n.healing.Go(func() {
+			n.wait(d)
+			heal()
+		})
+		return
+	}
+}
+
+// stop ends the breaking and heals everything: the network, the disks and the hosts.
+func (n *nemesis) stop() {
+	close(n.over)
+	<-n.ended
+	n.healing.Wait()
+	n.c.net.SetAll(Link{Delay: 50 * time.Microsecond, Jitter: 300 * time.Microsecond})
+	for _, h := range n.c.Hosts() {
+		h.disk.Set(healthyDisk)
+		h.Start()
+	}
+	n.c.log.Printf("sim  everything is healed after %d faults", n.faults)
+}
+
+func (n *nemesis) tell(format string, args ...any) { n.c.log.Printf("sim  FAULT "+format, args...) }
+
+// take draws a host that nothing is done to yet; nil if there is none. It is given back with
+// give.
+func (n *nemesis) take(hosts []*Host) *Host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	free := slices.DeleteFunc(slices.Clone(hosts), func(h *Host) bool { return n.busy[h] })
+	if len(free) == 0 {
+		return nil
+	}
+	h := free[n.r.IntN(len(free))]
+	n.busy[h] = true
+	return h
+}
+
+func (n *nemesis) give(h *Host) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.busy, h)
+}
+
+// all returns all hosts, those of clients too.
+func (n *nemesis) all() []*Host { return append(n.c.Hosts(), n.clients...) }
+
+func (n *nemesis) any(hosts []*Host) *Host { return hosts[n.r.IntN(len(hosts))] }
+
+// Faults of the network.
+
+func (n *nemesis) cut(d time.Duration) func() {
+	from, to := n.any(n.all()), n.any(n.c.Hosts())
+	if from == to {
+		return nil
+	}
+	if n.r.IntN(2) == 0 {
+		from, to = to, from
+	}
+	n.tell("nothing goes from %s to %s for %v", from.name, to.name, d)
+	n.c.net.Set(from, to, func(l *Link) { l.Blocked = true })
+	return func() { n.c.net.Heal(from, to) }
+}
+
+// between changes all links between two sets of hosts, in both directions or only to the
+// second.
+func (n *nemesis) between(side, others []*Host, both bool, change func(*Link)) (heal func()) {
+	var done []direction
+	for _, a := range side {
+		for _, b := range others {
+			if a == b {
+				continue
+			}
+			done = append(done, direction{a, b})
+			if both {
+				done = append(done, direction{b, a})
+			}
+		}
+	}
+	for _, d := range done {
+		n.c.net.Set(d.from, d.to, change)
+	}
+	return func() {
+		for _, d := range done {
+			n.c.net.Heal(d.from, d.to)
+		}
+	}
+}
+
+func block(l *Link) { l.Blocked = true }
+
+func (n *nemesis) isolate(d time.Duration) func() {
+	h := n.any(n.all())
+	n.tell("%s is cut off for %v", h.name, d)
+	return n.between([]*Host{h}, n.all(), true, block)
+}
+
+func (n *nemesis) split(d time.Duration) func() {
+	var sides [2][]*Host
+	for _, h := range n.all() {
+		i := n.r.IntN(2)
+		sides[i] = append(sides[i], h)
+	}
+	n.tell("%s are cut off from the others for %v", names(sides[0]), d)
+	return n.between(sides[0], sides[1], true, block)
+}
+
+func (n *nemesis) breakConnections(time.Duration) func() {
+	a := n.any(n.all())
+	n.tell("connections of %s break", a.name)
+	for _, b := range n.all() {
+		if a != b && n.r.IntN(2) == 0 {
+			n.c.net.Break(a, b)
+		}
+	}
+	return func() {}
+}
+
+func (n *nemesis) slowLinks(d time.Duration) func() {
+	h, more := n.any(n.all()), time.Duration(1+n.r.IntN(400))*time.Millisecond
+	n.tell("the network of %s is up to %v slower for %v", h.name, more, d)
+	return n.between([]*Host{h}, n.all(), n.r.IntN(2) == 0, func(l *Link) { l.Jitter += more })
+}
+
+func (n *nemesis) lossyLinks(d time.Duration) func() {
+	h, loss := n.any(n.all()), 0.4*n.r.Float64()
+	n.tell("the network of %s loses %.0f %% for %v", h.name, 100*loss, d)
+	return n.between([]*Host{h}, n.all(), true, func(l *Link) { l.Loss, l.Reset = loss, l.Reset+loss/50 })
+}
+
+// Faults of processes.
+
+// crash ends a host's process, with or without its power, and starts it again later.
+func (n *nemesis) crash(h *Host, power bool, d time.Duration) func() {
+	if power {
+		n.tell("%s loses its power for %v", h.name, d)
+		h.PowerOff()
+	} else {
+		n.tell("%s is killed for %v", h.name, d)
+		h.Kill()
+	}
+	return func() {
+		n.c.log.Printf("sim  %s starts", h.name)
+		h.Start()
+		n.give(h)
+	}
+}
+
+func (n *nemesis) kill(d time.Duration) func() {
+	if h := n.take(n.c.Hosts()); h != nil {
+		return n.crash(h, false, d)
+	}
+	return nil
+}
+
+func (n *nemesis) powerOff(d time.Duration) func() {
+	if h := n.take(n.c.Hosts()); h != nil {
+		return n.crash(h, true, d)
+	}
+	return nil
+}
+
+func (n *nemesis) planned(d time.Duration) func() {
+	h := n.take(n.c.Hosts())
+	if h == nil {
+		return nil
+	}
+	n.tell("%s is stopped for %v", h.name, d)
+	stopped := make(chan struct{})
+	go func() {
+		h.Stop()
+		close(stopped)
+	}()
+	return func() {
+		<-stopped
+		n.c.log.Printf("sim  %s starts", h.name)
+		h.Start()
+		n.give(h)
+	}
+}
+
+func (n *nemesis) killTwo(d time.Duration) func() {
+	a, b := n.take(n.c.Masters), n.take(n.c.Servers)
+	var heal []func()
+	for _, h := range []*Host{a, b} {
+		if h != nil {
+			heal = append(heal, n.crash(h, n.r.IntN(2) == 0, d))
+		}
+	}
+	if heal == nil {
+		return nil
+	}
+	return func() {
+		for _, f := range heal {
+			f()
+		}
+	}
+}
+
+func (n *nemesis) blackout(d time.Duration) func() {
+	var heal []func()
+	for range n.c.Hosts() {
+		if h := n.take(n.c.Hosts()); h != nil {
+			heal = append(heal, n.crash(h, true, d))
+		}
+	}
+	if heal == nil {
+		return nil
+	}
+	return func() {
+		for _, f := range heal {
+			f()
+		}
+	}
+}
+
+func (n *nemesis) hold(d time.Duration) func() {
+	h := n.take(n.all())
+	if h == nil {
+		return nil
+	}
+	n.tell("%s stands still for %v", h.name, d)
+	h.Hold(d)
+	return func() { n.give(h) }
+}
+
+func (n *nemesis) jump(time.Duration) func() {
+	h, d := n.any(n.all()), time.Duration(n.r.Int64N(int64(96*time.Hour)))-48*time.Hour
+	n.tell("the time of day of %s jumps by %v", h.name, d)
+	h.clock.JumpWall(d)
+	return func() {}
+}
+
+func (n *nemesis) moveLeadership(time.Duration) func() {
+	to, shard := 1+n.r.IntN(len(n.c.Masters)), n.r.IntN(2)
+	n.tell("leadership of group %d is moved to m%d", shard, to)
+	go n.c.moveLeadership(shard, to)
+	return func() {}
+}
+
+// Faults of disks.
+
+func (n *nemesis) slowDisk(d time.Duration) func() {
+	h := n.take(n.c.Hosts())
+	if h == nil {
+		return nil
+	}
+	most := time.Duration(5+n.r.IntN(1500)) * time.Millisecond
+	n.tell("the disk of %s takes up to %v for %v", h.name, most, d)
+	f := healthyDisk
+	f.SyncMax, f.ReadMax = most, most
+	h.disk.Set(f)
+	return func() {
+		h.disk.Set(healthyDisk)
+		n.give(h)
+	}
+}
+
+func (n *nemesis) fullDisk(d time.Duration) func() {
+	h := n.take(n.c.Servers)
+	if h == nil {
+		return nil
+	}
+	n.tell("the disk of %s is full for %v", h.name, d)
+	f := healthyDisk
+	f.Full = true
+	h.disk.Set(f)
+	return func() {
+		h.disk.Set(healthyDisk)
+		n.give(h)
+	}
+}
+
+func (n *nemesis) failMasterSync(d time.Duration) func() {
+	h := n.take(n.c.Masters)
+	if h == nil {
+		return nil
+	}
+	n.tell("a sync of %s fails", h.name)
+	f := healthyDisk
+	f.FailSync = 1
+	h.disk.Set(f)
+	return func() {
+		h.disk.Set(healthyDisk)
+		n.give(h)
+	}
+}
+
+// Faults that take data away.
+
+// restTime is how long the nemesis waits for the cluster to be whole.
+const restTime = 40 * time.Second
+
+// damage takes one replica of something away, once the cluster has all that it should have.
+func (n *nemesis) damage() {
+	rested := make(chan struct{})
+	go func() {
+		n.healing.Wait()
+		close(rested)
+	}()
+	select {
+	case <-rested:
+	case <-n.over:
+		return
+	}
+	if !n.c.whole(n.over, restTime) {
+		n.c.log.Count("sim: no damage because the cluster is not whole")
+		return
+	}
+	n.damages++
+	n.begin(damageKinds, n.length())
+}
+
+// victim draws a server whose disk may be lost: no chunk has only the replica there.
+func (n *nemesis) victim() *Host {
+	h := n.take(n.c.Servers)
+	if h != nil && n.c.watch.alone(h) {
+		n.give(h)
+		return nil
+	}
+	return h
+}
+
+func (n *nemesis) wipe(d time.Duration) func() {
+	h := n.victim()
+	if h == nil {
+		return nil
+	}
+	n.tell("%s loses its disk, and comes back with an empty one after %v", h.name, d)
+	h.Kill()
+	h.Wipe()
+	return func() {
+		h.Start()
+		n.give(h)
+	}
+}
+
+// breakDisk has operations of a server's disk fail until it is replaced by an empty one.
+func (n *nemesis) breakDisk(what string, d time.Duration, change func(*DiskFaults)) func() {
+	h := n.victim()
+	if h == nil {
+		return nil
+	}
+	n.tell("%s of %s fail; it gets an empty disk after %v", what, h.name, d)
+	f := healthyDisk
+	change(&f)
+	h.disk.Set(f)
+	return func() {
+		h.Kill()
+		h.Wipe()
+		h.disk.Set(healthyDisk)
+		h.Start()
+		n.give(h)
+	}
+}
+
+func (n *nemesis) failSync(d time.Duration) func() {
+	return n.breakDisk("syncs", d, func(f *DiskFaults) { f.FailSync = 1 })
+}
+
+func (n *nemesis) failWrite(d time.Duration) func() {
+	return n.breakDisk("writes", d, func(f *DiskFaults) { f.FailWrite = 1 })
+}
+
+func (n *nemesis) rot(time.Duration) func() {
+	h := n.victim()
+	if h == nil {
+		return nil
+	}
+	defer n.give(h)
+	name, bit := h.disk.rot(n.r)
+	if name == "" {
+		return nil
+	}
+	n.tell("bit %d of %s on %s is turned over", bit, name, h.name)
+	return func() {}
+}
+
+// whole waits until the cluster has all the replicas that it should have, twice in a row;
+// false if that takes longer than d or over is closed.
+func (c *Cluster) whole(over <-chan struct{}, d time.Duration) bool {
+	good := 0
+	for end := c.w.Now().Add(d); c.w.Now() < end; {
+		ctx, cancel := c.admin.clock.WithTimeout(context.Background(), 2*time.Second)
+		why := c.ailing(ctx)
+		cancel()
+		good++
+		if why != "" {
+			good = 0
+		}
+		if good == 2 {
+			return true
+		}
+		t := c.admin.true.NewTimer(1500 * time.Millisecond)
+		select {
+		case <-t.C():
+		case <-over:
+			t.Stop()
+			return false
+		}
+	}
+	return false
+}
+
+func names(hosts []*Host) []string {
+	var list []string
+	for _, h := range hosts {
+		list = append(list, h.name)
+	}
+	return list
+}
