@@ -19,9 +19,10 @@ const frontierMax = 20_000
 type frontier struct {
 	steps   []*nameStep
 	configs map[string]config
-	open    []int // steps that were called and are not over, by number; those of unknown outcome stay
-	known   int   // open steps that have an end
-	given   bool  // up: there are too many possibilities
+	open    []int         // steps that were called and are not over, by number; those of unknown outcome stay
+	known   int           // open steps that have an end
+	given   bool          // up: there are too many possibilities
+	failed  clock.Instant // when no possibility was left
 
 	// The last instant at which nothing of known outcome was under way and the tree was known.
 	cut      clock.Instant
@@ -43,8 +44,8 @@ func (c config) key() string {
 	return c.state.key + "|" + string(b)
 }
 
-// advance goes through the history until it is at its end, or no possibility is left.
-func (f *frontier) advance() {
+// advance goes through the history until it is at its end, or no possibility is left: false.
+func (f *frontier) advance() bool {
 	type event struct {
 		at   clock.Instant
 		over bool
@@ -82,12 +83,14 @@ func (f *frontier) advance() {
 			continue
 		}
 		if !f.happened(e.step) {
-			return
+			f.failed = e.at
+			return false
 		}
 		if f.known--; f.known == 0 {
 			f.tryCut(e.at)
 		}
 	}
+	return true
 }
 
 // happened keeps the possibilities in which a step has happened by now. It returns false if
@@ -194,8 +197,13 @@ const beforeWorker = -1
 // explainNames returns the fewest operations of a tree that contradict each other, and a text.
 func explainNames(ops []*Op, e effort) (shown []Op, text string) {
 	illegal := func(ops []*Op) bool { return e.names(ops) == Violated }
-	ops = shortestPrefix(ops, illegal)
 	f := &frontier{steps: nameSteps(ops)}
+	if possible := f.advance(); possible || f.given {
+		ops = shortestPrefix(ops, illegal)
+	} else {
+		ops = before(ops, f.failed)
+	}
+	f = &frontier{steps: nameSteps(ops)}
 	f.advance()
 	if short := f.rest(ops); illegal(short) {
 		ops = short

@@ -128,7 +128,7 @@ func (t *treeState) take(s *nameStep) (*treeState, bool) {
 		return t.act(s)
 	}
 	dir := t.walk(dirsOf(s.op)[s.find])
-	if reason := why(dir); reason != 0 && s.op.Error != reason {
+	if why(dir) != 0 && s.op.Outcome != Failed {
 		return nil, false // of an unknown operation: it did nothing, which is said at the end
 	}
 	next := t.edit()
