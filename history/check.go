@@ -103,7 +103,7 @@ func check(h *History, e effort) *Report {
 	}
 	r.UnavailableFrom, r.LongestUnavailable = unavailable(h.Ops)
 	for _, c := range checkers {
-		j := Judgement{Checker: c.name, Verdict: Passed}
+		j, listed := Judgement{Checker: c.name, Verdict: Passed}, 0
 		subjects, bySubject := split(h.Ops, c.class)
 		for _, subject := range subjects {
 			ops := bySubject[subject]
@@ -113,7 +113,7 @@ func check(h *History, e effort) *Report {
 			switch {
 			case v != nil:
 				j.Verdict = Violated
-				if len(r.Violations) < listMax*(len(r.Judgements)+1) {
+				if listed++; listed <= listMax {
 					r.Violations = append(r.Violations, *v)
 				}
 			case inconclusive != "":
