@@ -100,7 +100,7 @@ const exitCodesHelp = `Every command ends with one of these codes:
   6    the cluster key is missing or wrong, or this is another cluster
   7    data is damaged and no good replica was found
   8    the disks are full
-  9    selftest: a promise was broken
+  9    selftest, drill: a promise was broken
   10   selftest: nothing was found, but not everything could be checked
   130  it was interrupted`
 
@@ -146,7 +146,7 @@ func rootCommand() *cobra.Command {
 	add("files", putCommand(o), getCommand(o), catCommand(o), lsCommand(o), statCommand(o), mkdirCommand(o),
 		mvCommand(o), rmCommand(o), appendCommand(o), tailCommand(o))
 	add("servers", devCommand(o), masterCommand(o), chunkServerCommand(o))
-	add("operators", adminCommand(o), selftestCommand(o), benchCommand(o), versionCommand(o))
+	add("operators", adminCommand(o), drillCommand(o), selftestCommand(o), benchCommand(o), versionCommand(o))
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
 	return root
 }
