@@ -126,7 +126,9 @@ func (in *Incoming) Write(data []byte, crcs []uint32) error {
 	for _, g := range in.segs {
 		in.sums.add(g)
 	}
-	in.s.unreserve(int64(len(data)))
+	in.s.mu.Lock()
+	in.s.filled(int64(len(data)))
+	in.s.mu.Unlock()
 	if end := in.sums.length; end >= in.back+writebackBytes {
 		in.file.StartWriteback(in.back, end-in.back)
 		in.back = end

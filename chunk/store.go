@@ -97,6 +97,10 @@ type Store struct {
 	reserved    int64 // bytes promised to growing chunks and copies, and not written
 	pinned      int   // files that must stay open
 	asked       int   // ops that are not done
+	writing     int   // calls of Write and Measure that are under way
+	ended       int64 // ops and such calls that have come to an end
+	space       space // as last measured
+	hung        bool  // retired because it does not answer
 	closed      bool
 	failed      error
 	done        chan struct{} // closed when failed is set
@@ -109,7 +113,7 @@ type Store struct {
 	loggable sync.Cond // ready is not empty, or the committer must look around
 	workable sync.Cond // work is not empty, or stopped
 	room     sync.Cond // unsynced has fallen, or failed
-	idle     sync.Cond // asked is 0
+	idle     sync.Cond // asked or writing is 0
 	running  sync.WaitGroup
 }
 
@@ -160,13 +164,14 @@ func newGrowth(s sums, runs []quarry.RecordRun) *growth {
 // has rotted, and NotFound if the folder is empty and Options.Identity does not say what to
 // make of it.
 func Open(fsys disk.FS, opts Options) (*Store, error) {
-	total, _, err := fsys.Usage()
+	total, free, err := fsys.Usage()
 	if err != nil {
 		return nil, disk.Wrap("open disk", "", err)
 	}
 	s := &Store{
 		fs: fsys, opts: opts.withDefaults(total), done: make(chan struct{}),
 		dirs: map[string]bool{}, dirty: map[*replica]struct{}{}, trash: map[string]trashed{},
+		space: space{total: total, free: free},
 	}
 	s.files = newFileCache(fsys, s.opts.FilesMax)
 	s.indexes = newIndexCache(s.opts.IndexBytes)
@@ -216,7 +221,8 @@ func (s *Store) release() error {
 }
 
 // Close finishes what was asked for, refuses everything else, and releases the folder. Reads
-// must have ended. It returns why the disk was retired, if it was.
+// must have ended. It returns why the disk was retired, if it was. A disk that does not
+// answer (see Retire) is not waited for: its folder stays locked until it does.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -224,8 +230,21 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.room.Broadcast() // who waits for room is refused
+	if s.hung {
+		go s.finish()
+		defer s.mu.Unlock()
+		return s.failed
+	}
+	s.mu.Unlock()
+	return s.finish()
+}
+
+// finish ends the work that is under way and the goroutines that do it.
+func (s *Store) finish() error {
+	s.mu.Lock()
 	s.syncDirty()
-	for s.asked > 0 {
+	for s.asked > 0 || s.writing > 0 {
 		s.idle.Wait()
 	}
 	s.stopped = true
@@ -350,57 +369,4 @@ func (s *Store) Inventory(from, to quarry.Handle, limit int) []State {
 		return true
 	})
 	return states
-}
-
-// Usage is how full a disk is, in bytes.
-type Usage struct {
-	Total    int64 // of the file system
-	Free     int64 // for new chunks: without the reserve, and without what growing chunks may still take
-	Reserved int64 // what growing chunks and copies under way may still take
-	Trash    int64 // in the trash
-	Unsynced int64 // written and not yet durable
-	Chunks   int64 // replicas
-}
-
-// Usage returns how full the disk is.
-func (s *Store) Usage() (Usage, error) {
-	total, free, err := s.fs.Usage()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failed != nil {
-		return Usage{}, s.failed
-	}
-	if err != nil {
-		return Usage{}, disk.Wrap("usage", "", err)
-	}
-	u := Usage{
-		Total: total, Free: max(0, free-s.opts.ReserveBytes-s.reserved),
-		Reserved: s.reserved, Unsynced: s.unsynced, Chunks: int64(s.replicas.Len()),
-	}
-	for _, t := range s.trash {
-		u.Trash += t.bytes
-	}
-	return u, nil
-}
-
-// reserve promises n bytes of the disk's space to somebody; NoSpace if they are not there.
-func (s *Store) reserve(op string, h quarry.Handle, n int64) error {
-	_, free, err := s.fs.Usage()
-	if err != nil {
-		return disk.Wrap(op, h.String(), err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if left := free - s.opts.ReserveBytes - s.reserved; left < n {
-		return quarry.Errorf(op, quarry.NoSpace, h.String(), "the disk has %d bytes left for chunks, %d are needed", max(0, left), n)
-	}
-	s.reserved += n
-	return nil
-}
-
-// unreserve gives back what reserve has promised.
-func (s *Store) unreserve(n int64) {
-	s.mu.Lock()
-	s.reserved -= n
-	s.mu.Unlock()
 }

@@ -310,6 +310,7 @@ func (s *Store) capture(rd *round) {
 func (s *Store) complete(rd *round) {
 	r := rd.r
 	r.busy = false
+	s.ended++
 	if s.asked -= len(rd.ops); s.asked == 0 {
 		s.idle.Broadcast()
 	}

@@ -19,6 +19,12 @@ const writebackBytes = 8 << 20
 // if off is not its end, Full if the chunk has no room, NoSpace.
 func (s *Store) Write(h quarry.Handle, off int64, records []quarry.RecordHeader, data []byte) error {
 	n := int64(len(data))
+	s.enter()
+	defer func() {
+		s.mu.Lock()
+		s.leave()
+		s.mu.Unlock()
+	}()
 	r, g, err := s.admit(h, n)
 	if err != nil {
 		return err
@@ -178,7 +184,7 @@ func (s *Store) extend(r *replica, g *growth, records []quarry.RecordHeader, dat
 		})
 		off += rec.Length
 	}
-	s.reserved -= n
+	s.filled(n)
 	s.dirty[r] = struct{}{}
 	s.schedule(r)
 	return true

@@ -6,12 +6,14 @@
 // that became durable) is one step of its protocol.Member, under the replica's lock; the
 // effects of all steps are carried out in their order by one goroutine at a time, without
 // the lock. So nothing waits for a disk or a socket while it holds a lock, and changes reach
-// the disk in the order of their tickets.
+// the disk in the order of their tickets. Bytes are written by another goroutine of the
+// replica, so that a disk that hangs keeps nobody from being answered.
 //
 // The walks: append.go (the primary's end of an append), prepare.go (a batch on its way down
 // the chain), orders.go (create, activate, fence, seal, drop: the master's orders), read.go,
 // wait.go, copy.go. Beside them run the heartbeat with the leases (heartbeat.go, lease.go),
-// the inventory (inventory.go) and the scrub (scrub.go).
+// the inventory (inventory.go), the scrub (scrub.go), and what looks after slow members
+// (slow.go) and slow disks (disks.go).
 //
-// Lock order: Server.mu, then replica.mu; none is held over input or output.
+// Lock order: Server.mu, replica.mu, Server.jobsMu; none is held over input or output.
 package chunkserver

@@ -101,28 +101,24 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 	p.mu.Unlock()
 }
 
-// settle does items, side by side, and reports whether all of them are durable.
+// settle does items, side by side, and reports whether all of them are durable. It does not
+// wait for a disk longer than ctx allows: to find a replica may need one.
 func (s *Server) settle(ctx context.Context, items []quarry.Item) bool {
 	failed := make(chan error, len(items))
 	for _, item := range items {
-		r, err := s.find(item.Handle)
-		if r == nil {
-			failed <- err // without a replica there is nothing to fence or drop
-			continue
+		select {
+		case s.settling <- struct{}{}:
+		case <-ctx.Done():
+			return false
 		}
-		r.request(nil, func(_ any, err error) { failed <- err }, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
-			switch item.Kind {
-			case quarry.ItemFence:
-				return m.Promise(c, item.Version)
-			case quarry.ItemDrop:
-				if r.disk.Err() != nil {
-					return []protocol.Effect{protocol.Answer{Call: c}} // it serves nothing, and its disk takes nothing
-				}
-				return m.Drop(c, &quarry.DropRequest{ChunkRef: quarry.ChunkRef{Handle: item.Handle, Version: item.Version, Target: s.incarnation}})
-			}
-			return []protocol.Effect{protocol.Answer{Call: c, Err: quarry.Errorf("settle", quarry.Unsupported, item.Handle.String(), "item of kind %d", item.Kind)}}
+		begun := s.begin(func(context.Context) {
+			defer func() { <-s.settling }()
+			s.settleOne(item, func(err error) { failed <- err })
 		})
-		r.release()
+		if !begun {
+			<-s.settling
+			return false
+		}
 	}
 	done := true
 	for range items {
@@ -141,17 +137,24 @@ func (s *Server) settle(ctx context.Context, items []quarry.Item) bool {
 	return done
 }
 
-// usage tells the state of the disks.
-func (s *Server) usage() []quarry.DiskUsage {
-	out := make([]quarry.DiskUsage, 0, len(s.cfg.Disks))
-	for _, d := range s.cfg.Disks {
-		u := quarry.DiskUsage{Disk: d.Identity().Disk}
-		usage, err := d.Usage()
-		u.Total, u.Free, u.Chunks = usage.Total, usage.Free, usage.Chunks
-		if err != nil {
-			u.Failed = clip(err.Error())
-		}
-		out = append(out, u)
+// settleOne does one item; done is called when it is durable, or cannot be.
+func (s *Server) settleOne(item quarry.Item, done func(error)) {
+	r, err := s.find(item.Handle)
+	if r == nil {
+		done(err) // without a replica there is nothing to fence or drop
+		return
 	}
-	return out
+	defer r.release()
+	r.request(nil, func(_ any, err error) { done(err) }, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
+		switch item.Kind {
+		case quarry.ItemFence:
+			return m.Promise(c, item.Version)
+		case quarry.ItemDrop:
+			if r.disk.Err() != nil {
+				return []protocol.Effect{protocol.Answer{Call: c}} // it serves nothing, and its disk takes nothing
+			}
+			return m.Drop(c, &quarry.DropRequest{ChunkRef: quarry.ChunkRef{Handle: item.Handle, Version: item.Version, Target: s.incarnation}})
+		}
+		return []protocol.Effect{protocol.Answer{Call: c, Err: quarry.Errorf("settle", quarry.Unsupported, item.Handle.String(), "item of kind %d", item.Kind)}}
+	})
 }

@@ -12,8 +12,9 @@ import (
 )
 
 // How a change of the protocol becomes one of the disk. Each method of chunk.Store returns
-// at once, but for Write, and calls back when the change is durable; changes of one replica
-// become durable in the order in which they are asked for. The store applies a change to a
+// at once and calls back when the change is durable; changes of one replica become durable
+// in the order in which they are asked for. Only Write works with the disk itself, which may
+// hang; so it has a goroutine of its own, and the other effects do not wait for it. The store applies a change to a
 // state of its own by the same rules as protocol.Replica, and refuses what cannot follow it:
 // a refusal here means that memory and disk differ, and the machine is made anew from the
 // disk. Only the failure of the disk itself makes its replicas lost.
@@ -34,22 +35,67 @@ func (r *replica) persist(p protocol.Persist) {
 	c := &p.Change
 	switch c.Kind {
 	case protocol.ChangeBatch:
-		r.write(p, durable)
+		b := *r.gather(p.Calls)
+		for _, part := range b.bodies {
+			part.hold()
+		}
+		r.toDisk(true, func() {
+			r.write(&b, c.Records[0].Offset, durable)
+			for _, part := range b.bodies {
+				part.release()
+			}
+		})
 	case protocol.ChangePromise:
-		r.disk.Promise(r.handle, c.Version, durable)
+		r.toDisk(false, func() { r.disk.Promise(r.handle, c.Version, durable) })
 	case protocol.ChangeAdopt:
-		r.disk.Adopt(r.handle, c.Version, durable)
+		r.toDisk(false, func() { r.disk.Adopt(r.handle, c.Version, durable) })
 	case protocol.ChangeSeal:
-		r.disk.Seal(&quarry.SealRequest{
-			ChunkRef: quarry.ChunkRef{Handle: r.handle, Version: c.Version}, Length: c.Length, WritableVersion: c.WritableVersion,
-		}, durable)
+		r.toDisk(false, func() {
+			r.disk.Seal(&quarry.SealRequest{
+				ChunkRef: quarry.ChunkRef{Handle: r.handle, Version: c.Version}, Length: c.Length, WritableVersion: c.WritableVersion,
+			}, durable)
+		})
 	case protocol.ChangeAdd:
-		r.disk.Add(r.handle, c.Version, c.Mutable, durable)
+		r.toDisk(false, func() { r.disk.Add(r.handle, c.Version, c.Mutable, durable) })
 	case protocol.ChangeDrop:
-		r.disk.Drop(r.handle, c.Version, r.server.cfg.Clock.Wall(), durable)
+		r.toDisk(false, func() { r.disk.Drop(r.handle, c.Version, r.server.cfg.Clock.Wall(), durable) })
 	case protocol.ChangeForget:
-		r.disk.Forget(r.handle, c.Session, durable)
+		r.toDisk(false, func() { r.disk.Forget(r.handle, c.Session, durable) })
 	}
+}
+
+// toDisk hands a change to the disk behind those before it; waits tells that this may take
+// its time.
+func (r *replica) toDisk(waits bool, hand func()) {
+	r.mu.Lock()
+	if !waits && !r.handing {
+		r.mu.Unlock()
+		hand()
+		return
+	}
+	r.hands = append(r.hands, hand)
+	begin := !r.handing
+	r.handing = true
+	r.mu.Unlock()
+	if begin {
+		go r.handOver()
+	}
+}
+
+// handOver hands changes to the disk until there are none.
+func (r *replica) handOver() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.hands) > 0 {
+		hands := r.hands
+		r.hands = nil
+		r.mu.Unlock()
+		for _, hand := range hands {
+			hand()
+		}
+		r.mu.Lock()
+	}
+	r.handing = false
 }
 
 // persisted is the event that a change is durable, or that the disk refused it. r.mu is held.
@@ -172,9 +218,8 @@ func (r *replica) gather(calls []protocol.Call) *batch {
 // in large steps if it is part of a stream. A full batch of small records is no stream: each
 // of them has an appender that waits, and with 128 of them, synced as a stream, all would
 // wait for its pause.
-func (r *replica) write(p protocol.Persist, durable func(error)) {
-	b := r.gather(p.Calls)
-	err := r.disk.Write(r.handle, p.Change.Records[0].Offset, b.headers, b.data)
+func (r *replica) write(b *batch, off int64, durable func(error)) {
+	err := r.disk.Write(r.handle, off, b.headers, b.data)
 	switch {
 	case err != nil:
 		durable(err)

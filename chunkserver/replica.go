@@ -27,8 +27,10 @@ type replica struct {
 	before  *replica      // lost, on another disk: it counts again if this one comes to nothing
 	stream  stream
 
-	writes    int  // changes that the disk has not made durable yet
-	reloading bool // the machine is being made anew from the disk
+	writes    int      // changes that the disk has not made durable yet
+	reloading bool     // the machine is being made anew from the disk
+	hands     []func() // changes to be handed to the disk, in order
+	handing   bool     // a goroutine is handing them over
 
 	joined batch // the bytes of the last batch; only for whoever carries effects out
 }
@@ -187,7 +189,10 @@ func (r *replica) own(effects []protocol.Effect, kind protocol.ChangeKind, do fu
 	for _, e := range effects {
 		if p, ok := e.(protocol.Persist); ok && p.Change.Kind == kind {
 			mine = true
-			r.queue = append(r.queue, action(func() { do(&p.Change, r.begun(p)) }))
+			r.queue = append(r.queue, action(func() {
+				durable := r.begun(p)
+				r.toDisk(p.Change.Kind == protocol.ChangeCopy, func() { do(&p.Change, durable) })
+			}))
 			continue
 		}
 		r.queue = append(r.queue, e)

@@ -70,18 +70,16 @@ func (s *Server) scrubOne(ctx context.Context, d *chunk.Store, h quarry.Handle) 
 	return nil
 }
 
-// purge empties the trash of what has been there long enough, or at once where space is
+// purge empties a disk's trash of what has been there long enough, or at once where space is
 // short.
-func (s *Server) purge(ctx context.Context) {
-	for s.cfg.Clock.Sleep(ctx, purgeEvery) == nil {
-		for _, d := range s.cfg.Disks {
-			before := s.cfg.Clock.Wall().Add(-trashKeep)
-			if u, err := d.Usage(); err == nil && u.Free < u.Total/purgeFull {
-				before = s.cfg.Clock.Wall()
-			}
-			if _, _, err := d.Purge(before, purgeStep); err != nil {
-				s.cfg.Logger.Warn("the trash cannot be emptied", "disk", d.Identity().Disk, "error", err)
-			}
+func (s *Server) purge(ctx context.Context, d *chunk.Store) {
+	for s.cfg.Clock.Sleep(ctx, purgeEvery) == nil && d.Err() == nil {
+		before := s.cfg.Clock.Wall().Add(-trashKeep)
+		if u, err := d.Usage(); err == nil && u.Free < u.Total/purgeFull {
+			before = s.cfg.Clock.Wall()
+		}
+		if _, _, err := d.Purge(before, purgeStep); err != nil {
+			s.cfg.Logger.Warn("the trash cannot be emptied", "disk", d.Identity().Disk, "error", err)
 		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
-	"github.com/quarryfs/quarry/protocol"
 )
+
+// settlingMax bounds the items of grants that are under way.
+const settlingMax = 256
 
 // backgroundMax bounds the small jobs (reports, commits) that run beside the requests.
 const backgroundMax = 1024
@@ -22,6 +24,7 @@ type Server struct {
 	stop        context.CancelFunc
 	jobs        sync.WaitGroup
 	room        chan struct{} // one token per background job
+	settling    chan struct{} // one token per item of a grant under way
 	id          quarry.ServerID
 	incarnation quarry.Incarnation
 	leases      leases
@@ -48,7 +51,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, room: make(chan struct{}, backgroundMax), over: make(chan struct{}),
+		cfg: cfg, room: make(chan struct{}, backgroundMax), settling: make(chan struct{}, settlingMax), over: make(chan struct{}),
 		replicas: map[quarry.Handle]*replica{}, disks: map[quarry.DiskID]*chunk.Store{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -62,12 +65,14 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	s.streams.init(s)
 	for _, d := range cfg.Disks {
 		s.loop(func(ctx context.Context) { s.watch(ctx, d) })
+		s.loop(func(ctx context.Context) { s.attend(ctx, d) })
+		s.loop(func(ctx context.Context) { s.measure(ctx, d) })
 		s.loop(func(ctx context.Context) { s.scrub(ctx, d) })
+		s.loop(func(ctx context.Context) { s.purge(ctx, d) })
 	}
 	s.loop(s.heartbeats)
 	s.loop(s.inventories)
 	s.loop(s.streams.run)
-	s.loop(s.purge)
 	return s, nil
 }
 
@@ -105,7 +110,7 @@ func (s *Server) Close() error {
 	s.jobsMu.Lock()
 	s.stop()
 	s.jobsMu.Unlock()
-	s.jobs.Wait()
+	s.waitForJobs()
 	var first error
 	for _, d := range s.cfg.Disks {
 		if err := d.Close(); err != nil && first == nil {
@@ -113,6 +118,26 @@ func (s *Server) Close() error {
 		}
 	}
 	return first
+}
+
+// waitForJobs waits until everything has ended that was begun; not for ever, if a disk does
+// not answer.
+func (s *Server) waitForJobs() {
+	over := make(chan struct{})
+	go func() {
+		s.jobs.Wait()
+		close(over)
+	}()
+	if !slices.ContainsFunc(s.cfg.Disks, (*chunk.Store).Hung) {
+		<-over
+		return
+	}
+	timer := s.cfg.Clock.NewTimer(hungClose)
+	defer timer.Stop()
+	select {
+	case <-over:
+	case <-timer.C():
+	}
 }
 
 // loop runs a job for as long as the server lives.
@@ -155,31 +180,6 @@ func (s *Server) stopping(op string, h quarry.Handle) error {
 		return nil
 	}
 	return quarry.Errorf(op, quarry.Unavailable, h.String(), "the server is stopping")
-}
-
-// watch waits for a disk to fail, and then gives all its replicas up.
-func (s *Server) watch(ctx context.Context, d *chunk.Store) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-d.Done():
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	s.cfg.Logger.Error("a disk is retired: its replicas are copied from elsewhere", "disk", d.Identity().Disk, "error", d.Err())
-	s.mu.Lock()
-	var lost []*replica
-	for _, r := range s.replicas {
-		if r.disk == d {
-			lost = append(lost, r)
-		}
-	}
-	sortReplicas(lost)
-	s.mu.Unlock()
-	for _, r := range lost {
-		r.step(func(m *protocol.Member) []protocol.Effect { return m.Fail() })
-	}
 }
 
 // sign returns a capability for another server of the cluster.

@@ -33,6 +33,7 @@ type world struct {
 	reports     []*quarry.ReportRequest
 	grants      []quarry.Grant
 	refuse      func(to string, req *quarry.PrepareRequest) error // a Prepare that does not arrive
+	beats       map[quarry.ServerID]*quarry.HeartbeatRequest      // the last of each server
 	deaf        int                                               // so many reports do not arrive
 	damage      func(from string, reply *quarry.ReadReply)
 }
@@ -40,7 +41,7 @@ type world struct {
 // inWorld runs a test in simulated time.
 func inWorld(t *testing.T, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, keys: quarry.Keys{{Number: 1, Secret: [32]byte{1}}}, servers: map[string]*Server{}}
+		w := &world{t: t, keys: quarry.Keys{{Number: 1, Secret: [32]byte{1}}}, servers: map[string]*Server{}, beats: map[quarry.ServerID]*quarry.HeartbeatRequest{}}
 		defer func() {
 			for _, s := range w.servers {
 				_ = s.Close()
@@ -102,6 +103,7 @@ func (w *world) Register(_ context.Context, req *quarry.RegisterRequest) (*quarr
 func (w *world) Heartbeat(_ context.Context, req *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.beats[req.Server] = req
 	return &quarry.HeartbeatReply{Nonce: req.Nonce, Grants: append([]quarry.Grant(nil), w.grants...)}, nil
 }
 

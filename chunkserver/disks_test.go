@@ -1,0 +1,169 @@
+package chunkserver
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/disk"
+)
+
+// hanging is a disk that does not answer any more once it hangs.
+type hanging struct {
+	disk.FS
+	hangs   atomic.Bool
+	release chan struct{}
+}
+
+func newHanging() *hanging {
+	h := &hanging{release: make(chan struct{})}
+	h.FS = disk.NewFaulty(disk.NewMem(), func(disk.Op) disk.Fault {
+		if h.hangs.Load() {
+			<-h.release
+		}
+		return disk.Fault{}
+	})
+	return h
+}
+
+func (w *world) lastBeat(s *Server) *quarry.HeartbeatRequest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.beats[s.ID()]
+}
+
+// A disk hangs. The heartbeats go on, and so does what is on the other disk; after half a
+// minute the disk is given up, the masters hear of it, and its replicas are lost.
+func TestDiskThatHangs(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.grants = []quarry.Grant{{Shard: 1, Term: 1, Slots: []quarry.SlotRange{{First: 0, Last: quarry.Slots - 1}}, EndMS: 2000, ReadMS: 10000}}
+		h := newHanging()
+		defer close(h.release)
+		s := w.start(1, 0, h, disk.NewMem())
+		w.open(s)
+		w.appended(w.append(s, 1, []byte("abc")), 0)
+		other := w.ref(s, 1)
+		other.Handle = chunkA + 1
+		other.Capability = w.keys.Sign(s.cfg.Cluster, other.Handle, everything)
+		w.pass(2 * time.Second)
+		h.hangs.Store(true)
+		w.append(s, 2, []byte("def")) // not answered before the disk lets go of its bytes
+		w.pass(10 * time.Second)
+		before := w.lastBeat(s)
+		w.pass(10 * time.Second)
+		beat := w.lastBeat(s)
+		if n := beat.Nonce - before.Nonce; n < 19 || n > 21 {
+			t.Fatalf("%d heartbeats in 10 s", n)
+		}
+		if beat.Disks[0].Failed != "" || beat.Disks[0].Total == 0 {
+			t.Fatalf("after 20 s: %+v", beat.Disks[0])
+		}
+		if !s.leases.holds(0, 0, clock.Simulated().Now()) {
+			t.Fatal("the server has lost its lease")
+		}
+		w.ok(s.Create(w.t.Context(), &quarry.CreateRequest{ChunkRef: other, Disk: diskID(1, 1), File: 1}))
+
+		w.pass(15 * time.Second)
+		beat = w.lastBeat(s)
+		if !strings.Contains(beat.Disks[0].Failed, "does not answer") || beat.Disks[1].Failed != "" {
+			t.Fatalf("after 35 s: %+v", beat.Disks)
+		}
+		if reply := w.fence(s, 2); reply.Status != quarry.ReplicaLost {
+			t.Fatalf("%+v", reply)
+		}
+		start := clock.Simulated().Now()
+		w.is(s.Close(), quarry.Unavailable)
+		if d := clock.Simulated().Now().Sub(start); d > 2*hungClose {
+			t.Fatalf("to stop took %v", d)
+		}
+	})
+}
+
+// A disk that hangs while an item of a grant needs it: the item is not settled, the lease
+// does not come, and the heartbeats go on.
+func TestItemForADiskThatHangs(t *testing.T) {
+	inWorld(t, func(w *world) {
+		h := newHanging()
+		defer close(h.release)
+		peers, _ := w.three()
+		data := w.sealed(peers)
+		s := w.start(4, 0, h)
+		w.ok(w.copyTo(s, diskID(4, 0), int64(len(data)), peers[0]))
+		s.mu.Lock()
+		delete(s.replicas, chunkA) // so that its index is read from the disk again
+		s.mu.Unlock()
+		h.hangs.Store(true)
+		w.mu.Lock()
+		w.grants = []quarry.Grant{{
+			Shard: 1, Term: 1, Slots: []quarry.SlotRange{{First: 0, Last: quarry.Slots - 1}}, EndMS: 2000, ReadMS: 10000,
+			Items: []quarry.Item{{Kind: quarry.ItemDrop, Handle: chunkA, Version: 2}},
+		}}
+		w.mu.Unlock()
+		w.pass(20 * time.Second)
+		before := w.lastBeat(s).Nonce
+		w.pass(8 * time.Second)
+		if n := w.lastBeat(s).Nonce - before; n < 3 {
+			t.Fatalf("%d heartbeats in 8 s", n)
+		}
+		if s.leases.holds(0, 0, clock.Simulated().Now()) {
+			t.Fatal("a lease though the item is not settled")
+		}
+		w.pass(20 * time.Second) // the disk is given up, and with it the replica
+		if !s.leases.holds(0, 0, clock.Simulated().Now()) {
+			t.Fatal("no lease though nothing is left to settle")
+		}
+	})
+}
+
+// A process that is stopped for a minute finds that a minute has passed, and its disk is as
+// good as before. Nor is one given up that is slow, but goes on.
+func TestSlowDiskIsNotGivenUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var slow atomic.Bool
+		s := w.start(1, 0, disk.NewFaulty(disk.NewMem(), func(op disk.Op) disk.Fault {
+			if slow.Load() && op.Kind == disk.OpSync {
+				_ = clock.Simulated().Sleep(w.t.Context(), 20*time.Second)
+			}
+			return disk.Fault{}
+		}))
+		w.open(s)
+		synctest.Wait()
+		slow.Store(true)
+		var answers []<-chan answer
+		for i := range 5 {
+			answers = append(answers, w.append(s, quarry.Sequence(i+1), []byte("abc")))
+			w.pass(15 * time.Second)
+		}
+		for i, c := range answers {
+			w.appended(c, int64(3*i))
+		}
+		slow.Store(false)
+	})
+}
+
+func TestSpaceIsCountedBetweenMeasurements(t *testing.T) {
+	inWorld(t, func(w *world) {
+		small, err := disk.WithQuota(disk.NewMem(), 1<<30)
+		w.ok(err)
+		s := w.start(1, 0, small)
+		d := s.cfg.Disks[0]
+		free := func() int64 {
+			u, err := d.Usage()
+			w.ok(err)
+			return u.Free
+		}
+		w.pass(2 * time.Second)
+		before := free()
+		w.open(s)
+		w.appended(w.append(s, 1, text(1<<20, 'a')), 0)
+		unmeasured := before - free()
+		w.pass(2 * time.Second)
+		if measured := before - free(); unmeasured != quarry.ChunkBytesMax || measured < unmeasured || measured > unmeasured+8<<20 {
+			t.Fatalf("a chunk took %d bytes, measured %d", unmeasured, measured)
+		}
+	})
+}
