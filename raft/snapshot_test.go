@@ -321,3 +321,42 @@ func TestTrimKeepsStuckGroup(t *testing.T) {
 		}
 	})
 }
+
+// TestSnapshotOfLaterState lets a snapshot wait until others are sent, while commands are
+// applied. The state that is sent then is ahead of what Raft was told when it asked for it: it
+// says itself how far it has come, so that no command is applied twice.
+func TestSnapshotOfLaterState(t *testing.T) {
+	inBubble(t, 3, snapshotsMax+1, func(cfg *Config) {
+		smallLog(cfg)
+		cfg.SnapshotBytesPerSecond = 64 << 10
+	}, func(t *testing.T, c *testCluster) {
+		leader := c.leader(0)
+		for _, g := range c.groups {
+			for c.leader(g) != leader {
+				_ = c.leader(g).host.TransferLeadership(context.Background(), g, leader.id)
+			}
+		}
+		n := c.other(0)
+		n.stop()
+		for _, g := range c.groups {
+			c.fill(g, "a")
+		}
+		n.start()
+		for i := range 20 {
+			for _, g := range c.groups {
+				if _, err := leader.host.Propose(context.Background(), g, fmt.Append(nil, i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.sleep(100 * time.Millisecond)
+		}
+		for _, g := range c.groups {
+			if l := c.list(g); len(l) != 60 {
+				t.Errorf("the list of group %d has %d elements", g, len(l))
+			}
+			if m, _ := n.host.group("", g); m.log.base < 20 {
+				t.Errorf("no snapshot was needed in group %d", g)
+			}
+		}
+	})
+}
