@@ -188,3 +188,32 @@ func (n *node) image(write func(*fileOp) outcome) *node {
 	}
 	return &node{dir: n.dir, data: b, base: slices.Clone(b)}
 }
+
+// Durable returns the bytes of a file that no crash at this moment would take; nil if the name
+// could be lost. They must not be changed.
+func (m *Mem) Durable(name string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.base[name]
+	for _, op := range m.nameOps {
+		switch {
+		case op.to == name && op.certain:
+			n = op.node
+		case op.from == name || op.to == name:
+			n = nil // it may be gone, or another file may have it
+		}
+	}
+	if n == nil || n.dir {
+		return nil
+	}
+	if len(n.ops) == 0 {
+		return n.base
+	}
+	b := slices.Clone(n.base)
+	for i := range n.ops {
+		if op := &n.ops[i]; op.certain {
+			b = op.apply(b, nil)
+		}
+	}
+	return b
+}

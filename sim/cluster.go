@@ -46,7 +46,8 @@ type Cluster struct {
 func NewCluster(w *World, masters, servers int, log *Log) *Cluster {
 	c := &Cluster{w: w, net: newNetwork(w), key: []byte("the key of a simulated cluster"), log: log}
 	c.net.SetAll(Link{Delay: 50 * time.Microsecond, Jitter: 300 * time.Microsecond})
-	c.watch = newObserver(w, log)
+	c.watch = newObserver(log)
+	c.watch.host = c.net.host
 	for i := range masters {
 		h := c.host(fmt.Sprintf("m%d", i+1), 1+i)
 		h.state = vfs.NewCrashableMem()

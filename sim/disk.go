@@ -32,10 +32,11 @@ var healthyDisk = DiskFaults{SyncMin: 100 * time.Microsecond, SyncMax: 2 * time.
 type Disk struct {
 	host *Host
 
-	mu     sync.Mutex
-	mem    *disk.Mem
-	faults DiskFaults
-	quota  int64 // 0: none
+	mu      sync.Mutex
+	mem     *disk.Mem
+	emptied int // how often the disk was replaced by an empty one
+	faults  DiskFaults
+	quota   int64 // 0: none
 }
 
 func newDisk(h *Host) *Disk { return &Disk{host: h, mem: disk.NewMem()} }
@@ -164,4 +165,12 @@ func (d *Disk) wipe() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mem = disk.NewMem()
+	d.emptied++
+}
+
+// replaced returns how often the disk was replaced by an empty one.
+func (d *Disk) replaced() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.emptied
 }

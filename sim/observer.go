@@ -1,22 +1,256 @@
 package sim
 
-import "github.com/quarryfs/quarry"
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
 
-// observer stands between the network and every server.
+	"github.com/quarryfs/quarry"
+)
+
+// observer stands between the network and every server: it is told of each request when it
+// comes and of each answer before it goes. The checkers, one for each invariant of
+// docs/protocol.md, judge what it is told.
+//
+// What a server says in an answer was true at some moment between the request and the answer.
+// So a checker compares what a request was answered with only with what had been answered
+// before that request came; see moment. What a process says after its death is not counted.
 type observer struct {
-	w   *World
-	log *Log
+	log  *Log
+	host func(address string) *Host
+
+	mu     sync.Mutex
+	clock  moment // of the last thing that was observed
+	broken []string
+
+	chunks   map[quarry.Handle]*seenChunk
+	records  map[recordKey]position
+	files    map[quarry.Inode]*fileLength
+	promises map[replicaKey][]promise
+	durable  map[replicaKey]int64
 }
 
-func newObserver(w *World, log *Log) *observer { return &observer{w: w, log: log} }
+// moment orders what is observed.
+type moment uint64
+
+// brokenMax bounds the violations that a run tells of.
+const brokenMax = 10
+
+// seenChunk is what has been seen of a chunk.
+type seenChunk struct {
+	file     quarry.Inode
+	position int64
+	made     bool
+	versions map[quarry.Version]*seenVersion
+	bytes    []byte // as they were shown or acknowledged
+	known    []bool // of each of them
+	acked    acks
+	shown    acks // ends that were told without a doubt
+	sealVer  quarry.Version
+	sealLen  int64
+	absent   map[sequence]bool
+	fences   map[quarry.ServerID]bool // good replies to fences
+	sealing  bool                     // a seal has been told to a replica
+}
+
+// seenVersion is a writable version of a chunk that has got a primary.
+type seenVersion struct {
+	members []quarry.Member
+	disks   []int // how often each member's disk had been replaced
+}
+
+// sequence names a record in a chunk.
+type sequence struct {
+	session quarry.SessionID
+	number  quarry.Sequence
+}
+
+// replicaKey names a replica on one disk of a host.
+type replicaKey struct {
+	host   *Host
+	disk   int
+	handle quarry.Handle
+}
+
+func newObserver(log *Log) *observer {
+	return &observer{
+		log: log, chunks: map[quarry.Handle]*seenChunk{}, records: map[recordKey]position{},
+		files: map[quarry.Inode]*fileLength{}, promises: map[replicaKey][]promise{}, durable: map[replicaKey]int64{},
+	}
+}
+
+// begin notes that a request has come.
+func (o *observer) begin() moment {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clock++
+	return o.clock
+}
+
+// end has f look at an answer, unless the process that gives it is gone. o.mu is held while
+// it does.
+func (o *observer) end(p *process, f func()) {
+	if p.gone() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clock++
+	f()
+}
+
+// violated notes that an invariant does not hold; mu is held.
+func (o *observer) violated(invariant, format string, args ...any) {
+	text := invariant + ": " + fmt.Sprintf(format, args...)
+	o.log.Printf("sim  VIOLATION %s", text)
+	if len(o.broken) < brokenMax {
+		o.broken = append(o.broken, text)
+	}
+}
+
+// violations returns what was found.
+func (o *observer) violations() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]string(nil), o.broken...)
+}
+
+// chunk returns what was seen of a chunk; mu is held.
+func (o *observer) chunk(h quarry.Handle) *seenChunk {
+	c := o.chunks[h]
+	if c == nil {
+		c = &seenChunk{versions: map[quarry.Version]*seenVersion{}, absent: map[sequence]bool{}, fences: map[quarry.ServerID]bool{}}
+		o.chunks[h] = c
+	}
+	return c
+}
+
+// replica names a host's replica of a chunk as it is now.
+func (o *observer) replica(h *Host, handle quarry.Handle) replicaKey {
+	return replicaKey{h, h.disk.replaced(), handle}
+}
+
+// at returns the host of a member.
+func (o *observer) at(m quarry.Member) *Host {
+	return o.host(m.Address)
+}
+
+// alone reports whether a chunk that is being written, or whose replicas are not what they
+// should be, may be lost with a host's disk.
+func (o *observer) alone(h *Host) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.chunks {
+		if c.sealVer != 0 {
+			continue // the cluster is whole: a sealed chunk has others
+		}
+		for _, v := range c.versions {
+			if len(v.members) == 1 && o.at(v.members[0]) == h {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// count counts an answer of a kind that is rare.
+func (o *observer) count(what string, err error) {
+	if err == nil {
+		o.log.Count(what)
+		return
+	}
+	kind := quarry.KindOf(err).Error()
+	o.log.Count(what + " refused: " + kind)
+}
+
+func name(m quarry.Member) string {
+	host, _, _ := strings.Cut(m.Address, ":")
+	return host
+}
+
+// observedMaster is a master with the observer before it.
+type observedMaster struct {
+	quarry.Master
+	o *observer
+	p *process
+}
 
 func (o *observer) master(p *process) func(quarry.Master) quarry.Master {
-	return func(m quarry.Master) quarry.Master { return m }
+	return func(m quarry.Master) quarry.Master { return &observedMaster{m, o, p} }
 }
 
-func (o *observer) server(p *process) func(quarry.ChunkServer) quarry.ChunkServer {
-	return func(s quarry.ChunkServer) quarry.ChunkServer { return s }
+func (m *observedMaster) Register(ctx context.Context, req *quarry.RegisterRequest) (*quarry.RegisterReply, error) {
+	reply, err := m.Master.Register(ctx, req)
+	m.o.end(m.p, func() { m.o.count("a server registers", err) })
+	return reply, err
 }
 
-// alone reports whether a chunk may have its only replica at a host.
-func (o *observer) alone(h *Host) bool { return false }
+func (m *observedMaster) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.RollReply, error) {
+	reply, err := m.Master.Roll(ctx, req)
+	m.o.end(m.p, func() {
+		if err != nil {
+			m.o.count("roll", err)
+			return
+		}
+		m.o.log.Count(map[bool]string{true: "first chunk of a file", false: "roll to another chunk"}[req.Last == 0])
+		m.o.told(&reply.Chunk)
+	})
+	return reply, err
+}
+
+func (m *observedMaster) Finish(ctx context.Context, req *quarry.FinishRequest) (*quarry.ChunkReply, error) {
+	reply, err := m.Master.Finish(ctx, req)
+	m.o.end(m.p, func() {
+		if err == nil {
+			m.o.told(&reply.Chunk)
+		}
+	})
+	return reply, err
+}
+
+func (m *observedMaster) Chunk(ctx context.Context, req *quarry.ChunkRequest) (*quarry.ChunkReply, error) {
+	reply, err := m.Master.Chunk(ctx, req)
+	m.o.end(m.p, func() {
+		if err == nil {
+			m.o.told(&reply.Chunk)
+		}
+	})
+	return reply, err
+}
+
+func (m *observedMaster) Locate(ctx context.Context, req *quarry.LocateRequest) (*quarry.LocateReply, error) {
+	from := m.o.begin()
+	reply, err := m.Master.Locate(ctx, req)
+	m.o.end(m.p, func() {
+		if err != nil {
+			return
+		}
+		for i := range reply.Chunks {
+			m.o.told(&reply.Chunks[i])
+		}
+		m.o.lengthTold(from, &reply.Attr)
+	})
+	return reply, err
+}
+
+func (m *observedMaster) Stat(ctx context.Context, req *quarry.StatRequest) (*quarry.StatReply, error) {
+	from := m.o.begin()
+	reply, err := m.Master.Stat(ctx, req)
+	m.o.end(m.p, func() {
+		if err == nil {
+			m.o.lengthTold(from, &reply.Attr)
+		}
+	})
+	return reply, err
+}
+
+// told is what a master tells of a chunk; mu is held.
+func (o *observer) told(c *quarry.Chunk) {
+	if c.State == quarry.ChunkSealed {
+		o.sealTold(c.Handle, c.Version, c.Length, "a master")
+	}
+	if c.State == quarry.ChunkLost {
+		o.violated("I2 acknowledged is durable", "chunk %v is lost", c.Handle)
+	}
+}

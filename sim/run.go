@@ -64,6 +64,7 @@ func Run(o Options) *Result {
 	r.result.Simulated = w.Now().Sub(start)
 	r.c.Close()
 	w.Close()
+	r.result.Violations = append(r.result.Violations, r.c.watch.violations()...)
 	r.result.Events, r.result.Hash = w.count, w.hash
 	r.result.Counts, r.result.Last = r.log.counts, r.log.Last()
 	return &r.result

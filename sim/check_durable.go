@@ -1,0 +1,135 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/quarryfs/quarry"
+)
+
+// I2: what is acknowledged is durable at every member of its version, by what the members'
+// disks hold, not by what they say. I3: a commit is at most what every member has durable.
+
+// acknowledged judges and notes that a record was acknowledged.
+func (o *observer) acknowledged(from moment, h *Host, req *quarry.AppendRequest, offset int64) {
+	c := o.chunk(req.Handle)
+	end := offset + int64(len(req.Data))
+	v := c.versions[req.Version]
+	if v == nil {
+		o.violated("I2 acknowledged is durable", "%s acknowledges a record in version %d of chunk %v, which has no primary", h.name, req.Version, req.Handle)
+		return
+	}
+	for i, m := range v.members {
+		member := o.at(m)
+		if member.disk.replaced() != v.disks[i] {
+			continue // what was there went with the disk
+		}
+		if !member.disk.durable(req.Handle, offset, req.Data) {
+			o.violated("I2 acknowledged is durable", "record %d of session %d at %d+%d of chunk %v is acknowledged by %s and not on the disk of %s",
+				req.Sequence, req.Session, offset, len(req.Data), req.Handle, h.name, member.name)
+		}
+	}
+	if c.sealVer != 0 && end > c.sealLen {
+		o.violated("I5 seals keep what is acknowledged", "a record up to %d of chunk %v is acknowledged, which is sealed at %d", end, req.Handle, c.sealLen)
+	}
+	c.acked.add(o.clock, end)
+	o.committed(req.Handle, sequence{req.Session, req.Sequence}, offset, "an answer")
+	o.shown(h, req.Handle, offset, req.Data, "an append")
+	o.obeyed(from, h, &req.ChunkRef, "append")
+}
+
+// isDurable notes how far a secondary says that it is durable.
+func (o *observer) isDurable(h *Host, handle quarry.Handle, end int64) {
+	key := o.replica(h, handle)
+	o.durable[key] = max(o.durable[key], end)
+}
+
+// commitTold judges how far a chunk is said to be committed.
+func (o *observer) commitTold(ref *quarry.ChunkRef, commit int64, how string) {
+	c := o.chunk(ref.Handle)
+	if c.sealVer != 0 { // what is left of it counts as committed
+		if commit > c.sealLen {
+			o.violated("I5 seals keep what is acknowledged", "chunk %v is said to be committed to %d, %s, and is sealed at %d", ref.Handle, commit, how, c.sealLen)
+		}
+		return
+	}
+	v := c.versions[ref.Version]
+	if v == nil || commit == 0 {
+		return
+	}
+	for i, m := range v.members {
+		member := o.at(m)
+		if i == 0 || member.disk.replaced() != v.disks[i] {
+			continue // nobody is told what the primary itself has
+		}
+		if have := o.durable[o.replica(member, ref.Handle)]; commit > have {
+			o.violated("I3 commits are durable", "chunk %v is said to be committed to %d, %s, and %s has said %d", ref.Handle, commit, how, member.name, have)
+		}
+	}
+}
+
+// durable reports whether a crash at this moment would leave bytes of a chunk on the disk:
+// in the chunk's file, or in the journal, which carries what is small.
+func (d *Disk) durable(handle quarry.Handle, offset int64, data []byte) bool {
+	d.mu.Lock()
+	mem := d.mem
+	d.mu.Unlock()
+	file := handle.String()
+	file = path.Join("chunks", file[len(file)-2:], file)
+	if b := mem.Durable(file); offset+int64(len(data)) <= int64(len(b)) && bytes.Equal(b[offset:][:len(data)], data) {
+		return true
+	}
+	segments, err := mem.List("journal")
+	if err != nil {
+		return false
+	}
+	for i := len(segments) - 1; i >= 0; i-- {
+		if strings.HasSuffix(segments[i], ".journal") && bytes.Contains(mem.Durable(path.Join("journal", segments[i])), data) {
+			return true
+		}
+	}
+	return false
+}
+
+// acks are the ends of what was acknowledged, and when.
+type acks struct{ list []ack }
+
+type ack struct {
+	at  moment
+	end int64
+}
+
+// add notes an end; ends that are lower than one before say nothing.
+func (a *acks) add(at moment, end int64) {
+	if n := len(a.list); n == 0 || a.list[n-1].end < end {
+		a.list = append(a.list, ack{at, end})
+	}
+}
+
+// before returns the highest end that was noted before a moment.
+func (a *acks) before(m moment) (end int64, any bool) {
+	for i := len(a.list) - 1; i >= 0; i-- {
+		if a.list[i].at < m {
+			return a.list[i].end, true
+		}
+	}
+	return 0, false
+}
+
+// last returns the highest end.
+func (a *acks) last() int64 {
+	if n := len(a.list); n > 0 {
+		return a.list[n-1].end
+	}
+	return 0
+}
+
+func (v *seenVersion) String() string {
+	var list []string
+	for _, m := range v.members {
+		list = append(list, name(m))
+	}
+	return fmt.Sprint(list)
+}

@@ -1,0 +1,67 @@
+package sim
+
+import "github.com/quarryfs/quarry"
+
+// I7: a record, which is a session and a sequence in a file, is committed at most once, at the
+// offset that was acknowledged. I8: a fate "absent" is never followed, and was never preceded,
+// by a commit in that chunk.
+
+// recordKey names a record. Chunks that belong to a session and to no file yet are files of
+// their own.
+type recordKey struct {
+	file   quarry.Inode
+	handle quarry.Handle // of a chunk without a file
+	record sequence
+}
+
+// position is where a record stands.
+type position struct {
+	handle quarry.Handle
+	offset int64
+}
+
+// committed judges and notes that a record stands somewhere.
+func (o *observer) committed(handle quarry.Handle, s sequence, offset int64, who string) {
+	c := o.chunk(handle)
+	if c.absent[s] {
+		o.violated("I8 absent stays absent", "record %d of session %d is at %d of chunk %v by %s, and was said to be absent", s.number, s.session, offset, handle, who)
+	}
+	key := recordKey{file: c.file, record: s}
+	if c.file == 0 {
+		key.handle = handle
+	}
+	at := position{handle, offset}
+	if before, known := o.records[key]; known && before != at {
+		o.violated("I7 records are committed once", "record %d of session %d is at %d of chunk %v by %s, and was at %d of chunk %v",
+			s.number, s.session, offset, handle, who, before.offset, before.handle)
+		return
+	}
+	o.records[key] = at
+}
+
+// fates judges and notes what a replica says became of records.
+func (o *observer) fates(h *Host, req *quarry.FateRequest, reply *quarry.FateReply) {
+	o.sealTold(req.Handle, reply.Version, reply.Length, "a fate")
+	c := o.chunk(req.Handle)
+	for _, f := range reply.Fates {
+		s := sequence{req.Session, f.Sequence}
+		switch f.State {
+		case quarry.FateCommitted:
+			o.log.Count("fate committed")
+			o.committed(req.Handle, s, f.Offset, "a fate of "+h.name)
+		case quarry.FateAbsent:
+			o.log.Count("fate absent")
+			key := recordKey{file: c.file, record: s}
+			if c.file == 0 {
+				key.handle = req.Handle
+			}
+			if at, known := o.records[key]; known && at.handle == req.Handle {
+				o.violated("I8 absent stays absent", "%s says that record %d of session %d is absent from chunk %v, where it is at %d",
+					h.name, s.number, s.session, req.Handle, at.offset)
+			}
+			c.absent[s] = true
+		default:
+			o.log.Count("fate unknown")
+		}
+	}
+}

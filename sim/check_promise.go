@@ -1,0 +1,100 @@
+package sim
+
+import "github.com/quarryfs/quarry"
+
+// I1: promised and version never fall, and there is one writable version at a time.
+//
+// A server that has said that it promises a version obeys no request of a lower one that comes
+// after it, for as long as its disk lives. A version has one primary, which takes the role
+// once, with one list of members.
+
+// promise is a version that a replica has promised, and since when others know it.
+type promise struct {
+	version quarry.Version
+	since   moment
+}
+
+// promised notes that a host has said that its replica promises a version.
+func (o *observer) promised(h *Host, handle quarry.Handle, v quarry.Version) {
+	key := o.replica(h, handle)
+	list := o.promises[key]
+	if n := len(list); n > 0 && list[n-1].version >= v {
+		return
+	}
+	o.promises[key] = append(list, promise{v, o.clock})
+}
+
+// obeyed judges that a host did what a request of a version asked for.
+func (o *observer) obeyed(from moment, h *Host, ref *quarry.ChunkRef, what string) {
+	for _, p := range o.promises[o.replica(h, ref.Handle)] {
+		if p.since < from && p.version > ref.Version {
+			o.violated("I1 promises never fall", "%s obeys %s of version %d of chunk %v, and had promised version %d before",
+				h.name, what, ref.Version, ref.Handle, p.version)
+			return
+		}
+	}
+}
+
+// fenced judges and notes what a host says of its fenced replica.
+func (o *observer) fenced(h *Host, req *quarry.FenceRequest, reply *quarry.FenceReply) {
+	o.promised(h, req.Handle, req.Version)
+	if reply.Version != req.Version {
+		o.violated("I1 promises never fall", "%s answers a fence of version %d of chunk %v with version %d", h.name, req.Version, req.Handle, reply.Version)
+	}
+	c := o.chunk(req.Handle)
+	if reply.Status != quarry.ReplicaGood {
+		o.log.Count("a fenced replica is not good")
+		return
+	}
+	for v, seen := range c.versions {
+		for i, m := range seen.members {
+			if o.at(m) != h || m.Incarnation != reply.Incarnation || v != reply.LogVersion || seen.disks[i] != h.disk.replaced() {
+				continue
+			}
+			c.fences[m.Server] = true
+			if end, _ := c.acked.before(o.clock); reply.DurableLength < end && c.sealVer == 0 {
+				o.violated("I2 acknowledged is durable", "%s has %d durable bytes of chunk %v when it is fenced, %d are acknowledged",
+					h.name, reply.DurableLength, req.Handle, end)
+			}
+		}
+	}
+}
+
+// activated notes a version's primary and members.
+func (o *observer) activated(req *quarry.ActivateRequest) {
+	c := o.chunk(req.Handle)
+	if seen := c.versions[req.Version]; seen != nil {
+		if seen.members[0].Server != req.Members[0].Server || seen.members[0].Incarnation != req.Members[0].Incarnation || len(seen.members) != len(req.Members) {
+			o.violated("I1 one primary", "version %d of chunk %v has the primaries %s and %s", req.Version, req.Handle, name(seen.members[0]), name(req.Members[0]))
+		}
+		return
+	}
+	seen := &seenVersion{members: append([]quarry.Member(nil), req.Members...)}
+	for _, m := range seen.members {
+		seen.disks = append(seen.disks, o.at(m).disk.replaced())
+	}
+	c.versions[req.Version] = seen
+}
+
+// survivors counts seals for which few members of the version were left.
+func (o *observer) survivors(h quarry.Handle) {
+	c := o.chunk(h)
+	if c.sealing {
+		return
+	}
+	c.sealing = true
+	members := 0
+	for _, v := range c.versions {
+		members = len(v.members)
+	}
+	switch {
+	case members >= 2 && len(c.fences) == 0:
+		o.log.Count("seal with no member that went on living")
+	case members >= 2 && len(c.fences) == 1:
+		o.log.Count("seal with one survivor")
+	case len(c.fences) < members:
+		o.log.Count("seal without a member")
+	default:
+		o.log.Count("seal with all members")
+	}
+}

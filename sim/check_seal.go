@@ -1,0 +1,25 @@
+package sim
+
+import "github.com/quarryfs/quarry"
+
+// I5: a sealed length is at least every end that was acknowledged or told. I6: a seal never
+// changes.
+
+// sealTold judges and notes a seal that somebody tells of.
+func (o *observer) sealTold(handle quarry.Handle, v quarry.Version, length int64, who string) {
+	c := o.chunk(handle)
+	if c.sealVer != 0 {
+		if c.sealVer != v || c.sealLen != length {
+			o.violated("I6 seals never change", "chunk %v is sealed at version %d with %d bytes by the word of %s, and was at version %d with %d",
+				handle, v, length, who, c.sealVer, c.sealLen)
+		}
+		return
+	}
+	c.sealVer, c.sealLen = v, length
+	if end := max(c.acked.last(), c.shown.last(), int64(c.lastKnown())); length < end {
+		o.violated("I5 seals keep what is acknowledged", "chunk %v is sealed at %d, and bytes up to %d were acknowledged or shown", handle, length, end)
+	}
+}
+
+// lastKnown returns the end of the bytes that were acknowledged or read.
+func (c *seenChunk) lastKnown() int { return len(c.known) }

@@ -1,0 +1,162 @@
+package sim
+
+import (
+	"context"
+
+	"github.com/quarryfs/quarry"
+)
+
+// observedServer is a chunk server with the observer before it.
+type observedServer struct {
+	quarry.ChunkServer
+	o *observer
+	p *process
+}
+
+func (o *observer) server(p *process) func(quarry.ChunkServer) quarry.ChunkServer {
+	return func(s quarry.ChunkServer) quarry.ChunkServer { return &observedServer{s, o, p} }
+}
+
+func (s *observedServer) Create(ctx context.Context, req *quarry.CreateRequest) error {
+	from := s.o.begin()
+	s.o.end(s.p, func() { s.o.asked(req) })
+	err := s.ChunkServer.Create(ctx, req)
+	s.o.end(s.p, func() {
+		if err == nil {
+			s.o.obeyed(from, s.p.host, &req.ChunkRef, "create")
+			s.o.promised(s.p.host, req.Handle, req.Version)
+		}
+	})
+	return err
+}
+
+func (s *observedServer) Activate(ctx context.Context, req *quarry.ActivateRequest) error {
+	from := s.o.begin()
+	err := s.ChunkServer.Activate(ctx, req)
+	s.o.end(s.p, func() {
+		if err == nil {
+			s.o.obeyed(from, s.p.host, &req.ChunkRef, "activate")
+			s.o.activated(req)
+		}
+	})
+	return err
+}
+
+func (s *observedServer) Append(ctx context.Context, req *quarry.AppendRequest, done func(*quarry.AppendReply, error)) {
+	from := s.o.begin()
+	s.ChunkServer.Append(ctx, req, func(reply *quarry.AppendReply, err error) {
+		s.o.end(s.p, func() {
+			if err != nil {
+				s.o.count("append", err)
+				return
+			}
+			s.o.acknowledged(from, s.p.host, req, reply.Offset)
+		})
+		done(reply, err)
+	})
+}
+
+func (s *observedServer) Prepare(ctx context.Context, req *quarry.PrepareRequest, done func(*quarry.PrepareReply, error)) {
+	from := s.o.begin()
+	s.o.end(s.p, func() { s.o.commitTold(&req.ChunkRef, req.Commit, "with a batch") })
+	s.ChunkServer.Prepare(ctx, req, func(reply *quarry.PrepareReply, err error) {
+		s.o.end(s.p, func() {
+			if err != nil {
+				s.o.count("prepare", err)
+				return
+			}
+			s.o.obeyed(from, s.p.host, &req.ChunkRef, "prepare")
+			s.o.isDurable(s.p.host, req.Handle, req.Offset+int64(len(req.Data)))
+		})
+		done(reply, err)
+	})
+}
+
+func (s *observedServer) Commit(ctx context.Context, req *quarry.CommitRequest) error {
+	s.o.end(s.p, func() { s.o.commitTold(&req.ChunkRef, req.Commit, "by itself") })
+	return s.ChunkServer.Commit(ctx, req)
+}
+
+func (s *observedServer) Fence(ctx context.Context, req *quarry.FenceRequest) (*quarry.FenceReply, error) {
+	reply, err := s.ChunkServer.Fence(ctx, req)
+	s.o.end(s.p, func() {
+		if err == nil {
+			s.o.fenced(s.p.host, req, reply)
+		}
+	})
+	return reply, err
+}
+
+func (s *observedServer) Seal(ctx context.Context, req *quarry.SealRequest) (*quarry.SealReply, error) {
+	s.o.end(s.p, func() {
+		s.o.sealTold(req.Handle, req.Version, req.Length, "a seal")
+		s.o.survivors(req.Handle)
+	})
+	reply, err := s.ChunkServer.Seal(ctx, req)
+	s.o.end(s.p, func() {
+		if err == nil {
+			s.o.log.Count(map[bool]string{true: "a replica holds a seal", false: "a replica cannot hold a seal"}[reply.Holds])
+			s.o.promised(s.p.host, req.Handle, req.Version)
+		}
+	})
+	return reply, err
+}
+
+func (s *observedServer) Copy(ctx context.Context, req *quarry.CopyRequest) error {
+	s.o.end(s.p, func() { s.o.sealTold(req.Handle, req.Version, req.Length, "a copy") })
+	err := s.ChunkServer.Copy(ctx, req)
+	s.o.end(s.p, func() { s.o.count("copy", err) })
+	return err
+}
+
+func (s *observedServer) Drop(ctx context.Context, req *quarry.DropRequest) error {
+	err := s.ChunkServer.Drop(ctx, req)
+	s.o.end(s.p, func() { s.o.count("drop", err) })
+	return err
+}
+
+func (s *observedServer) Fate(ctx context.Context, req *quarry.FateRequest) (*quarry.FateReply, error) {
+	reply, err := s.ChunkServer.Fate(ctx, req)
+	s.o.end(s.p, func() {
+		s.o.count("fate", err)
+		if err == nil {
+			s.o.fates(s.p.host, req, reply)
+		}
+	})
+	return reply, err
+}
+
+func (s *observedServer) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.ReadReply, error) {
+	reply, err := s.ChunkServer.Read(ctx, req)
+	s.o.end(s.p, func() {
+		if err != nil {
+			s.o.count("read", err)
+			return
+		}
+		s.o.shown(s.p.host, req.Handle, req.Offset, reply.Data, "a read")
+	})
+	return reply, err
+}
+
+func (s *observedServer) End(ctx context.Context, req *quarry.EndRequest) (*quarry.EndReply, error) {
+	from := s.o.begin()
+	reply, err := s.ChunkServer.End(ctx, req)
+	s.o.end(s.p, func() {
+		if err != nil {
+			s.o.count("end", err)
+			return
+		}
+		s.o.endTold(from, s.p.host, req, reply)
+	})
+	return reply, err
+}
+
+func (s *observedServer) Wait(ctx context.Context, req *quarry.WaitRequest) (*quarry.WaitReply, error) {
+	reply, err := s.ChunkServer.Wait(ctx, req)
+	s.o.end(s.p, func() {
+		if err == nil {
+			s.o.commitTold(&req.ChunkRef, reply.Commit, "to who waits")
+		}
+	})
+	return reply, err
+}
