@@ -16,13 +16,19 @@ const frontierMax = 20_000
 // frontier goes through the operations on a tree in the order of time and knows at each
 // instant all that the tree may be. porcupine only tells whether there is an order; this tells
 // how far there is one, and what the tree was, for whoever wants to understand a violation.
+//
+// It also judges where porcupine has to give up: of histories with many operations of unknown
+// outcome it follows far fewer possibilities, because one in which fewer of them have
+// happened, and the tree is the same, contains the other ones.
 type frontier struct {
-	steps   []*nameStep
-	configs map[string]config
-	open    []int         // steps that were called and are not over, by number; those of unknown outcome stay
-	known   int           // open steps that have an end
-	given   bool          // up: there are too many possibilities
-	failed  clock.Instant // when no possibility was left
+	effort  int                 // steps that may yet be tried
+	steps   []*nameStep         // that do the work
+	finds   map[int][]*nameStep // that find directories, by operation
+	configs []config            // none of them is contained in another one
+	open    []int               // steps that were called and are not over, by number; those of unknown outcome stay
+	known   int                 // open steps that have an end
+	given   bool                // up: there are too many possibilities
+	failed  clock.Instant       // when no possibility was left
 
 	// The last instant at which nothing of known outcome was under way and the tree was known.
 	cut      clock.Instant
@@ -44,6 +50,23 @@ func (c config) key() string {
 	return c.state.key + "|" + string(b)
 }
 
+// newFrontier leaves the steps that find directories to those that do the work: an operation
+// that has not found its directory finds it when it does its work, unless it must have found
+// it before, see earlier.
+func newFrontier(ops []*Op, e effort) *frontier {
+	f := &frontier{finds: map[int][]*nameStep{}, effort: 4 * e.steps}
+	for _, s := range nameSteps(ops) {
+		switch {
+		case s.find >= 0:
+			f.finds[s.number] = append(f.finds[s.number], s)
+		case s.find == act:
+			s.lazy = true
+			f.steps = append(f.steps, s)
+		}
+	}
+	return f
+}
+
 // advance goes through the history until it is at its end, or no possibility is left: false.
 func (f *frontier) advance() bool {
 	type event struct {
@@ -53,9 +76,6 @@ func (f *frontier) advance() bool {
 	}
 	var events []event
 	for i, s := range f.steps {
-		if s.find == end {
-			continue
-		}
 		events = append(events, event{s.call, false, i})
 		if s.over != Open {
 			events = append(events, event{s.over, true, i})
@@ -70,9 +90,8 @@ func (f *frontier) advance() bool {
 		}
 		return 0
 	})
-	start := config{state: newTree()}
-	f.configs = map[string]config{start.key(): start}
-	f.cutState = start.state
+	f.cutState = newTree()
+	f.configs = []config{{state: f.cutState}}
 	f.cut = -1
 	for _, e := range events {
 		if !e.over {
@@ -98,34 +117,36 @@ func (f *frontier) advance() bool {
 func (f *frontier) happened(step int) bool {
 	work := make([]config, 0, len(f.configs))
 	for _, c := range f.configs {
-		work = append(work, c)
+		work = append(work, f.absorb(c))
 	}
-	slices.SortFunc(work, func(a, b config) int { return strings.Compare(a.key(), b.key()) })
-	next, met := map[string]config{}, map[string]bool{}
+	next, met := []config{}, map[string]bool{}
 	for len(work) > 0 {
 		c := work[len(work)-1]
 		work = work[:len(work)-1]
 		if i, ok := slices.BinarySearch(c.done, step); ok {
 			c.done = slices.Delete(slices.Clone(c.done), i, i+1)
-			next[c.key()] = c
+			next = append(next, c)
 			continue
 		}
 		for _, i := range f.open {
 			at, done := slices.BinarySearch(c.done, i)
-			if done {
+			if done || f.steps[i].pure() {
 				continue
 			}
-			state, ok := c.state.take(f.steps[i])
-			if !ok {
-				continue
-			}
-			n := config{state, slices.Insert(slices.Clone(c.done), at, i)}
-			if key := n.key(); !met[key] {
-				met[key] = true
-				work = append(work, n)
+			for _, before := range f.earlier(c, i) {
+				f.effort--
+				state, ok := before.take(f.steps[i])
+				if !ok || f.lost(state) {
+					continue
+				}
+				n := f.absorb(config{state, slices.Insert(slices.Clone(c.done), at, i)})
+				if key := n.key(); !met[key] {
+					met[key] = true
+					work = append(work, n)
+				}
 			}
 		}
-		if len(met) > frontierMax {
+		if len(met) > frontierMax || f.effort < 0 {
 			f.given = true
 			return false
 		}
@@ -133,29 +154,105 @@ func (f *frontier) happened(step int) bool {
 	if len(next) == 0 {
 		return false
 	}
-	f.configs = next
+	f.configs = f.leading(next)
 	f.open = slices.DeleteFunc(f.open, func(i int) bool { return i == step })
 	return true
 }
 
-// tryCut notes what the tree is if that is known, when nothing of known outcome is under way.
-func (f *frontier) tryCut(at clock.Instant) {
-	// Of two possibilities with the same tree, the one in which fewer unknown operations have
-	// happened contains the other one: they may yet happen, or never.
-	var kept []config
-	for _, c := range f.configs {
-		kept = append(kept, c)
+// earlier returns the states in which step may happen: the present one, and those in which other
+// open operations have just found a directory that the step may take from where it is. At any
+// other time they may as well find it later.
+func (f *frontier) earlier(c config, step int) []*treeState {
+	states := []*treeState{c.state}
+	op := f.steps[step].op
+	if op.Kind != KindRename && op.Kind != KindRemove {
+		return states
 	}
-	slices.SortFunc(kept, func(a, b config) int {
-		return cmp.Or(cmp.Compare(len(a.done), len(b.done)), strings.Compare(a.key(), b.key()))
-	})
-	first := kept[0]
-	for _, c := range kept {
-		if c.state.key != first.state.key || !containsAll(c.done, first.done) {
-			return
+	for _, i := range f.open {
+		if _, done := slices.BinarySearch(c.done, i); done || i == step {
+			continue
+		}
+		for _, find := range f.finds[f.steps[i].number] {
+			if !above(op.Path, dirsOf(find.op)[find.find]) || c.state.foundBy(find) || len(states) > earlierMax {
+				continue
+			}
+			for _, state := range slices.Clone(states) {
+				f.effort--
+				if next, ok := state.take(find); ok {
+					states = append(states, next)
+				}
+			}
 		}
 	}
-	if len(first.state.found) > 0 {
+	return states
+}
+
+// earlierMax bounds the states that one step is tried in.
+const earlierMax = 256
+
+// lost reports whether an operation that must be done, or may only matter if it is, has found a
+// directory that is gone.
+func (f *frontier) lost(t *treeState) bool {
+	for _, found := range t.found {
+		if found.node == gone && f.finds[found.op][0].op.Outcome != Failed {
+			return true
+		}
+	}
+	return false
+}
+
+// absorb has every open step happen that changes nothing and can happen with the tree as it is.
+// Waiting gains nothing: so these steps, which are most, have no part in the search.
+func (f *frontier) absorb(c config) config {
+	for _, i := range f.open {
+		at, done := slices.BinarySearch(c.done, i)
+		if done || !f.steps[i].pure() {
+			continue
+		}
+		f.effort--
+		if state, ok := c.state.take(f.steps[i]); ok {
+			c = config{state, slices.Insert(slices.Clone(c.done), at, i)}
+		}
+	}
+	return c
+}
+
+// leading leaves out possibilities that are contained in others: of two with the same tree the
+// one in which more unknown operations have happened, because in the other one they may yet
+// happen, or never.
+func (f *frontier) leading(all []config) []config {
+	slices.SortFunc(all, func(a, b config) int {
+		return cmp.Or(strings.Compare(a.state.key, b.state.key), cmp.Compare(len(a.done), len(b.done)), slices.Compare(a.done, b.done))
+	})
+	kept := all[:0]
+	first := 0 // of kept, with the present tree
+	for _, c := range all {
+		if len(kept) == 0 || kept[first].state.key != c.state.key {
+			first = len(kept)
+		}
+		if !slices.ContainsFunc(kept[first:], func(less config) bool { return f.contains(less.done, c.done) }) {
+			kept = append(kept, c)
+		}
+	}
+	return kept
+}
+
+// contains reports whether more has all the steps of less, and besides only unknown ones.
+func (f *frontier) contains(less, more []int) bool {
+	for _, i := range more {
+		if len(less) > 0 && less[0] == i {
+			less = less[1:]
+		} else if !f.steps[i].unknown() {
+			return false
+		}
+	}
+	return len(less) == 0
+}
+
+// tryCut notes what the tree is if that is known, when nothing of known outcome is under way.
+func (f *frontier) tryCut(at clock.Instant) {
+	first := f.configs[0]
+	if len(f.configs) > 1 || len(first.state.found) > 0 {
 		return
 	}
 	f.cut, f.cutState, f.cutOpen = at, first.state, nil
@@ -164,16 +261,6 @@ func (f *frontier) tryCut(at clock.Instant) {
 			f.cutOpen = append(f.cutOpen, op)
 		}
 	}
-}
-
-// containsAll reports whether all of some are in ascending numbers.
-func containsAll(numbers, some []int) bool {
-	for _, i := range some {
-		if _, ok := slices.BinarySearch(numbers, i); !ok {
-			return false
-		}
-	}
-	return true
 }
 
 // trees returns what the tree may be, at most three possibilities.
@@ -197,13 +284,13 @@ const beforeWorker = -1
 // explainNames returns the fewest operations of a tree that contradict each other, and a text.
 func explainNames(ops []*Op, e effort) (shown []Op, text string) {
 	illegal := func(ops []*Op) bool { return e.names(ops) == Violated }
-	f := &frontier{steps: nameSteps(ops)}
+	f := newFrontier(ops, e)
 	if possible := f.advance(); possible || f.given {
 		ops = shortestPrefix(ops, illegal)
 	} else {
 		ops = before(ops, f.failed)
 	}
-	f = &frontier{steps: nameSteps(ops)}
+	f = newFrontier(ops, e)
 	f.advance()
 	if short := f.rest(ops); illegal(short) {
 		ops = short

@@ -229,7 +229,7 @@ func TestNamesAgainstSimulation(t *testing.T) {
 		}
 		known := evidence(ops)
 		verdict := usual.names(known)
-		f := &frontier{steps: nameSteps(known)}
+		f := newFrontier(known, usual)
 		possible := f.advance()
 		switch {
 		case verdict == Inconclusive || f.given:

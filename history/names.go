@@ -20,6 +20,7 @@ type nameStep struct {
 	number int     // of the operation
 	find   int     // the side whose directory is found; act, or end
 	found  [2]bool // act: which sides were found in a step of their own
+	lazy   bool    // act: what was not found is found at the same instant
 	raced  bool    // act: others may have changed what has the path meanwhile
 	call   clock.Instant
 	over   clock.Instant
@@ -32,6 +33,11 @@ const (
 
 // unknown reports whether it is open what the step's operation did.
 func (s *nameStep) unknown() bool { return s.op != nil && s.op.Outcome == Unknown }
+
+// pure reports whether the step surely changes nothing that others can see.
+func (s *nameStep) pure() bool {
+	return s.find == act && s.op.Outcome != Unknown && (!s.op.Kind.mutates() || s.op.Outcome == Failed)
+}
 
 // evidence returns the operations of a tree that say or do something, in the order of their
 // calls.
@@ -137,6 +143,11 @@ func (t *treeState) take(s *nameStep) (*treeState, bool) {
 	return next.sealed(), true
 }
 
+// foundBy reports whether a step that finds a directory has happened.
+func (t *treeState) foundBy(s *nameStep) bool {
+	return slices.ContainsFunc(t.found, func(f found) bool { return f.op == s.number && f.side == s.find })
+}
+
 // forget drops what an operation has found.
 func (t *treeState) forget(number int) *treeState {
 	next := t.edit()
@@ -153,10 +164,14 @@ func (t *treeState) dirs(s *nameStep) (dirs [2]int, ok bool) {
 			continue
 		}
 		i := slices.IndexFunc(t.found, func(f found) bool { return f.op == s.number && f.side == side })
-		if i < 0 {
+		switch {
+		case i >= 0:
+			dirs[side] = t.found[i].node
+		case s.lazy:
+			dirs[side] = t.walk(path)
+		default:
 			return dirs, false
 		}
-		dirs[side] = t.found[i].node
 	}
 	return dirs, true
 }

@@ -121,6 +121,9 @@ var nameCases = []struct {
 	{"a create follows its directory to where it was before the call", true, []Op{
 		between(0, 1, mkdir("a")), between(3, 4, rename("a", "b")), between(5, 20, create("a/x")), between(21, 22, list("b", "x")),
 	}},
+	{"a create in a directory that was removed meanwhile", true, []Op{
+		between(0, 1, mkdir("a")), between(2, 20, create("a/x")), between(3, 4, remove("a")), between(21, 22, list("")),
+	}},
 	{"a create in a directory that is removed and made anew meanwhile", false, []Op{
 		between(0, 1, mkdir("a")), between(2, 20, failed(create("a/x"), quarry.NotFound)), between(3, 4, rename("a", "b")),
 		between(5, 6, mkdir("a")), between(7, 8, remove("b")),

@@ -20,7 +20,7 @@ type effort struct {
 }
 
 // usual is the effort for the operations on one subject: some seconds.
-var usual = effort{steps: 1 << 20, time: 10 * time.Second}
+var usual = effort{steps: 1 << 18, time: 10 * time.Second}
 
 // search has porcupine look for an order of the operations in which the model can take every
 // step. step is the model's.
@@ -48,7 +48,7 @@ func (e effort) names(ops []*Op) Verdict {
 	for _, s := range nameSteps(ops) {
 		steps = append(steps, porcupine.Operation{Input: s, Call: int64(s.call), Return: int64(s.over)})
 	}
-	return e.search(steps, porcupine.Model{
+	verdict := e.search(steps, porcupine.Model{
 		Init:  func() any { return newTree() },
 		Equal: func(a, b any) bool { return a.(*treeState).key == b.(*treeState).key },
 		Hash:  func(a any) uint64 { return a.(*treeState).hash },
@@ -56,6 +56,17 @@ func (e effort) names(ops []*Op) Verdict {
 		next, ok := state.(*treeState).take(input.(*nameStep))
 		return ok, next
 	})
+	if verdict != Inconclusive {
+		return verdict
+	}
+	f := newFrontier(ops, e)
+	switch possible := f.advance(); {
+	case possible:
+		return Passed
+	case f.given:
+		return Inconclusive
+	}
+	return Violated
 }
 
 // file looks for an order that explains the operations on one file, or on one part of

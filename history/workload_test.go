@@ -91,6 +91,45 @@ func TestWorkloadWithFaults(t *testing.T) {
 	}
 }
 
+// Histories in which many changes have an unknown outcome are judged too, not only given up.
+func TestManyUnknown(t *testing.T) {
+	unknown := 0
+	for seed := range uint64(3) {
+		opts := history.Options{
+			Seed: seed, Operations: 2000, Workers: 6, Pause: 10 * time.Millisecond, Timeout: 300 * time.Millisecond,
+			Mix: history.Mix{Names: 4, Put: 1, ReadFile: 1, RemoveFile: 1},
+		}
+		h := record(t, opts, 3, func(c *clienttest.Cluster, over <-chan struct{}) {
+			loseAnswers(c, rand.New(rand.NewPCG(seed, 9)), over)
+		})
+		unknown += expectPassed(t, h).Unknown
+	}
+	if unknown < 20 {
+		t.Errorf("only %d operations had an unknown outcome", unknown)
+	}
+}
+
+// loseAnswers has the master do what it is asked, and its answers never come.
+func loseAnswers(c *clienttest.Cluster, r *rand.Rand, over <-chan struct{}) {
+	sleep := func(d time.Duration) { _ = clock.Simulated().Sleep(context.Background(), d) }
+	for {
+		for _, op := range []string{"link", "make", "rename", "remove"} {
+			c.LoseAnswers(op, 3)
+		}
+		if r.IntN(3) == 0 {
+			c.SetDown(true)
+			sleep(600 * time.Millisecond)
+			c.SetDown(false)
+		}
+		select {
+		case <-over:
+			return
+		default:
+			sleep(time.Duration(r.IntN(300)) * time.Millisecond)
+		}
+	}
+}
+
 // chaos breaks one thing after the other until over; at most one server is away at a time.
 func chaos(c *clienttest.Cluster, r *rand.Rand, over <-chan struct{}) {
 	sleep := func(d time.Duration) { _ = clock.Simulated().Sleep(context.Background(), d) }
