@@ -133,6 +133,12 @@ type HeartbeatRequest struct {
 	Disks       []DiskUsage
 	Settled     []Item // items done since the last heartbeat that was answered
 	BusyBytes   int64  // bytes in flight: its load
+
+	// The server's clock, by which the node measures how its rate differs from its own. All
+	// are instants in nanoseconds; 0: unknown.
+	Sent     int64  // when this heartbeat is sent
+	Answered uint64 // the nonce of the last heartbeat to this node that was answered
+	Received int64  // when that answer came
 }
 
 // HeartbeatReply carries a grant for each shard that the node leads.
@@ -221,4 +227,9 @@ type ServerStatus struct {
 	Rack        string
 	SilentMS    int64 // since its last heartbeat; -1 if none came to this leader
 	Disks       []DiskUsage
+	// DriftPPM is how much slower (or faster, if it is negative) than this master's clock the
+	// server's surely runs, in millionths; 0 if that is not sure.
+	DriftPPM int64
+	// Leaseless tells that the server gets no leases, because its clock drifts too much.
+	Leaseless bool
 }

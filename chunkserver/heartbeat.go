@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/protocol"
 )
 
@@ -13,6 +14,9 @@ type pulse struct {
 	mu      sync.Mutex
 	busy    bool
 	settled []quarry.Item // done, but the node may not know it
+
+	answered uint64        // nonce of the last heartbeat that was answered
+	received clock.Instant // when the answer came
 }
 
 // heartbeats sends a heartbeat to every master node, again and again. A node that does not
@@ -71,11 +75,12 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 		return
 	}
 	p.mu.Lock()
-	req.Settled = p.settled
+	req.Settled, req.Answered, req.Received = p.settled, p.answered, int64(p.received)
 	p.mu.Unlock()
 	ctx, cancel := s.cfg.Clock.WithTimeout(ctx, 4*s.cfg.HeartbeatEvery)
 	defer cancel()
 	sent := s.cfg.Clock.Now()
+	req.Sent = int64(sent)
 	reply, err := node.Heartbeat(ctx, req)
 	if quarry.KindOf(err) == quarry.StaleVersion {
 		s.superseded(err)
@@ -85,6 +90,9 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 		s.cfg.Logger.Debug("heartbeat", "master", address, "error", err)
 		return
 	}
+	p.mu.Lock()
+	p.answered, p.received = req.Nonce, s.cfg.Clock.Now()
+	p.mu.Unlock()
 	var settled []quarry.Item
 	for i := range reply.Grants {
 		g := &reply.Grants[i]
@@ -104,21 +112,24 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 // settle does items, side by side, and reports whether all of them are durable. It does not
 // wait for a disk longer than ctx allows: to find a replica may need one.
 func (s *Server) settle(ctx context.Context, items []quarry.Item) bool {
+	if len(items) == 0 {
+		return true
+	}
 	failed := make(chan error, len(items))
-	for _, item := range items {
-		select {
-		case s.settling <- struct{}{}:
-		case <-ctx.Done():
-			return false
-		}
-		begun := s.begin(func(context.Context) {
-			defer func() { <-s.settling }()
+	select {
+	case s.settling <- struct{}{}:
+	default:
+		return false
+	}
+	begun := s.begin(func(context.Context) {
+		defer func() { <-s.settling }()
+		for _, item := range items {
 			s.settleOne(item, func(err error) { failed <- err })
-		})
-		if !begun {
-			<-s.settling
-			return false
 		}
+	})
+	if !begun {
+		<-s.settling
+		return false
 	}
 	done := true
 	for range items {

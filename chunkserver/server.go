@@ -11,8 +11,9 @@ import (
 	"github.com/quarryfs/quarry/chunk"
 )
 
-// settlingMax bounds the items of grants that are under way.
-const settlingMax = 256
+// settlingMax bounds the grants whose items are begun: one that comes when a disk hangs stays
+// until the disk is given up.
+const settlingMax = 64
 
 // backgroundMax bounds the small jobs (reports, commits) that run beside the requests.
 const backgroundMax = 1024
@@ -24,7 +25,7 @@ type Server struct {
 	stop        context.CancelFunc
 	jobs        sync.WaitGroup
 	room        chan struct{} // one token per background job
-	settling    chan struct{} // one token per item of a grant under way
+	settling    chan struct{} // one token per grant whose items are begun
 	id          quarry.ServerID
 	incarnation quarry.Incarnation
 	leases      leases

@@ -15,6 +15,7 @@ import (
 	"github.com/quarryfs/quarry/chunk"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/disk"
+	"github.com/quarryfs/quarry/protocol"
 )
 
 const chunkA = quarry.Handle(0x10)
@@ -34,6 +35,9 @@ type world struct {
 	grants      []quarry.Grant
 	refuse      func(to string, req *quarry.PrepareRequest) error // a Prepare that does not arrive
 	beats       map[quarry.ServerID]*quarry.HeartbeatRequest      // the last of each server
+	travel      func()                                            // how long heartbeats and their answers take
+	drift       protocol.Drift                                    // of the last server that sent a heartbeat
+	clock       clock.Clock                                       // of servers that are started; nil: simulated
 	deaf        int                                               // so many reports do not arrive
 	damage      func(from string, reply *quarry.ReadReply)
 }
@@ -101,9 +105,16 @@ func (w *world) Register(_ context.Context, req *quarry.RegisterRequest) (*quarr
 }
 
 func (w *world) Heartbeat(_ context.Context, req *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
+	if w.travel != nil {
+		w.travel()
+		defer w.travel()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.beats[req.Server] = req
+	now := protocol.Instant(clock.Simulated().Now())
+	w.drift.Arrived(req.Nonce, protocol.Instant(req.Sent), req.Answered, protocol.Instant(req.Received), now)
+	w.drift.Replied(req.Nonce, now)
 	return &quarry.HeartbeatReply{Nonce: req.Nonce, Grants: append([]quarry.Grant(nil), w.grants...)}, nil
 }
 
@@ -132,6 +143,9 @@ func (w *world) start(n int, memory int64, disks ...disk.FS) *Server {
 		Cluster: quarry.ClusterID{1}, Address: fmt.Sprintf("s%d", n), Boot: "boot", Masters: w, Clock: clock.Simulated(),
 		Logger: slog.New(slog.DiscardHandler), MemoryBytes: memory,
 		Dial: func(m quarry.Member) quarry.ChunkServer { return peer{w.server(m.Address), w, m.Address} },
+	}
+	if w.clock != nil {
+		cfg.Clock = w.clock
 	}
 	for i, fsys := range disks {
 		d, err := chunk.Open(fsys, chunk.Options{

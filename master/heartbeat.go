@@ -9,6 +9,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/protocol"
 )
 
 // Heartbeat renews a server's leases at every shard that this node leads. A shard that
@@ -32,7 +33,7 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 	if st, err := m.host.Status(quarry.RootShard); err == nil && st.Leading {
 		m.root.confirm(req)
 	}
-	m.notePulse(req)
+	lease := m.notePulse(req)
 	reply := &quarry.HeartbeatReply{Nonce: req.Nonce}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -46,7 +47,7 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 			continue
 		}
 		wg.Go(func() {
-			grant, err := t.chunks.Heartbeat(ctx, req)
+			grant, err := t.chunks.Heartbeat(ctx, req, lease)
 			if err != nil {
 				m.cfg.Logger.Debug("no grant", "shard", uint64(sh.id), "server", uint64(req.Server), "error", err)
 				return
@@ -58,6 +59,7 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 		})
 	}
 	wg.Wait()
+	m.noteReply(req)
 	return reply, nil
 }
 
@@ -70,21 +72,45 @@ const (
 
 // pulse is a server's last heartbeat to this node.
 type pulse struct {
-	req *quarry.HeartbeatRequest
-	at  clock.Instant
+	req   *quarry.HeartbeatRequest
+	at    clock.Instant
+	drift *protocol.Drift // of the server's clock; of this incarnation's only
 }
 
 // notePulse remembers a heartbeat: for operators, and for the shards that this node may lead
-// soon.
-func (m *Master) notePulse(req *quarry.HeartbeatRequest) {
+// soon. It reports whether the server's clock is good enough for a lease, as far as is known.
+func (m *Master) notePulse(req *quarry.HeartbeatRequest) (lease bool) {
 	note := *req
 	note.Settled = nil
 	m.pulseMu.Lock()
 	defer m.pulseMu.Unlock()
-	if before, ok := m.pulses[req.Server]; ok && before.req.Incarnation > req.Incarnation || !ok && len(m.pulses) >= pulsesMax {
-		return
+	before, ok := m.pulses[req.Server]
+	if ok && before.req.Incarnation > req.Incarnation || !ok && len(m.pulses) >= pulsesMax {
+		return true
 	}
-	m.pulses[req.Server] = pulse{&note, m.cfg.Clock.Now()}
+	p := pulse{req: &note, at: m.cfg.Clock.Now(), drift: &protocol.Drift{}}
+	if ok && before.req.Incarnation == req.Incarnation {
+		p.drift = before.drift
+	}
+	was := p.drift.TooMuch()
+	p.drift.Arrived(req.Nonce, protocol.Instant(req.Sent), req.Answered, protocol.Instant(req.Received), protocol.Instant(p.at))
+	m.pulses[req.Server] = p
+	over := p.drift.TooMuch()
+	if over != was {
+		m.cfg.Logger.Warn("the clock of a chunk server drifts: above the limit it gets no lease", "server", uint64(req.Server),
+			"ppm", p.drift.PPM(), "limit", protocol.DriftPPMMax, "lease", !over)
+	}
+	return !over
+}
+
+// noteReply notes that a heartbeat is about to be answered.
+func (m *Master) noteReply(req *quarry.HeartbeatRequest) {
+	now := m.cfg.Clock.Now()
+	m.pulseMu.Lock()
+	defer m.pulseMu.Unlock()
+	if p, ok := m.pulses[req.Server]; ok && p.req.Incarnation == req.Incarnation {
+		p.drift.Replied(req.Nonce, protocol.Instant(now))
+	}
 }
 
 // heardLately returns the last heartbeats of the servers that can be given chunks.

@@ -110,6 +110,7 @@ func (m *Master) serverStatus() []quarry.ServerStatus {
 		if h, ok := m.pulses[id]; ok {
 			st.Incarnation, st.Address, st.Rack, st.Disks = h.req.Incarnation, h.req.Address, h.req.Rack, h.req.Disks
 			st.SilentMS = now.Sub(h.at).Milliseconds()
+			st.DriftPPM, st.Leaseless = h.drift.PPM(), h.drift.TooMuch()
 		}
 		out = append(out, st)
 	}

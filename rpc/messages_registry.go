@@ -32,6 +32,9 @@ func heartbeatRequestFields(w *wire.Walk, m *quarry.HeartbeatRequest) {
 	wire.List(w, 7, &m.Disks, disksMax, diskUsageFields)
 	wire.List(w, 8, &m.Settled, quarry.ItemsMax, itemFields)
 	wire.Uint(w, 9, &m.BusyBytes)
+	wire.Uint(w, 10, &m.Sent)
+	wire.Uint(w, 11, &m.Answered)
+	wire.Uint(w, 12, &m.Received)
 }
 
 func heartbeatReplyFields(w *wire.Walk, m *quarry.HeartbeatReply) {
@@ -122,6 +125,8 @@ func serverStatusFields(w *wire.Walk, m *quarry.ServerStatus) {
 	wire.String(w, 4, &m.Rack, rackMax)
 	wire.Uint(w, 5, &m.SilentMS)
 	wire.List(w, 6, &m.Disks, disksMax, diskUsageFields)
+	wire.Uint(w, 7, &m.DriftPPM)
+	wire.Bool(w, 8, &m.Leaseless)
 }
 
 func identifyReplyFields(w *wire.Walk, m *quarry.IdentifyReply) {

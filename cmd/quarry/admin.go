@@ -193,6 +193,9 @@ func printServer(w *tabwriter.Writer, s *quarry.ServerStatus) bool {
 	case s.SilentMS > 3000:
 		state, heard = "SILENT", (time.Duration(s.SilentMS)*time.Millisecond).Round(time.Second).String()+" ago"
 	}
+	if s.Leaseless {
+		state = fmt.Sprintf("CLOCK DRIFTS %.1f %%: no lease", float64(s.DriftPPM)/1e4)
+	}
 	var chunks, total, free int64
 	for _, d := range s.Disks {
 		chunks, total, free = chunks+d.Chunks, total+d.Total, free+d.Free

@@ -15,10 +15,11 @@ func (l *Leader) Seen(req *quarry.HeartbeatRequest) error { return l.hear(req) }
 
 // Heartbeat renews a server's leases at this shard. The grant carries what the server owes
 // the shard and does not say it has settled; its leases are valid only when that is durable
-// there, and not at all if there is more. Slots is the caller's to fill in.
+// there, and not at all if there is more. Without lease, because the server's clock cannot be
+// relied upon, the grant has only what the server owes. Slots is the caller's to fill in.
 //
 // StaleVersion: a later incarnation of the server has begun. NotLeader. Busy.
-func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*quarry.Grant, error) {
+func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest, lease bool) (*quarry.Grant, error) {
 	if len(req.Settled) > quarry.ItemsMax {
 		return nil, quarry.Errorf("heartbeat", quarry.TooLarge, "", "%d items, at most %d are allowed", len(req.Settled), quarry.ItemsMax)
 	}
@@ -40,13 +41,13 @@ func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 	}
 	// First the lease, then the items. A seal waits for the leases as they are after its fences
 	// were logged; so either it sees this extension, or the items below have its fence.
-	if !l.roster.grant(req.Server, req.Incarnation) {
-		return nil, quarry.Errorf("heartbeat", quarry.StaleVersion, "", "another incarnation of server %d has begun", req.Server)
-	}
-	grant := &quarry.Grant{
-		Shard: l.Shard, Term: l.Term,
-		EndMS:  int64(time.Duration(protocol.EndLease) / time.Millisecond),
-		ReadMS: int64(time.Duration(protocol.ReadLease) / time.Millisecond),
+	grant := &quarry.Grant{Shard: l.Shard, Term: l.Term}
+	if lease {
+		if !l.roster.grant(req.Server, req.Incarnation) {
+			return nil, quarry.Errorf("heartbeat", quarry.StaleVersion, "", "another incarnation of server %d has begun", req.Server)
+		}
+		grant.EndMS = int64(time.Duration(protocol.EndLease) / time.Millisecond)
+		grant.ReadMS = int64(time.Duration(protocol.ReadLease) / time.Millisecond)
 	}
 	err := l.Log.View(func(v meta.View) error {
 		grant.Items, grant.More = owed(v, req)

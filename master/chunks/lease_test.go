@@ -9,6 +9,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/protocol"
 )
 
 // owes returns what a server owes the shard.
@@ -22,9 +23,26 @@ func (w *world) owes(id quarry.ServerID) []quarry.Item {
 func TestHeartbeatGrantsBothRights(t *testing.T) {
 	inWorld(t, 3, func(w *world) {
 		req := w.net.server(1).heartbeat()
-		g, err := w.lead().Heartbeat(w.ctx, req)
+		g, err := w.lead().Heartbeat(w.ctx, req, true)
 		if err != nil || g.EndMS != 2000 || g.ReadMS != 10000 || g.Term != 1 || g.More || len(g.Items) != 0 {
 			t.Errorf("grant %+v, %v", g, err)
+		}
+	})
+}
+
+// A server whose clock cannot be relied upon gets no lease, and nobody waits for one.
+func TestHeartbeatWithoutALease(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		l, s := w.lead(), w.net.server(1)
+		before := l.roster.leases.Until(1, s.incarnation(), protocol.RightRead)
+		for range 3 {
+			g, err := l.Heartbeat(w.ctx, s.heartbeat(), false)
+			if err != nil || g.EndMS != 0 || g.ReadMS != 0 || g.Term != 1 {
+				t.Errorf("grant %+v, %v", g, err)
+			}
+		}
+		if after := l.roster.leases.Until(1, s.incarnation(), protocol.RightRead); after != before {
+			t.Errorf("a lease that was not granted is waited for: %v, before %v", after, before)
 		}
 	})
 }
@@ -36,15 +54,15 @@ func TestHeartbeatOfAnEarlierIncarnationIsRefused(t *testing.T) {
 		s.kill()
 		w.restart(s)
 		w.pass(700 * time.Millisecond)
-		if _, err := w.lead().Heartbeat(w.ctx, old); !errors.Is(err, quarry.StaleVersion) {
+		if _, err := w.lead().Heartbeat(w.ctx, old, true); !errors.Is(err, quarry.StaleVersion) {
 			t.Errorf("error %v", err)
 		}
-		if _, err := w.lead().Heartbeat(w.ctx, &quarry.HeartbeatRequest{}); !errors.Is(err, quarry.Invalid) {
+		if _, err := w.lead().Heartbeat(w.ctx, &quarry.HeartbeatRequest{}, true); !errors.Is(err, quarry.Invalid) {
 			t.Errorf("nobody's heartbeat: %v", err)
 		}
 		many := s.heartbeat()
 		many.Settled = make([]quarry.Item, quarry.ItemsMax+1)
-		if _, err := w.lead().Heartbeat(w.ctx, many); !errors.Is(err, quarry.TooLarge) {
+		if _, err := w.lead().Heartbeat(w.ctx, many, true); !errors.Is(err, quarry.TooLarge) {
 			t.Errorf("too many items: %v", err)
 		}
 	})
@@ -56,7 +74,7 @@ func TestStoppedLeaderGrantsNothing(t *testing.T) {
 		req := w.net.server(1).heartbeat()
 		l.Stop()
 		l.Stop()
-		if g, err := l.Heartbeat(w.ctx, req); err == nil {
+		if g, err := l.Heartbeat(w.ctx, req, true); err == nil {
 			t.Errorf("grant %+v", g)
 		}
 		if _, err := l.Roll(w.ctx, &quarry.RollRequest{File: w.file("a")}); !errors.Is(err, quarry.NotLeader) {
@@ -70,7 +88,7 @@ func TestDeposedLeaderGrantsNothing(t *testing.T) {
 		w.state.mu.Lock()
 		w.state.term++
 		w.state.mu.Unlock()
-		if g, err := w.lead().Heartbeat(w.ctx, w.net.server(1).heartbeat()); !errors.Is(err, quarry.NotLeader) {
+		if g, err := w.lead().Heartbeat(w.ctx, w.net.server(1).heartbeat(), true); !errors.Is(err, quarry.NotLeader) {
 			t.Errorf("grant %+v, %v", g, err)
 		}
 	})
@@ -87,7 +105,7 @@ func TestFenceReachesAServerWithItsNextGrant(t *testing.T) {
 			t.Fatalf("it owes %v", w.owes(away.id))
 		}
 		// What the server says after its return, it says as one that is fenced.
-		g, err := w.lead().Heartbeat(w.ctx, away.heartbeat())
+		g, err := w.lead().Heartbeat(w.ctx, away.heartbeat(), true)
 		if err != nil || !slices.Contains(g.Items, fence) {
 			t.Fatalf("grant %+v, %v", g, err)
 		}
@@ -113,7 +131,7 @@ func TestGrantHasTheSealsThatDidNotWaitForIt(t *testing.T) {
 		granted := make(chan *quarry.Grant, 1)
 		l, req := w.lead(), away.heartbeat()
 		w.work.Go(func() {
-			g, err := l.Heartbeat(context.WithValue(w.ctx, heldConfirm{}, held), req)
+			g, err := l.Heartbeat(context.WithValue(w.ctx, heldConfirm{}, held), req, true)
 			if err != nil {
 				t.Error(err)
 			}
@@ -143,7 +161,7 @@ func TestGrantLeavesOutWhatTheHeartbeatSettles(t *testing.T) {
 			}
 			return nil
 		})
-		g, err := w.lead().Heartbeat(w.ctx, req)
+		g, err := w.lead().Heartbeat(w.ctx, req, true)
 		if err != nil || len(g.Items) != 0 || g.More {
 			t.Errorf("grant %+v, %v", g, err)
 		}
@@ -170,7 +188,7 @@ func TestGrantAndSealNeverCross(t *testing.T) {
 			go w.tryRoll(file, c, c.Primary())
 			w.pass(time.Duration(i) * 100 * time.Microsecond)
 			req := primary.heartbeat()
-			if g, err := w.lead().Heartbeat(w.ctx, req); err == nil {
+			if g, err := w.lead().Heartbeat(w.ctx, req, true); err == nil {
 				primary.plug()
 				primary.granted(req, *g) // saysEnd is checked when the seal is logged
 			}

@@ -220,7 +220,7 @@ func (w *world) beat(s *fakeServer) {
 	if sim.Sleep(ctx, time.Millisecond) != nil {
 		return
 	}
-	grant, err := l.Heartbeat(ctx, req)
+	grant, err := l.Heartbeat(ctx, req, true)
 	if err != nil || sim.Sleep(ctx, time.Millisecond) != nil || s.isDown() {
 		return
 	}
