@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -38,6 +39,8 @@ type ClusterConfig struct {
 	// Network is where the processes meet. It is not closed by the cluster.
 	Network Network
 	Clock   clock.Clock
+	// Key is the cluster's key; nil: it has none, and all addresses are loopback.
+	Key []byte
 	// Masters and Servers are how many there are. Default: 3 and 4.
 	Masters, Servers int
 	// MasterArgs and ServerArgs are further arguments of the processes.
@@ -67,7 +70,7 @@ func StartCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
 		cfg.Servers = 4
 	}
 	c := &Cluster{cfg: cfg, conns: rpc.NewClient(rpc.ClientConfig{
-		Network: rpc.TCP, Clock: cfg.Clock,
+		Network: rpc.TCP, Clock: cfg.Clock, Key: cfg.Key,
 		Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient, Release: cluster.Release} },
 	})}
 	ctx, cancel := cfg.Clock.WithTimeout(ctx, startTime)
@@ -80,8 +83,15 @@ func StartCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) error {
-	var listen []string
+	var listen, keyed []string
 	var err error
+	if c.cfg.Key != nil {
+		name := filepath.Join(c.cfg.Dir, "cluster.key")
+		if err := os.WriteFile(name, c.cfg.Key, 0o600); err != nil {
+			return quarry.Errorf("start", quarry.Internal, name, "%w", err)
+		}
+		keyed = []string{"--key-file", name}
+	}
 	prepare := func(role Role, n int, args ...string) (*Process, error) {
 		name := fmt.Sprintf("%s-%d", role, n)
 		at, address, err := c.cfg.Network.Add(name)
@@ -90,7 +100,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		}
 		dir := filepath.Join(c.cfg.Dir, name)
 		listen = append(listen, at)
-		args = append(args, "--dir", dir, "--listen", at, "--advertise", address)
+		args = append(append(args, "--dir", dir, "--listen", at, "--advertise", address), keyed...)
 		return &Process{
 			Name: name, Role: role, Address: address, Dir: dir, args: args, clk: c.cfg.Clock, died: c.cfg.Died, log: dir + ".log",
 			command: func(args []string) *exec.Cmd { return c.cfg.Network.Command(name, c.cfg.Program, args...) },
@@ -144,7 +154,7 @@ func (c *Cluster) Client(ctx context.Context, name string, opts client.Options) 
 	if opts.Network, err = c.cfg.Network.Client(name); err != nil {
 		return nil, err
 	}
-	opts.Clock = c.cfg.Clock
+	opts.Clock, opts.Key = c.cfg.Clock, c.cfg.Key
 	opts.Hosts = []string{} // no replica is nearer than another one
 	f, err := client.Open(ctx, c.Addresses(), opts)
 	if err != nil {
@@ -309,6 +319,9 @@ func (c *Cluster) walk(ctx context.Context, dir string, file func(quarry.Attr) e
 		dirs = dirs[1:]
 		for after, more := "", true; more; {
 			page, err := c.routed.List(ctx, &quarry.ListRequest{Dir: d, After: after, Max: quarry.ListMax})
+			if quarry.KindOf(err) == quarry.NotFound { // it was removed meanwhile
+				break
+			}
 			if err != nil {
 				return err
 			}

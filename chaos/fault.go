@@ -38,6 +38,13 @@ func none(format string, args ...any) error { return fmt.Errorf(format, args...)
 
 // inflict begins a fault. An error says why it cannot be done now.
 func (r *run) inflict(ctx context.Context, e Event) (*injury, error) {
+	if e.Do != nil {
+		d, err := e.Do(ctx, r.cluster)
+		if err != nil {
+			return nil, err
+		}
+		return &injury{d.Text, d.Nodes, d.End}, nil
+	}
 	rng := rand.New(rand.NewPCG(e.Pick, 0x1))
 	if e.Victim == AnyClient {
 		names := r.cluster.Clients()

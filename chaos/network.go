@@ -39,6 +39,9 @@ type Link struct {
 	Delay, Jitter time.Duration
 	// BytesPerSecond bounds the throughput of each connection; 0: no bound.
 	BytesPerSecond int64
+	// Loss is the part of the packets that are lost, 0 to 1. A network that carries no packets
+	// refuses it.
+	Loss float64
 }
 
 // pair is a direction between two nodes.

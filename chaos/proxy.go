@@ -176,6 +176,9 @@ func (p *Proxies) link(from, to string) (Link, <-chan struct{}) {
 
 // Set implements Network.
 func (p *Proxies) Set(from, to string, link Link) error {
+	if link.Loss != 0 {
+		return quarry.Errorf("link", quarry.Unsupported, to, "a proxy of connections loses no packets")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range []string{from, to} {

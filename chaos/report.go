@@ -103,6 +103,9 @@ var abouts = map[string]string{
 // report judges what happened.
 func (r *run) report(interrupted bool) *Report {
 	h := r.rec.History()
+	if r.cfg.Keep != nil {
+		r.cfg.Keep(h)
+	}
 	judged := history.Check(h)
 	r.mu.Lock()
 	defer r.mu.Unlock()

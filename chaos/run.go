@@ -46,12 +46,18 @@ type Config struct {
 	Duration time.Duration
 	// Kinds are the faults; none if empty.
 	Kinds []Kind
+	// Events are the faults in the place of those that Plan draws from Seed and Kinds.
+	Events []Event
+	// Key is the cluster's key, for addresses that are not loopback; nil: none.
+	Key []byte
 	// Masters, Servers and Clients are how many there are. Default 3, 4 and 2.
 	Masters, Servers, Clients int
 	// Network is where the processes meet. Default: NewProxies. It is closed at the end.
 	Network Network
 	// Workload says what the clients do. Seed, Clock and Duration are set by the run.
 	Workload history.Options
+	// Keep, if set, is given the history in the end.
+	Keep func(*history.History)
 	// Progress, if set, is told several times a second how far the run is.
 	Progress func(Progress)
 }
@@ -154,7 +160,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	var err error
 	r.cluster, err = StartCluster(ctx, ClusterConfig{
 		Program: cfg.Program, Dir: cfg.Dir, Network: r.net, Clock: cfg.Clock, Masters: cfg.Masters, Servers: cfg.Servers,
-		MasterArgs: []string{"--dead-after", "5s"}, Died: r.died,
+		Key: cfg.Key, MasterArgs: []string{"--dead-after", "5s"}, Died: r.died,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w; the processes' logs are %s", err, filepath.Join(cfg.Dir, "*.log"))
@@ -222,7 +228,11 @@ func (r *run) inflictAll(ctx context.Context) {
 	}
 	defer finish(true)
 	late := time.Duration(0) // how much later than planned everything is
-	for _, e := range Plan(r.cfg.Seed, r.cfg.Duration, r.cfg.Kinds) {
+	events := r.cfg.Events
+	if events == nil {
+		events = Plan(r.cfg.Seed, r.cfg.Duration, r.cfg.Kinds)
+	}
+	for _, e := range events {
 		for {
 			due := r.began.Add(e.At + late)
 			next := due

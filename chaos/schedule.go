@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"context"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -125,6 +126,16 @@ type Event struct {
 	Kind    Kind
 	Victim  Victim
 	Pick    uint64 // decides what Victim and Kind leave open
+	// Do, if set, does the fault, and Kind only says what it is. An error says why it cannot
+	// be done now.
+	Do func(ctx context.Context, c *Cluster) (*Deed, error)
+}
+
+// Deed is a fault that an event's own function has begun.
+type Deed struct {
+	Text  string   // what was done to whom, for people
+	Nodes []string // whom it befalls
+	End   func(ctx context.Context) error
 }
 
 // ends returns when an event is over.
