@@ -79,13 +79,47 @@ type inLog struct {
 	by     *Op // who appended it
 }
 
-func (c *logCheck) violation(rule string, ops []*Op, format string, args ...any) *Violation {
+// violation returns a violation at an offset of the log.
+func (c *logCheck) violation(rule string, at int64, ops []*Op, format string, args ...any) *Violation {
 	v := &Violation{Checker: "append log", Rule: rule, Subject: c.log, Text: fmt.Sprintf(format, args...)}
 	slices.SortStableFunc(ops, func(a, b *Op) int { return cmp.Compare(a.Call, b.Call) })
 	for _, op := range slices.Compact(ops) {
-		v.Ops = append(v.Ops, *op)
+		v.Ops = append(v.Ops, trimmed(*op, at))
 	}
 	return v
+}
+
+// shownMax is how many records of a read a violation shows on each side of where it is.
+const shownMax = 8
+
+// trimmed returns a read with the records around an offset only, as if it had asked for no
+// more; any other operation as it is.
+func trimmed(op Op, at int64) Op {
+	if op.Seen == nil || len(op.Seen.Records) <= 2*shownMax {
+		return op
+	}
+	place, offset := 0, op.Seen.First
+	for place < len(op.Seen.Records)-1 && offset+int64(op.Seen.Records[place].Length) <= at {
+		offset += int64(op.Seen.Records[place].Length)
+		place++
+	}
+	from, to := max(0, place-shownMax), min(len(op.Seen.Records), place+shownMax)
+	s, end := *op.Seen, op.End()
+	for _, r := range s.Records[:from] {
+		s.First += int64(r.Length)
+	}
+	if from > 0 {
+		op.Offset, s.HeadCRC = s.First, 0
+	}
+	if to < len(s.Records) {
+		end, s.TailCRC, op.ToEnd = s.First, 0, false
+		for _, r := range s.Records[from:to] {
+			end += int64(r.Length)
+		}
+	}
+	s.Records = slices.Clone(s.Records[from:to])
+	op.Length, op.Seen = end-op.Offset, &s
+	return op
 }
 
 // index finds the appends, and the reads that saw something.
@@ -94,7 +128,7 @@ func (c *logCheck) index() *Violation {
 		op := &c.ops[i]
 		switch {
 		case op.Bad != "":
-			return c.violation(ruleBytes, []*Op{op}, "%s", op.Bad)
+			return c.violation(ruleBytes, op.End(), []*Op{op}, "%s", op.Bad)
 		case op.Kind == KindAppend:
 			c.appends[recordID{op.Worker, op.Sequence}] = op
 		case op.Seen != nil && op.Outcome == Done && op.Length > 0:
@@ -161,7 +195,7 @@ func (c *logCheck) disagree(read *Op, at int64, r Record, place int) *Violation 
 	if other == nil {
 		other = &c.content[len(c.content)-1]
 	}
-	return c.violation(ruleAgree, []*Op{read, other.read},
+	return c.violation(ruleAgree, at, []*Op{read, other.read},
 		"one reader saw %v (%d bytes) at %d, another one %v (%d bytes) at %d", r.id(), r.Length, at, other.id(), other.Length, other.offset)
 }
 
@@ -181,7 +215,7 @@ func (c *logCheck) acknowledged() *Violation {
 		want := Record{op.Worker, op.Sequence, uint32(op.Length)}
 		if place, ok := c.find(op.Offset); !ok || c.content[place].Record != want {
 			found := c.covers(op.Offset)
-			return c.violation(ruleOffset, []*Op{op, found.read},
+			return c.violation(ruleOffset, op.Offset, []*Op{op, found.read},
 				"%v was acknowledged at %d; there is %v (at %d) instead", want.id(), op.Offset, found.id(), found.offset)
 		}
 	}
@@ -198,18 +232,18 @@ func (c *logCheck) placed() *Violation {
 		places[r.id()] = i
 		switch {
 		case r.by == nil || r.by.Length != int64(r.Length):
-			return c.violation(ruleBytes, []*Op{r.read}, "%v (%d bytes) is at %d; nobody appended it", r.id(), r.Length, r.offset)
+			return c.violation(ruleBytes, r.offset, []*Op{r.read}, "%v (%d bytes) is at %d; nobody appended it", r.id(), r.Length, r.offset)
 		case r.by.Outcome == Failed:
-			return c.violation(ruleFailed, []*Op{r.by, r.read}, "%v is at %d; its append failed: %v", r.id(), r.offset, r.by.Error)
+			return c.violation(ruleFailed, r.offset, []*Op{r.by, r.read}, "%v is at %d; its append failed: %v", r.id(), r.offset, r.by.Error)
 		case twice:
-			return c.violation(ruleOnce, []*Op{r.by, c.content[first].read, r.read}, "%v is at %d and at %d", r.id(), c.content[first].offset, r.offset)
+			return c.violation(ruleOnce, r.offset, []*Op{r.by, c.content[first].read, r.read}, "%v is at %d and at %d", r.id(), c.content[first].offset, r.offset)
 		}
 	}
 	for _, read := range c.reads { // of all readers, not only of those that the content is from
 		at := read.Seen.First
 		for _, r := range read.Seen.Records {
 			if by := c.appends[r.id()]; by != nil && read.precedes(by) {
-				return c.violation(ruleFuture, []*Op{read, by}, "%v was seen at %d before its append was called", r.id(), at)
+				return c.violation(ruleFuture, at, []*Op{read, by}, "%v was seen at %d before its append was called", r.id(), at)
 			}
 			at += int64(r.Length)
 		}
@@ -227,7 +261,7 @@ func (c *logCheck) cuts() *Violation {
 			end += int64(r.Length)
 		}
 		if read.ToEnd && end < read.End() {
-			return c.violation(ruleWhole, []*Op{read}, "a reader met the end at %d, within a record that begins at %d", read.End(), end)
+			return c.violation(ruleWhole, end, []*Op{read}, "a reader met the end at %d, within a record that begins at %d", read.End(), end)
 		}
 		for _, cut := range []struct {
 			from, to int64
@@ -238,7 +272,7 @@ func (c *logCheck) cuts() *Violation {
 			}
 			if crc32.Checksum(c.bytes(cut.from, cut.to), castagnoli) != cut.crc {
 				r := c.covers(cut.from)
-				return c.violation(ruleAgree, []*Op{read, r.read}, "the bytes from %d to %d are not those of %v, which is at %d", cut.from, cut.to, r.id(), r.offset)
+				return c.violation(ruleAgree, cut.from, []*Op{read, r.read}, "the bytes from %d to %d are not those of %v, which is at %d", cut.from, cut.to, r.id(), r.offset)
 			}
 		}
 	}
@@ -268,7 +302,7 @@ func (c *logCheck) order() *Violation {
 	for i := len(c.content) - 1; i >= 0; i-- {
 		r := &c.content[i]
 		if first != nil && first.by.precedes(r.by) {
-			return c.violation(ruleOrder, []*Op{first.by, r.by},
+			return c.violation(ruleOrder, r.offset, []*Op{first.by, r.by},
 				"%v is at %d, before %v at %d, which was acknowledged before the other was called", r.id(), r.offset, first.id(), first.offset)
 		}
 		if first == nil || r.by.over() < first.by.over() {
@@ -288,7 +322,7 @@ func (c *logCheck) sequence() *Violation {
 			continue
 		}
 		if before := last[r.Worker]; before != nil && before.Sequence > r.Sequence {
-			return c.violation(ruleSequence, []*Op{before.by, r.by}, "%v is at %d, %v at %d", before.id(), before.offset, r.id(), r.offset)
+			return c.violation(ruleSequence, r.offset, []*Op{before.by, r.by}, "%v is at %d, %v at %d", before.id(), before.offset, r.id(), r.offset)
 		}
 		last[r.Worker] = r
 	}
@@ -326,7 +360,7 @@ func (c *logCheck) lengths() *Violation {
 			}
 		}
 		if most != nil && op.End() < most.End() {
-			return c.violation(ruleFresh, []*Op{most, op}, "%s, when the log was known to reach to %d", ends(op), most.End())
+			return c.violation(ruleFresh, op.End(), []*Op{most, op}, "%s, when the log was known to reach to %d", ends(op), most.End())
 		}
 		if v := c.possible(op); v != nil {
 			return v
@@ -343,10 +377,10 @@ func (c *logCheck) possible(op *Op) *Violation {
 	}
 	last := c.covers(end - 1)
 	if last.offset+int64(last.Length) != end {
-		return c.violation(ruleWhole, []*Op{op, last.read}, "%s, within %v, which begins at %d", ends(op), last.id(), last.offset)
+		return c.violation(ruleWhole, end, []*Op{op, last.read}, "%s, within %v, which begins at %d", ends(op), last.id(), last.offset)
 	}
 	if op.precedes(last.by) {
-		return c.violation(ruleFuture, []*Op{op, last.by}, "%s, and so held %v before its append was called", ends(op), last.id())
+		return c.violation(ruleFuture, end, []*Op{op, last.by}, "%s, and so held %v before its append was called", ends(op), last.id())
 	}
 	return nil
 }

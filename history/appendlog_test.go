@@ -261,3 +261,30 @@ func TestLogTexts(t *testing.T) {
 		t.Errorf("%v", v)
 	}
 }
+
+// A violation shows of a long read what is around it.
+func TestLogTrims(t *testing.T) {
+	var ops []Op
+	var all []Record
+	for i := range 1000 {
+		ops = append(ops, between(clock.Instant(10*i), clock.Instant(10*i+5), appends(1, uint32(i), int64(100*i))))
+		all = append(all, rec(1, uint32(i)))
+	}
+	all[500].Sequence = 7777
+	read := between(20_000, 20_001, reads(0, true, all...))
+	ops = append(ops, read)
+	v, _ := checkLog(testLog, ops, usual)
+	if v == nil || v.Rule != ruleOffset || len(v.Ops) != 2 {
+		t.Fatalf("%v", v)
+	}
+	shown := v.Ops[1]
+	if s := shown.Seen; len(s.Records) != 2*shownMax || s.Records[shownMax].Sequence != 7777 || shown.ToEnd || shown.fault() != "" {
+		t.Errorf("it shows %+v of %+v", s, shown)
+	}
+	if s := trimmed(read, 0); s.Offset != 0 || len(s.Seen.Records) != shownMax || s.fault() != "" {
+		t.Errorf("at the beginning: %+v", s.Seen)
+	}
+	if s := trimmed(read, 1<<40); s.End() != read.End() || len(s.Seen.Records) != shownMax+1 || !s.ToEnd || s.fault() != "" {
+		t.Errorf("at the end: %+v", s.Seen)
+	}
+}

@@ -10,16 +10,23 @@ import (
 
 // Limits bound what a history holds; the zero value means the defaults.
 type Limits struct {
-	// Ops is how many operations are recorded. Default 2,000,000 (about 200 bytes each).
+	// Ops is how many operations are recorded. Default 1,000,000 (about 200 bytes each).
 	Ops int
 	// Records is how many records all reads together may show. Default 20,000,000 (12 bytes
 	// each).
 	Records int
 }
 
+// Settle may record more than the limits, or the end of a history that is full could not be
+// judged: half as many operations, and twice as many records in all.
+const (
+	settleOps     = 2
+	settleRecords = 2
+)
+
 func (l *Limits) withDefaults() {
 	if l.Ops <= 0 {
-		l.Ops = 2_000_000
+		l.Ops = 1_000_000
 	}
 	if l.Records <= 0 {
 		l.Records = 20_000_000
@@ -54,7 +61,8 @@ func (r *Recorder) Now() clock.Instant { return r.clock.Now() }
 func (r *Recorder) Begin(op Op) (int, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.full = r.full || len(r.ops) >= r.limits.Ops; r.full {
+	r.full = r.full || len(r.ops) >= r.limits.Ops
+	if r.full && !(op.Final && len(r.ops) < r.limits.Ops+r.limits.Ops/settleOps && r.records <= settleRecords*r.limits.Records) {
 		return 0, false
 	}
 	op.Call, op.Return, op.Outcome = r.clock.Now(), Open, Unknown

@@ -58,12 +58,25 @@ func TestRecorder(t *testing.T) {
 	if _, ok := r.Begin(Op{}); ok {
 		t.Error("more operations than the limit")
 	}
-	if p := r.Progress(); p != (Progress{Begun: 4, Answered: 2, Failed: 1, Unknown: 1, Last: 9}) {
+	for i := range 3 { // Settle has some room of its own
+		if _, ok := r.Begin(Op{Final: true}); ok != (i < 2) {
+			t.Errorf("operation %d of Settle: %v", i, ok)
+		}
+	}
+	if p := r.Progress(); p != (Progress{Begun: 6, Answered: 2, Failed: 1, Unknown: 1, Last: 9}) {
 		t.Errorf("%+v", p)
 	}
 	r = NewRecorder(c, 7, Limits{Records: 3})
 	if r.Add(6, Op{Seen: &Seen{Records: make([]Record, 4)}}); !r.Full() {
 		t.Error("more records than the limit")
+	}
+	number, ok := r.Begin(Op{Final: true})
+	if !ok {
+		t.Fatal("Settle has no room")
+	}
+	r.End(number, Op{Final: true, Seen: &Seen{Records: make([]Record, 3)}})
+	if _, ok := r.Begin(Op{Final: true}); ok {
+		t.Error("more records than Settle may show")
 	}
 }
 
