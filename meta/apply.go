@@ -142,8 +142,8 @@ type tx struct {
 	value  []byte // room for the value that is written
 }
 
-// now returns the log time, which is never 0.
-func (t *tx) now() LogTime { return max(t.header.Time, 1) }
+// now returns the log time, which is never 0 nor neverSeen.
+func (t *tx) now() LogTime { return max(t.header.Time, neverSeen+1) }
 
 func (t *tx) saveHeader() {
 	put(t, headerKey(t.key[:0]), t.header, headerFields)

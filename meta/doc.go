@@ -53,7 +53,8 @@
 //	ffff 'a' handle(8)                 open, being sealed, or with replicas that have not
 //	                                   confirmed the seal
 //	ffff 'r' copies(1) handle(8)       sealed, with fewer copies than wanted
-//	ffff 'g' time(8) kind(1) id(8)     garbage since this log time: 1 a removed file, 2 a chunk
+//	ffff 'g' time(8) kind(1) id(8)     garbage since this log time (1: no file ever named it): 1 a
+//	                                   removed file, 2 a chunk
 //	ffff 'o' session(8) handle(8)      the session owns the chunk
 //	ffff 'x' lastSeen(8) session(8)    sessions in the order of their expiry
 //

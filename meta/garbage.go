@@ -11,9 +11,9 @@ import (
 // collectMax is the most pieces and chunks that one Collect frees.
 const collectMax = 1000
 
-// Collect frees garbage that has been kept for KeepMS of log time, the oldest first: the
-// pieces of removed files, and chunks, whose replicas are then owed as drops. The record of
-// a chunk goes when all its drops are settled. KeepMS must be longer than sessions live
+// Collect frees garbage that has been kept for KeepMS of log time, the oldest first, and at
+// once what no file has ever named: the pieces of removed files, and chunks, whose replicas are
+// then owed as drops. The record of a chunk goes when all its drops are settled. KeepMS must be longer than sessions live
 // without being kept alive: until then somebody may ask for the fate of a record. Result:
 // Count, what was freed; More.
 type Collect struct {
@@ -53,6 +53,18 @@ func (c *Collect) apply(t *tx, r *Result) error {
 	return nil
 }
 
+// neverSeen stands for the time since when a chunk is garbage that no file has ever named, and
+// whose session has ended: nobody can read it or ask for a fate in it, so it is not kept.
+const neverSeen LogTime = 1
+
+// freed returns since when a chunk is garbage that becomes it in this command.
+func (t *tx) freed(c *ChunkRecord) LogTime {
+	if !c.Linked {
+		return neverSeen
+	}
+	return t.now()
+}
+
 // Garbage reports whether there is anything to collect at log time now.
 func Garbage(v View, now LogTime, keepMS uint64) bool {
 	s := state{view: v}
@@ -71,10 +83,11 @@ func (s *state) garbage(now LogTime, keepMS uint64, n int) (due []garbageEntry) 
 	if off(TrashFreedEarly) {
 		keepMS = 0
 	}
-	if uint64(now) <= keepMS {
-		return nil
+	before := neverSeen + 1
+	if uint64(now) > keepMS {
+		before = max(before, now-LogTime(keepMS)+1)
 	}
-	hi := table(nil, shardSlot, tableGarbage, uint64(now)-keepMS+1)
+	hi := table(nil, shardSlot, tableGarbage, uint64(before))
 	s.view.Scan(table(nil, shardSlot, tableGarbage), hi, func(key, _ []byte) bool {
 		due = append(due, garbageEntry{
 			at: LogTime(binary.BigEndian.Uint64(key[3:])), kind: garbageKind(key[11]), id: lastNumber(key),

@@ -80,7 +80,7 @@ type ChunkRecord struct {
 	Owner               quarry.SessionID // the session it belongs to until it is linked
 	File                quarry.Inode     // of whose layout it is a part; 0 for an owned chunk
 	Position            int64            // of its first byte in the file
-	Freed               LogTime          // since when it is garbage; 0: it is not
+	Freed               LogTime          // since when it is garbage; 0: it is not, 1: no file ever named it
 }
 
 func chunkFields(w *wire.Walk, c *ChunkRecord) {

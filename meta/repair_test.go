@@ -142,6 +142,37 @@ func TestRepairsAreInOrderOfRisk(t *testing.T) {
 	}
 }
 
+// What no file has ever named goes as soon as its session has ended; a removed file is kept.
+func TestNeverSeenIsNotKept(t *testing.T) {
+	s := newShard(t)
+	linked := s.owned(10, 1, 2)
+	s.ok(&Link{Parent: quarry.RootInode, Name: "f", Pieces: []quarry.LinkPiece{{Handle: linked, Length: 10}}})
+	s.ok(&Remove{Parent: quarry.RootInode, Name: "f"})
+	sealed := s.owned(10, 1, 2)
+	open := s.chunk(1, 2)
+	s.ok(&OpenOwned{Chunks: []NewChunk{open}})
+	const forever = 1 << 40
+	if Garbage(s.kv, s.time, forever) {
+		t.Error("what a live session owns is garbage")
+	}
+	r := s.ok(&CloseSession{Session: s.session})
+	if !slices.Equal(r.Orphans, []quarry.Handle{open.Handle}) || !Garbage(s.kv, s.time, forever) {
+		t.Errorf("orphans %v", r.Orphans)
+	}
+	s.seal(open.Handle, 10)
+	if r := s.ok(&Collect{KeepMS: forever, Max: 100}); r.Count != 2 || r.More {
+		t.Errorf("collected %+v", r)
+	}
+	for h, doomed := range map[quarry.Handle]bool{linked: false, sealed: true, open.Handle: true} {
+		if c := s.record(h); c.Doomed != doomed {
+			t.Errorf("chunk %v: %+v", h, c)
+		}
+	}
+	if Garbage(s.kv, s.time, forever) || !Garbage(s.kv, s.time+100, 10) {
+		t.Error("the removed file is not due when it should be")
+	}
+}
+
 func TestCollect(t *testing.T) {
 	s := newShard(t)
 	f := s.touch(quarry.RootInode, "f")

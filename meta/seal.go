@@ -138,7 +138,7 @@ func (c *Seal) apply(t *tx, r *Result) error {
 	}
 	t.closeTail(chunk)
 	if chunk.Orphan() {
-		chunk.Freed = t.now()
+		chunk.Freed = t.freed(&chunk.ChunkRecord)
 	}
 	t.saveChunk(chunk)
 	return nil

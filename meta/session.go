@@ -172,7 +172,7 @@ func (t *tx) release(h quarry.Handle, r *Result) {
 	if c.State == quarry.ChunkOpen || c.State == quarry.ChunkSealing {
 		r.Orphans = append(r.Orphans, h)
 	} else {
-		c.Freed = t.now()
+		c.Freed = t.freed(&c.ChunkRecord)
 	}
 	t.saveChunk(c)
 }
