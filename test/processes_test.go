@@ -1,6 +1,7 @@
 package test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ func long() bool { return os.Getenv("QUARRY_LONG") != "" }
 type process struct {
 	t       *testing.T
 	name    string
+	program string
 	args    []string
 	address string
 	log     string
@@ -66,7 +68,7 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	defer out.Close()
-	p.cmd = exec.Command(program, p.args...)
+	p.cmd = exec.Command(cmp.Or(p.program, program), p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -118,6 +120,7 @@ func (p *process) ends(within time.Duration) string {
 type system struct {
 	t       *testing.T
 	dir     string
+	program string
 	masters []*process
 	servers []*process
 	conns   *rpc.Client
@@ -128,6 +131,7 @@ type system struct {
 // options of a system; the zero value is three masters and four chunk servers.
 type options struct {
 	masters, servers int
+	program          string // of the servers, if it is not the usual one
 	masterArgs       []string
 	serverArgs       []string
 }
@@ -142,7 +146,7 @@ func newSystem(t *testing.T, o options) *system {
 		o.servers = 4
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	s := &system{t: t, dir: t.TempDir(), ctx: ctx}
+	s := &system{t: t, dir: t.TempDir(), program: o.program, ctx: ctx}
 	t.Cleanup(func() {
 		cancel()
 		if t.Failed() {
@@ -194,7 +198,7 @@ func (s *system) addServer(n int, more ...string) *process {
 
 // process starts a process of the system.
 func (s *system) process(name, address string, args []string) *process {
-	p := &process{t: s.t, name: name, args: args, address: address, log: filepath.Join(s.dir, name+".log")}
+	p := &process{t: s.t, name: name, program: s.program, args: args, address: address, log: filepath.Join(s.dir, name+".log")}
 	p.start()
 	return p
 }

@@ -99,7 +99,7 @@ func (o *options) serverLogger() *slog.Logger {
 // common is what servers are told.
 func (o *options) common(listen, advertise string) (cluster.Common, error) {
 	key, err := cluster.ReadKey(o.keyFile)
-	return cluster.Common{Listen: listen, Advertise: advertise, Key: key, Logger: o.serverLogger()}, err
+	return cluster.Common{Listen: listen, Advertise: advertise, Key: key, Logger: o.serverLogger(), Clock: serverClock()}, err
 }
 
 // printJSON prints one object on a line.
