@@ -60,6 +60,8 @@ const (
 	// drillFiles is how many files a writer writes before it looks whether all are there, and
 	// removes them.
 	drillFiles = 400
+	// drillFilesMax is how many it writes at most while others look.
+	drillFilesMax = 20 * drillFiles
 	// outageMin is the shortest pause that counts as an outage while a drill watches.
 	outageMin = 250 * time.Millisecond
 	// restTime bounds the looking at what was written at the end.
@@ -119,6 +121,8 @@ type drill struct {
 	work   sync.WaitGroup
 	pauses pauses
 
+	looking sync.Mutex // held by the writer that looks at what it wrote
+
 	mu  sync.Mutex
 	out Drilled
 }
@@ -149,17 +153,30 @@ func (d *drill) write(ctx context.Context, dir string) {
 			made = d.cfg.Files.MkdirAll(ctx, dir) == nil
 		}
 		if name := fmt.Sprint(number); made {
-			_, err := d.cfg.Files.Put(ctx, dir+"/"+name, strings.NewReader(name), client.PutOptions{Keep: true})
-			d.note(written, name, err)
+			d.note(written, name, d.put(after, dir+"/"+name, name))
 		}
-		if len(written) >= drillFiles {
+		// One looks at a time, so that the others go on writing.
+		if n := len(written); n >= drillFilesMax || n >= drillFiles && d.looking.TryLock() {
+			if n >= drillFilesMax {
+				d.looking.Lock()
+			}
 			d.look(after, dir, written)
+			d.looking.Unlock()
 			clear(written)
 		}
 		_ = d.cfg.Clock.Sleep(ctx, drillPause) // the loop looks at ctx
 	}
 	d.look(after, dir, written)
 	_ = d.cfg.Files.Remove(after, dir) // what stays is empty, or was told of
+}
+
+// put writes a small file. It is not given up when the drill ends: its outcome would not be
+// known.
+func (d *drill) put(ctx context.Context, name, content string) error {
+	ctx, cancel := d.cfg.Clock.WithTimeout(ctx, restTime)
+	defer cancel()
+	_, err := d.cfg.Files.Put(ctx, name, strings.NewReader(content), client.PutOptions{Keep: true})
+	return err
 }
 
 // note counts a write.

@@ -215,6 +215,7 @@ type storyChart struct {
 	Number              int
 	Rule, Subject, Text string
 	Width, Height       float64
+	During              []string // the faults that went on
 	Rows                []storyLine
 	More                int
 }
@@ -230,6 +231,7 @@ type storyLine struct {
 func (r *Report) storyChart(i int) storyChart {
 	v := &r.ViolationList[i]
 	s := storyChart{Number: i + 1, Rule: v.Rule, Subject: v.Subject, Text: v.Text, Width: chartWidth}
+	s.During = r.during(v.Ops)
 	ops := v.Ops
 	if len(ops) > storyMax {
 		s.More, ops = len(ops)-storyMax, ops[:storyMax]
@@ -252,7 +254,7 @@ func (r *Report) storyChart(i int) storyChart {
 			to = storyLeft + step*float64(place[op.Return])
 		}
 		row := storyLine{
-			Who:  label{storyLeft - 8, top + 17, fmt.Sprintf("client %d, worker %d", op.Client+1, op.Worker+1)},
+			Who:  label{storyLeft - 8, top + 17, who(op)},
 			Bar:  box{X: from, Y: top + 20, W: max(6, to-from), H: 6, Class: classOf(op.Kind)},
 			Open: op.Return == history.Open,
 			Text: label{from, top + 14, fmt.Sprintf("%.3f s  %s", float64(op.Call.Sub(r.zero))/1e9, tell(op))},

@@ -38,7 +38,7 @@ func TestPageOfAViolation(t *testing.T) {
 		}
 	}
 	text := r.Text()
-	for _, want := range []string{"A PROMISE WAS BROKEN", "1.000 -   2.000 s  client 1, worker 1: append record 7 (10 bytes) → at 42", "worker 4: read at 0 → 42 bytes, 0 records, the end of the file"} {
+	for _, want := range []string{"A PROMISE WAS BROKEN", "1.000 -   2.000 s  client-1, worker 0: append record 7 (10 bytes) → at 42", "worker 3: read at 0 → 42 bytes, 0 records, the end of the file"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text does not say %q:\n%s", want, text)
 		}

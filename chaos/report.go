@@ -3,6 +3,7 @@ package chaos
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -52,6 +53,7 @@ type Report struct {
 	dots  []dot
 	nodes []string // in the order in which they are shown
 	zero  clock.Instant
+	ops   *history.History
 }
 
 // Check is one thing that was checked.
@@ -114,7 +116,7 @@ func (r *run) report(interrupted bool) *Report {
 		Masters: r.cfg.Masters, Servers: r.cfg.Servers, Clients: r.cfg.Clients,
 		Operations: judged.Operations, Acknowledged: judged.Done, Unknown: judged.Unknown, Refused: judged.Failed,
 		ViolationList: append(append([]history.Violation{}, judged.Violations...), r.violations...),
-		FaultList:     []Fault{}, zero: r.began,
+		FaultList:     []Fault{}, zero: r.began, ops: h,
 		nodes: slices.Concat(namesOf(r.cluster.Masters), namesOf(r.cluster.Servers), r.cluster.Clients()[:len(r.clients)]),
 	}
 	out.Violations = len(out.ViolationList)
@@ -136,6 +138,9 @@ func (r *run) report(interrupted bool) *Report {
 }
 
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// WriteHistory writes every operation, as package history reads them.
+func (r *Report) WriteHistory(w io.Writer) error { return r.ops.Write(w) }
 
 // check lists what was checked, and the verdict.
 func (r *Report) check(run *run, judged *history.Report) {

@@ -88,6 +88,12 @@ func (c *Config) withDefaults() {
 	if w.Mix == (history.Mix{}) {
 		w.Mix = history.Mix{Append: 5, Burst: 1, ReadLog: 2, StatLog: 1, Put: 2, ReadFile: 3, RemoveFile: 1, Names: 4, Tails: 1}
 	}
+	if w.Workers == 0 {
+		w.Workers = 6
+	}
+	if w.Logs == 0 {
+		w.Logs = 3
+	}
 	if w.Pause == 0 {
 		w.Pause = 4 * time.Millisecond // so that a small machine still has time for the cluster
 	}

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -23,10 +24,45 @@ func (r *Report) story(ops []history.Op) (lines []string) {
 		if op.Return != history.Open {
 			until = fmt.Sprintf("%8.3f", float64(op.Return.Sub(r.zero))/1e9)
 		}
-		lines = append(lines, fmt.Sprintf("%8.3f -%s s  client %d, worker %d: %s", float64(op.Call.Sub(r.zero))/1e9, until, op.Client+1, op.Worker+1, tell(op)))
+		lines = append(lines, fmt.Sprintf("%8.3f -%s s  %s: %s", float64(op.Call.Sub(r.zero))/1e9, until, who(op), tell(op)))
 	}
 	return lines
 }
+
+// who names the client and the worker of an operation, by the number that a violation's text uses.
+func who(op *history.Op) string {
+	if op.Final {
+		return "at the end"
+	}
+	return fmt.Sprintf("client-%d, worker %d", op.Client+1, op.Worker)
+}
+
+// during returns the faults that went on while the operations of a violation were under way.
+func (r *Report) during(ops []history.Op) (out []string) {
+	from, to := int64(math.MaxInt64), int64(math.MinInt64)
+	for i := range ops {
+		op := &ops[i]
+		if op.Final {
+			continue
+		}
+		from, to = min(from, op.Call.Sub(r.zero).Milliseconds()), max(to, op.Call.Sub(r.zero).Milliseconds())
+		if op.Return != history.Open {
+			to = max(to, op.Return.Sub(r.zero).Milliseconds())
+		}
+	}
+	for _, f := range r.FaultList {
+		if f.Skipped == "" && f.BeginMS <= to && f.EndMS >= from {
+			out = append(out, fmt.Sprintf("%.1f s to %.1f s: %s", seconds(f.BeginMS), seconds(f.EndMS), f.Text))
+		}
+	}
+	if len(out) > duringMax {
+		out = append(out[:duringMax], fmt.Sprintf("… and %d more", len(out)-duringMax))
+	}
+	return out
+}
+
+// duringMax bounds the faults that a violation names.
+const duringMax = 12
 
 // tell says what an operation was, and what came of it.
 func tell(op *history.Op) string {
@@ -78,7 +114,7 @@ func records(list []history.Record) string {
 	if len(list) == 0 {
 		return ""
 	}
-	name := func(r history.Record) string { return fmt.Sprintf("record %d of worker %d", r.Sequence, r.Worker+1) }
+	name := func(r history.Record) string { return fmt.Sprintf("record %d of worker %d", r.Sequence, r.Worker) }
 	if len(list) == 1 {
 		return ": " + name(list[0])
 	}

@@ -34,6 +34,9 @@ func (r *Report) Text() string {
 		for _, op := range r.story(v.Ops) {
 			fmt.Fprintf(&b, "    %s\n", op)
 		}
+		if during := r.during(v.Ops); len(during) > 0 {
+			b.WriteString("  Meanwhile:\n    " + strings.Join(during, "\n    ") + "\n")
+		}
 	}
 	return b.String()
 }

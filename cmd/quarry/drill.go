@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -68,6 +70,8 @@ func drillFailover(ctx context.Context, o *options, shard quarry.ShardID, runs i
 		return err
 	}
 	defer files.Close()
+	// A second interrupt ends it at once, when what was written cannot be looked at.
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 	cfg := chaos.DrillConfig{Files: files, Masters: masters, Clock: clock.System(), Shard: shard, Runs: runs}
 	do := chaos.Drill
 	if watch {

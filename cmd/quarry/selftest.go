@@ -27,7 +27,8 @@ everything is healed, and what the clients saw is checked against what Quarry pr
 
 It needs no rights and no set-up, uses loopback addresses and a temporary folder, and leaves
 nothing behind but a page, one HTML file, that shows what happened. If a promise was broken,
-the verdict shows the shortest history that proves it, and the folder stays.
+the verdict shows the shortest history that proves it, and the folder stays, with the logs of
+the processes and every operation in history.jsonl.
 
 Clients append to logs that they share, follow and read them, replace whole files, and make,
 rename, remove and list names. What is checked:
@@ -148,12 +149,15 @@ func selftest(ctx context.Context, o *options, f *selftestFlags) error {
 	if page == "" {
 		page = fmt.Sprintf("quarry-selftest-%d.html", cfg.Seed)
 	}
-	if err := writePage(page, report); err != nil {
+	if err := writeLocal(page, report.Page); err != nil {
 		return err
 	}
 	kept := ""
 	if f.keep || report.Verdict == chaos.Violated {
 		kept = cfg.Dir
+		if err := writeLocal(filepath.Join(kept, "history.jsonl"), report.WriteHistory); err != nil {
+			return err
+		}
 	} else if err := os.RemoveAll(cfg.Dir); err != nil {
 		return localError("selftest", cfg.Dir, err)
 	}
@@ -191,13 +195,13 @@ func (f *selftestFlags) folder() (string, error) {
 	return filepath.Abs(f.dir)
 }
 
-// writePage writes the page of a report.
-func writePage(name string, report *chaos.Report) error {
+// writeLocal writes a part of a report to a local file.
+func writeLocal(name string, write func(io.Writer) error) error {
 	out, err := os.Create(name)
 	if err != nil {
 		return localError("selftest", name, err)
 	}
-	err = report.Page(out)
+	err = write(out)
 	if e := out.Close(); err == nil {
 		err = e
 	}
@@ -213,7 +217,7 @@ func printVerdict(w io.Writer, r *chaos.Report, page, kept string) error {
 	b.WriteString(r.Text())
 	fmt.Fprintf(&b, "\nThe whole story: %s\n", page)
 	if kept != "" {
-		fmt.Fprintf(&b, "The folder of the cluster, with the processes' logs: %s\n", kept)
+		fmt.Fprintf(&b, "The folder of the cluster, with the processes' logs and the history: %s\n", kept)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
