@@ -84,6 +84,9 @@ func newNamespaces() (*namespaces, error) {
 		unix.Mount("netns", "/run/netns", "tmpfs", 0, ""),
 	)
 	if err == nil {
+		err = command("", "nft", "add", "table", "inet", "faults") // whether the kernel has it
+	}
+	if err == nil {
 		err = ip("link set lo up", "link add "+bridge+" type bridge forward_delay 0", "addr add 10.77.0.1/16 dev "+bridge, "link set "+bridge+" up")
 	}
 	return &namespaces{nodes: map[string]*nsNode{}, links: map[[2]string]chaos.Link{}}, err
