@@ -3,6 +3,7 @@ package chunkserver
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/protocol"
@@ -59,12 +60,25 @@ func (r *replica) corrupt(why error) {
 	s.background(func(ctx context.Context) { s.tellCorrupt(ctx, r.handle, info.Promised, self) })
 }
 
-// tellCorrupt reports a broken replica to the master.
+const (
+	// corruptTells is how often a master is told of a broken replica until it has heard it;
+	// corruptPause is the time between two tries. After that the inventory tells it.
+	corruptTells = 20
+	corruptPause = 3 * time.Second
+)
+
+// tellCorrupt reports a broken replica to the master. It insists, because the replica is not
+// read or scrubbed again.
 func (s *Server) tellCorrupt(ctx context.Context, h quarry.Handle, v quarry.Version, whose quarry.Suspect) {
-	err := s.cfg.Masters.Report(ctx, &quarry.ReportRequest{Handle: h, Version: v, Suspects: []quarry.Suspect{whose}, Corrupt: true})
-	if err != nil {
-		// Whoever reads or scrubs the replica next tells it again.
+	for range corruptTells {
+		err := s.cfg.Masters.Report(ctx, &quarry.ReportRequest{Handle: h, Version: v, Suspects: []quarry.Suspect{whose}, Corrupt: true})
+		if err == nil {
+			return
+		}
 		s.cfg.Logger.Warn("the master could not be told of a corrupt replica", "chunk", h, "error", err)
+		if s.cfg.Clock.Sleep(ctx, corruptPause) != nil {
+			return
+		}
 	}
 }
 
