@@ -38,7 +38,9 @@ type world struct {
 	travel      func()                                            // how long heartbeats and their answers take
 	drift       protocol.Drift                                    // of the last server that sent a heartbeat
 	clock       clock.Clock                                       // of servers that are started; nil: simulated
-	deaf        int                                               // so many reports do not arrive
+	inventories []*quarry.InventoryRequest
+	drops       []quarry.Item // what the masters answer to inventories
+	deaf        int           // so many reports do not arrive
 	damage      func(from string, reply *quarry.ReadReply)
 }
 
