@@ -350,7 +350,7 @@ func (h *Host) Stop(ctx context.Context) error {
 // acknowledged is on disk. The error is that of closing, or Err.
 func (h *Host) Close() error {
 	h.beginStop(nil)
-	h.running.Wait()
+	h.awaitEnd()
 	h.use.Lock()
 	defer h.use.Unlock()
 	if h.closed {
@@ -361,6 +361,31 @@ func (h *Host) Close() error {
 		return err
 	}
 	return h.Err()
+}
+
+// brokenWait is how long a host whose state is broken waits for its goroutines: some may be
+// held up in Pebble for ever.
+const brokenWait = 2 * time.Second
+
+// awaitEnd returns when the host's goroutines have ended, as far as they can.
+func (h *Host) awaitEnd() {
+	ended := make(chan struct{})
+	go func() {
+		h.running.Wait()
+		close(ended)
+	}()
+	patience := h.cfg.Clock.NewTicker(brokenWait)
+	defer patience.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-patience.C():
+			if h.store.broken.Load() {
+				return
+			}
+		}
+	}
 }
 
 // release closes what open has acquired.

@@ -106,7 +106,12 @@ func openStore(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger, fail f
 	fs = vfs.OnDiskFull(fs, func() {
 		fail(quarry.Errorf("write state", quarry.NoSpace, dir, "%w", syscall.ENOSPC))
 	})
-	s := &store{fs: fs, dir: dir}
+	s := &store{dir: dir}
+	fs = &guardFS{FS: fs, failed: func(path string, err error) {
+		s.broken.Store(true)
+		fail(disk.Wrap("write state", path, err))
+	}}
+	s.fs = fs
 	opts := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: stateFormat,

@@ -311,3 +311,47 @@ func spoil(t *testing.T, fs *vfs.MemFS, name string) *vfs.MemFS {
 	}
 	return copied
 }
+
+// TestRotationFails lets the state's own log fail at the moment at which Pebble begins the next
+// file of it, in each of the ways in which a disk can: the node stops and says why, the process
+// goes on.
+func TestRotationFails(t *testing.T) {
+	for _, kind := range []errorfs.OpKind{errorfs.OpCreate, errorfs.OpReuseForWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileWrite, errorfs.OpFileClose, errorfs.OpOpenDir} {
+		var fails, failed atomic.Bool
+		fs := errorfs.Wrap(vfs.NewCrashableMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if fails.Load() && op.Kind == kind && (strings.HasSuffix(op.Path, ".log") || kind == errorfs.OpOpenDir) {
+				failed.Store(true)
+				return syscall.EIO
+			}
+			return nil
+		}))
+		h, err := Open(Config{
+			Node: 1, Cluster: testClusterID, Address: "node1:1", Log: disk.NewMem(), State: fs, StateDir: "state", Tick: 5 * time.Millisecond,
+			Transport: &direct{}, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Bootstrap(0, []Member{h.Self()}, &listMachine{}); err != nil {
+			t.Fatal(err)
+		}
+		benchLeadersReady(t, h)
+		fails.Store(true)
+		for range 20 { // more than a memtable
+			if _, err = h.Propose(t.Context(), 0, make([]byte, 1<<20)); err != nil {
+				break
+			}
+		}
+		switch {
+		case !failed.Load(): // Pebble does nothing of the kind
+		case err == nil && h.Err() == nil:
+			t.Logf("%v: Pebble bears it", kind)
+		default:
+			<-h.Done()
+			if err := h.Err(); !errors.Is(err, syscall.EIO) {
+				t.Errorf("%v: the node has stopped because of %v", kind, err)
+			}
+		}
+		_ = h.Close()
+	}
+}
