@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -46,12 +47,9 @@ func runSeed(t *testing.T, seed uint64, out io.Writer) outcome {
 	}
 	report := history.Check(o.History)
 	for i := range report.Violations {
-		text := report.Violations[i].Error()
-		for _, op := range report.Violations[i].Ops {
-			b, _ := json.Marshal(op) // for people
-			text += "\n\t" + string(b)
-		}
-		o.Violations = append(o.Violations, text)
+		var text strings.Builder
+		_ = report.Violations[i].Explain(&text) // a Builder takes everything
+		o.Violations = append(o.Violations, text.String())
 	}
 	for _, j := range report.Judgements {
 		o.Counts["judged "+string(j.Verdict)+": "+j.Checker] += int64(j.Subjects)
