@@ -20,7 +20,7 @@ func TestPageOfAViolation(t *testing.T) {
 			{Kind: history.KindRead, Worker: 3, Offset: 0, Length: 42, ToEnd: true, Seen: &history.Seen{}, Call: 3e9, Return: 4e9, Outcome: history.Done},
 			{Kind: history.KindPut, Path: hostile, Call: 5e9, Return: history.Open, Outcome: history.Unknown},
 		}}},
-		Timeline: make([]Bucket, buckets), gaps: []gap{{clock.Instant(1e9), clock.Instant(3e9)}},
+		Timeline: make([]Bucket, bucketsMax), gaps: []gap{{clock.Instant(1e9), clock.Instant(3e9)}},
 		dots: []dot{{atMS: 1000, tookMS: 200, kind: history.KindAppend}, {atMS: 2000, tookMS: 20, kind: history.KindRead, failed: true}},
 	}
 	r.Timeline[3] = Bucket{AtMS: 125, Answered: 5, MedianMS: 1, P99MS: 2, SlowestMS: 3}

@@ -87,8 +87,9 @@ type dot struct {
 }
 
 const (
-	// buckets is into how many parts the time is cut.
-	buckets = 240
+	// bucketsMax is into how many parts the time is cut at most, bucketMS how long each is at
+	// least.
+	bucketsMax, bucketMS = 240, 250
 	// gapMin is how long a gap must be to be shown.
 	gapMin = 300 * time.Millisecond
 	// dotsMax bounds the operations that are drawn one by one: those that took longest.
@@ -198,6 +199,7 @@ func (r *Report) measure(h *history.History) {
 			r.LongestUnavailableMS, r.UnavailableFromMS = d, g.from.Sub(r.zero).Milliseconds()
 		}
 	}
+	buckets := min(max(1, r.DurationMS/bucketMS), bucketsMax)
 	r.Timeline = make([]Bucket, buckets)
 	times := make([][]float64, buckets)
 	for i := range r.Timeline {

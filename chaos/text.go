@@ -27,7 +27,7 @@ func (r *Report) Text() string {
 		}
 	}
 	for i, v := range r.ViolationList {
-		fmt.Fprintf(&b, "\nViolation %d of %d: %s of %s\n", i+1, r.Violations, v.Rule, v.Subject)
+		fmt.Fprintf(&b, "\nViolation %d of %d, in %s. The rule: %s. What happened:\n", i+1, r.Violations, v.Subject, v.Rule)
 		for l := range strings.Lines(v.Text) {
 			b.WriteString("  " + strings.TrimRight(l, "\n") + "\n")
 		}
