@@ -107,7 +107,8 @@ func (r *run) victims(ctx context.Context, e Event, rng *rand.Rand) (who []*Proc
 	case TwoServers:
 		return some(servers, 2, "two chunk servers")
 	case Everybody:
-		return some(well(c.processes()), 1+len(masters), "everything")
+		all := well(c.processes())
+		return some(all, max(1, len(all)), "everything")
 	case DamagedServer:
 		return some(well([]*Process{c.Servers[r.damaged]}), 1, "")
 	}
