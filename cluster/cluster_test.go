@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -288,5 +289,38 @@ func TestTransfer(t *testing.T) {
 		if err := masters.Transfer(ctx, &req); !errors.Is(err, quarry.Invalid) {
 			t.Errorf("%+v: %v", req, err)
 		}
+	}
+}
+
+// slowly is a logger's handler that takes its time whenever a Raft group is made.
+type slowly struct{ slog.Handler }
+
+func (s slowly) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s slowly) Handle(_ context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, "newRaft") {
+		<-time.After(500 * time.Millisecond)
+	}
+	return nil
+}
+
+func (s slowly) WithAttrs([]slog.Attr) slog.Handler { return s }
+func (s slowly) WithGroup(string) slog.Handler      { return s }
+
+// TestMastersOpenSlowly starts masters again whose first group elects a leader, and so calls
+// the others, while the second one is still being made.
+func TestMastersOpenSlowly(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	opts := cluster.DevOptions{Common: cluster.Common{Listen: "127.77.3.1:7400", Logger: slog.New(slog.DiscardHandler)}, Dir: t.TempDir(), Servers: 1}
+	for range 2 {
+		d, err := cluster.StartDev(ctx, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		opts.Logger = slog.New(slowly{slog.DiscardHandler})
 	}
 }

@@ -76,8 +76,17 @@ func StartMaster(opts MasterOptions) (*Process, error) {
 }
 
 func startMaster(opts *MasterOptions, fsys disk.FS, address string) (*Process, error) {
+	// The groups of a master begin to call others while it is still being opened: a connection
+	// says who it comes from when that is known.
 	var m *master.Master
-	self := func() rpc.Identity { return m.Identity() }
+	opened := make(chan struct{})
+	self := func() rpc.Identity {
+		<-opened
+		if m == nil {
+			return rpc.Identity{Role: rpc.RoleMaster, Release: Release}
+		}
+		return m.Identity()
+	}
 	client := rpc.NewClient(rpc.ClientConfig{
 		Network: opts.Network, Clock: opts.Clock, Identity: self, Key: opts.Key, Logger: opts.Logger, KeepAlive: masterKeepAlive,
 	})
@@ -89,6 +98,7 @@ func startMaster(opts *MasterOptions, fsys disk.FS, address string) (*Process, e
 		DeadAfter: opts.DeadAfter, RepairBytesPerSecond: opts.RepairBytesPerSecond,
 		SessionExpiry: opts.SessionExpiry, TrashKeep: opts.TrashKeep, LogBytes: opts.LogBytes, CacheBytes: opts.CacheBytes,
 	})
+	close(opened)
 	if err != nil {
 		client.Close()
 		return nil, err
