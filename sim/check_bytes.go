@@ -1,6 +1,10 @@
 package sim
 
-import "github.com/quarryfs/quarry"
+import (
+	"hash/crc32"
+
+	"github.com/quarryfs/quarry"
+)
 
 // I4: two replicas agree about all bytes that either has ever shown. The observer keeps the
 // bytes of every chunk as they were first acknowledged or read, and compares.
@@ -24,4 +28,27 @@ func (o *observer) shown(h *Host, handle quarry.Handle, offset int64, data []byt
 	if c.sealVer != 0 && int64(end) > c.sealLen && len(data) > 0 {
 		o.violated("I5 seals keep what is acknowledged", "bytes up to %d of chunk %v are shown by %s at %s, which is sealed at %d", end, handle, how, h.name, c.sealLen)
 	}
+}
+
+// read judges and notes the answer to a read. Bytes that do not match the checksums that come
+// with them are not shown to anybody: the client passes the replica over.
+func (o *observer) read(h *Host, handle quarry.Handle, offset int64, reply *quarry.ReadReply) {
+	if !matches(reply, offset) {
+		o.log.Count("a read that does not match its checksums")
+		return
+	}
+	o.shown(h, handle, offset, reply.Data, "a read")
+}
+
+// matches compares the bytes of a read with their checksums.
+func matches(reply *quarry.ReadReply, offset int64) bool {
+	data, crcs := reply.Data, reply.CRCs
+	for len(data) > 0 {
+		n := min(int64(len(data)), quarry.BlockBytes-offset%quarry.BlockBytes)
+		if len(crcs) == 0 || crc32.Checksum(data[:n], castagnoli) != crcs[0] {
+			return false
+		}
+		data, crcs, offset = data[n:], crcs[1:], offset+n
+	}
+	return true
 }

@@ -133,7 +133,7 @@ func (s *observedServer) Read(ctx context.Context, req *quarry.ReadRequest) (*qu
 			s.o.count("read", err)
 			return
 		}
-		s.o.shown(s.p.host, req.Handle, req.Offset, reply.Data, "a read")
+		s.o.read(s.p.host, req.Handle, req.Offset, reply)
 	})
 	return reply, err
 }

@@ -152,8 +152,35 @@ func (r *run) work(files []client.FileSystem, hosts []*Host) {
 	if !r.c.whole(nil, recoverTime) {
 		r.violation("stuck: %v after everything is healed: %s", recoverTime, r.c.ailing(settle))
 	}
+	r.compare()
 	r.result.History = r.rec.History()
 	r.result.Operations = len(r.result.History.Ops)
+}
+
+// compare looks at what is left when all is healed and nobody works.
+func (r *run) compare() {
+	ctx, cancel := newNodeClock(r.w, nil).WithTimeout(context.Background(), recoverTime)
+	defer cancel()
+	err := r.c.compareReplicas(ctx)
+	for err != nil && ctx.Err() == nil { // a replica may have been repaired since it was looked up
+		r.w.Sleep(time.Second)
+		err = r.c.compareReplicas(ctx)
+	}
+	if err != nil {
+		r.violation("stuck: %v after everything is healed not all replicas can be read: %v", recoverTime, err)
+	}
+	for range 40 {
+		compared, err := r.c.compareStates()
+		if err != nil {
+			r.violation("%v", err)
+		}
+		if compared {
+			r.log.Count("masters' states compared at the end")
+			return
+		}
+		r.w.Sleep(173 * time.Millisecond)
+	}
+	r.log.Count("masters' states never at one index")
 }
 
 // breakFor returns when the workload is over, or has gone on for so long that the faults must
