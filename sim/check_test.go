@@ -23,8 +23,9 @@ const (
 )
 
 func newScene(w *World) *scene {
-	n := newNetwork(w)
-	s := &scene{observer: newObserver(NewLog(w, nil))}
+	log := NewLog(w, nil)
+	n := newNetwork(w, log)
+	s := &scene{observer: newObserver(log)}
 	s.observer.host = n.host
 	for i, name := range []string{"a", "b", "c"} {
 		s.hosts = append(s.hosts, newHost(n, name, i+1))

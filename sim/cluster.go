@@ -44,7 +44,7 @@ type Cluster struct {
 
 // NewCluster makes the hosts of a cluster; Start starts it.
 func NewCluster(w *World, masters, servers int, log *Log) *Cluster {
-	c := &Cluster{w: w, net: newNetwork(w), key: []byte("the key of a simulated cluster"), log: log}
+	c := &Cluster{w: w, net: newNetwork(w, log), key: []byte("the key of a simulated cluster"), log: log}
 	c.net.SetAll(Link{Delay: 50 * time.Microsecond, Jitter: 300 * time.Microsecond})
 	c.watch = newObserver(log)
 	c.watch.host = c.net.host

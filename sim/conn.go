@@ -109,6 +109,9 @@ type pipe struct {
 	flying  [][]byte // pieces that have set out and not arrived, nil for the end
 	late    int      // so many of them would have arrived, had the direction been free
 	ready   []byte   // arrived and not read
+	stash   []byte   // frames that go with the next piece
+	doubled uint64   // requests that were given to the server again
+	broken  bool     // a piece was not made of whole frames
 	fin     bool     // the writer has closed
 	finSent bool
 	eof     bool  // the end has arrived
@@ -225,9 +228,14 @@ func (p *pipe) send() {
 
 // launch sends a piece off, nil for the end; mu is held.
 func (p *pipe) launch(piece []byte) {
+	l := p.n.link(p.direction)
+	if piece != nil && l.Twice+l.Late+l.Drop > 0 {
+		before := len(piece)
+		piece = p.meddle(l, piece)
+		p.taken += len(piece) - before
+	}
 	p.flying = append(p.flying, piece)
 	p.sent += int64(len(piece)) + 1
-	l := p.n.link(p.direction)
 	if l.Blocked {
 		p.late++
 		return

@@ -46,6 +46,8 @@ var faultKinds = []choice{
 	{"connections broken", 3, (*nemesis).breakConnections},
 	{"slow network", 2, (*nemesis).slowLinks},
 	{"lossy network", 2, (*nemesis).lossyLinks},
+	{"requests twice", 3, (*nemesis).twice},
+	{"messages lost", 3, (*nemesis).loseMessages},
 	{"process killed", 4, (*nemesis).kill},
 	{"power failed", 4, (*nemesis).powerOff},
 	{"planned stop", 2, (*nemesis).planned},
@@ -87,6 +89,9 @@ func newNemesis(c *Cluster, clients []*Host, due func(faults int) bool) *nemesis
 	}
 	if n.r.IntN(4) == 0 {
 		n.calm.Reset = 0.002 * n.r.Float64()
+	}
+	if n.r.IntN(3) == 0 {
+		n.calm.Twice = 0.05 * n.r.Float64()
 	}
 	return n
 }
@@ -289,6 +294,18 @@ func (n *nemesis) lossyLinks(d time.Duration) func() {
 	h, loss := n.any(n.all()), 0.4*n.r.Float64()
 	n.tell("the network of %s loses %.0f %% for %v", h.name, 100*loss, d)
 	return n.between([]*Host{h}, n.all(), true, func(l *Link) { l.Loss, l.Reset = loss, l.Reset+loss/50 })
+}
+
+func (n *nemesis) twice(d time.Duration) func() {
+	h, chance := n.any(n.all()), 0.5*n.r.Float64()
+	n.tell("%.0f %% of the requests and messages of %s come twice for %v", 100*chance, h.name, d)
+	return n.between([]*Host{h}, n.all(), true, func(l *Link) { l.Twice = chance })
+}
+
+func (n *nemesis) loseMessages(d time.Duration) func() {
+	drop, late := 0.4*n.r.Float64(), 0.4*n.r.Float64()
+	n.tell("%.0f %% of the messages between masters are lost and %.0f %% are late for %v", 100*drop, 100*late, d)
+	return n.between(n.c.Masters, n.c.Masters, false, func(l *Link) { l.Drop, l.Late, l.Twice = drop, late, 0.1 })
 }
 
 // Faults of processes.

@@ -27,6 +27,9 @@ type Link struct {
 	Loss float64
 	// Reset is the chance that a piece breaks its connection, which both sides see.
 	Reset float64
+	// Twice is the chance that a request or message is given to the server again, at once or
+	// with what comes next; Late that a message is held back until then, Drop that it is lost.
+	Twice, Late, Drop float64
 	// Blocked: nothing goes this way. What was sent arrives some time after the end of that.
 	Blocked bool
 }
@@ -42,7 +45,8 @@ var synTimes = []time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second}
 // wrong with it: delays, losses that come out as delays, connections that break, directions
 // that carry nothing, and connections of which one end is gone without a word.
 type Network struct {
-	w *World
+	w   *World
+	log *Log
 
 	mu        sync.Mutex
 	base      Link // of all that have none of their own
@@ -56,8 +60,8 @@ type Network struct {
 // direction is from one host to another one.
 type direction struct{ from, to *Host }
 
-func newNetwork(w *World) *Network {
-	return &Network{w: w, links: map[direction]Link{}, listeners: map[string]*listener{}, hosts: map[string]*Host{},
+func newNetwork(w *World, log *Log) *Network {
+	return &Network{w: w, log: log, links: map[direction]Link{}, listeners: map[string]*listener{}, hosts: map[string]*Host{},
 		dials: map[direction]uint64{}, conns: map[*conn]struct{}{}}
 }
 

@@ -28,7 +28,7 @@ func inWorld(t *testing.T, seed uint64, f func(t *testing.T, p *pairing)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := NewWorld(seed)
 		defer w.Close()
-		p := &pairing{w: w, n: newNetwork(w)}
+		p := &pairing{w: w, n: newNetwork(w, NewLog(w, nil))}
 		p.a, p.b = newHost(p.n, "a", 1), newHost(p.n, "b", 2)
 		p.n.SetAll(Link{Delay: time.Millisecond, Jitter: time.Millisecond})
 		var err error

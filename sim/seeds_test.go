@@ -102,6 +102,10 @@ func (s *seedRun) seed(seed uint64, twice bool) {
 		s.t.Errorf("seed %d: %s\nrepeat it with: %s\nthe last that happened:\n%s", seed,
 			strings.Join(o.Violations, "\n"), command(seed), strings.Join(o.Last, "\n"))
 	}
+	if testing.Verbose() {
+		fmt.Printf("seed %d: %d operations, %d faults, %d violations, %v simulated in %v of processor time\n",
+			seed, o.Operations, o.Faults, len(o.Violations), o.Simulated.Round(time.Millisecond), processor.Round(time.Millisecond))
+	}
 	s.operations += int64(o.Operations)
 	s.faults += int64(o.Faults)
 	s.events += o.Events
