@@ -3,12 +3,15 @@ package master
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/raft"
 )
 
 // Topology tells where every slot lives, as far as this node knows.
@@ -26,6 +29,40 @@ func (m *Master) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 		reply.Shards = append(reply.Shards, m.groupInfo(s))
 	}
 	return &reply, nil
+}
+
+// Digest sums up this node's state of a group, and tells up to which entry of the log that is.
+// Nodes that have applied the same entries have the same digest. Busy: entries were applied
+// meanwhile.
+func (m *Master) Digest(id quarry.ShardID) (applied uint64, sum [sha256.Size]byte, err error) {
+	if !m.started.Load() {
+		return 0, sum, m.waiting("digest")
+	}
+	before, err := m.host.Status(id)
+	if err != nil {
+		return 0, sum, quarry.Wrap("digest", "", err)
+	}
+	h := sha256.New()
+	err = m.host.View(id, func(kv raft.Reader) error {
+		kv.Scan(nil, nil, func(key, value []byte) bool {
+			var lengths [8]byte
+			binary.LittleEndian.PutUint32(lengths[:], uint32(len(key)))
+			binary.LittleEndian.PutUint32(lengths[4:], uint32(len(value)))
+			h.Write(lengths[:])
+			h.Write(key)
+			h.Write(value)
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		return 0, sum, quarry.Wrap("digest", "", err)
+	}
+	after, err := m.host.Status(id)
+	if err == nil && before.Applied != after.Applied {
+		err = quarry.Errorf("digest", quarry.Busy, "", "entries are being applied")
+	}
+	return after.Applied, [sha256.Size]byte(h.Sum(nil)), err
 }
 
 // groupInfo adds to a shard's slots who leads it and who votes.

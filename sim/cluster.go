@@ -19,7 +19,7 @@ import (
 // Sizes and times that are small, so that a short simulation sees what takes a real cluster
 // days.
 const (
-	raftLogBytes = 128 << 10 // a master that was away for a while needs a snapshot
+	raftLogBytes = 32 << 10 // a master that was away for a while needs a snapshot
 	cacheBytes   = 1 << 20
 	journalBytes = 256 << 10 // checkpoints come often
 	reserveBytes = 16 << 20

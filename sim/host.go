@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/master"
 )
 
 // Host is a machine of the simulation, with at most one process.
@@ -59,6 +60,7 @@ type process struct {
 	cancel context.CancelFunc
 	abort  atomic.Bool // as a crash, not as planned
 	up     chan struct{}
+	master atomic.Pointer[master.Master] // if it is one
 }
 
 // gone reports whether the process has been killed or has ended.

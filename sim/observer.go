@@ -177,7 +177,10 @@ type observedMaster struct {
 }
 
 func (o *observer) master(p *process) func(quarry.Master) quarry.Master {
-	return func(m quarry.Master) quarry.Master { return &observedMaster{m, o, p} }
+	return func(m quarry.Master) quarry.Master {
+		p.observeMaster(m)
+		return &observedMaster{m, o, p}
+	}
 }
 
 func (m *observedMaster) Register(ctx context.Context, req *quarry.RegisterRequest) (*quarry.RegisterReply, error) {

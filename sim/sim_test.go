@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -90,6 +92,9 @@ func TestOneSeed(t *testing.T) {
 	}
 	for _, v := range o.Violations {
 		t.Error(v)
+	}
+	for _, what := range slices.Sorted(maps.Keys(o.Counts)) {
+		fmt.Printf("%9d times %s\n", o.Counts[what], what)
 	}
 	fmt.Printf("seed %d: %d operations, %d faults, %d events in %v, history %016x, events %016x\n",
 		seed, o.Operations, o.Faults, o.Events, o.Simulated, o.HistoryHash, o.Hash)

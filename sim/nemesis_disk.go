@@ -1,0 +1,141 @@
+package sim
+
+import "time"
+
+// Faults of disks.
+
+func (n *nemesis) slowDisk(d time.Duration) func() {
+	h := n.take(n.c.Hosts())
+	if h == nil {
+		return nil
+	}
+	most := time.Duration(5+n.r.IntN(1500)) * time.Millisecond
+	n.tell("the disk of %s takes up to %v for %v", h.name, most, d)
+	f := healthyDisk
+	f.SyncMax, f.ReadMax = most, most
+	h.disk.Set(f)
+	return func() {
+		h.disk.Set(healthyDisk)
+		n.give(h)
+	}
+}
+
+func (n *nemesis) fullDisk(d time.Duration) func() {
+	h := n.take(n.c.Servers)
+	if h == nil {
+		return nil
+	}
+	n.tell("the disk of %s is full for %v", h.name, d)
+	f := healthyDisk
+	f.Full = true
+	h.disk.Set(f)
+	return func() {
+		h.disk.Set(healthyDisk)
+		n.give(h)
+	}
+}
+
+func (n *nemesis) failMasterSync(d time.Duration) func() {
+	h := n.take(n.c.Masters)
+	if h == nil {
+		return nil
+	}
+	n.tell("a sync of %s fails", h.name)
+	f := healthyDisk
+	f.FailSync = 1
+	h.disk.Set(f)
+	return func() {
+		h.disk.Set(healthyDisk)
+		n.give(h)
+	}
+}
+
+// Faults that take data away.
+
+// restTime is how long the nemesis waits for the cluster to be whole.
+const restTime = 40 * time.Second
+
+// damage takes one replica of something away, once the cluster has all that it should have.
+func (n *nemesis) damage() {
+	rested := make(chan struct{})
+	go func() {
+		n.healing.Wait()
+		close(rested)
+	}()
+	select {
+	case <-rested:
+	case <-n.over:
+		return
+	}
+	if !n.c.whole(n.over, restTime) {
+		n.c.log.Count("sim: no damage because the cluster is not whole")
+		return
+	}
+	n.damages++
+	n.begin(damageKinds, n.length())
+}
+
+// victim draws a server whose disk may be lost: no chunk has only the replica there.
+func (n *nemesis) victim() *Host {
+	h := n.take(n.c.Servers)
+	if h != nil && n.c.watch.alone(h) {
+		n.give(h)
+		return nil
+	}
+	return h
+}
+
+func (n *nemesis) wipe(d time.Duration) func() {
+	h := n.victim()
+	if h == nil {
+		return nil
+	}
+	n.tell("%s loses its disk, and comes back with an empty one after %v", h.name, d)
+	h.Kill()
+	h.Wipe()
+	return func() {
+		h.Start()
+		n.give(h)
+	}
+}
+
+// breakDisk has operations of a server's disk fail until it is replaced by an empty one.
+func (n *nemesis) breakDisk(what string, d time.Duration, change func(*DiskFaults)) func() {
+	h := n.victim()
+	if h == nil {
+		return nil
+	}
+	n.tell("%s of %s fail; it gets an empty disk after %v", what, h.name, d)
+	f := healthyDisk
+	change(&f)
+	h.disk.Set(f)
+	return func() {
+		h.Kill()
+		h.Wipe()
+		h.disk.Set(healthyDisk)
+		h.Start()
+		n.give(h)
+	}
+}
+
+func (n *nemesis) failSync(d time.Duration) func() {
+	return n.breakDisk("syncs", d, func(f *DiskFaults) { f.FailSync = 1 })
+}
+
+func (n *nemesis) failWrite(d time.Duration) func() {
+	return n.breakDisk("writes", d, func(f *DiskFaults) { f.FailWrite = 1 })
+}
+
+func (n *nemesis) rot(time.Duration) func() {
+	h := n.victim()
+	if h == nil {
+		return nil
+	}
+	defer n.give(h)
+	name, bit := h.disk.rot(n.r)
+	if name == "" {
+		return nil
+	}
+	n.tell("bit %d of %s on %s is turned over", bit, name, h.name)
+	return func() {}
+}
