@@ -9,7 +9,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -37,6 +39,7 @@ type namespaces struct {
 	mu    sync.Mutex
 	nodes map[string]*nsNode
 	links map[[2]string]chaos.Link // from, to
+	hit   int                      // packets that were dropped, or had to wait for a token
 }
 
 // nsNode is a node, numbered from 1.
@@ -173,8 +176,34 @@ func (s *namespaces) applyAll(nodes iter.Seq[*nsNode]) error {
 	return err
 }
 
+// counters are what nft and tc tell of the packets that a fault has met.
+var counters = regexp.MustCompile(`counter packets (\d+)|overlimits (\d+)`)
+
+// count adds up what has met the faults at the door of a node, before they change.
+func (s *namespaces) count(n *nsNode) {
+	var told []byte
+	for _, args := range [][]string{
+		{"ip", "netns", "exec", n.name, "nft", "list", "ruleset"}, {"tc", "-s", "qdisc", "show", "dev", n.cable()}, {"tc", "-netns", n.name, "-s", "qdisc", "show", "dev", "eth0"},
+	} {
+		out, _ := exec.Command(args[0], args[1:]...).Output() // nothing to count is fine
+		told = append(told, out...)
+	}
+	for _, m := range counters.FindAllSubmatch(told, -1) {
+		packets, _ := strconv.Atoi(string(m[1]) + string(m[2])) // the expression has digits only
+		s.hit += packets
+	}
+}
+
+// hits returns how many packets have met faults that are over.
+func (s *namespaces) hits() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hit
+}
+
 // apply makes what is set at the door of a node true.
 func (s *namespaces) apply(n *nsNode) error {
+	s.count(n)
 	rules := "table inet faults {}\nflush table inet faults\ntable inet faults {\n chain in { type filter hook input priority 0; }\n chain out { type filter hook output priority 0; }\n}\n"
 	rates := map[bool]int64{} // by whether it is what the node gets
 	for pair, link := range s.links {
@@ -190,10 +219,10 @@ func (s *namespaces) apply(n *nsNode) error {
 			continue
 		}
 		if link.Block {
-			rules += "add rule inet faults " + match + " drop\n"
+			rules += "add rule inet faults " + match + " counter drop\n"
 		}
 		if link.Loss > 0 {
-			rules += fmt.Sprintf("add rule inet faults %s numgen random mod 1000 < %d drop\n", match, int(link.Loss*1000))
+			rules += fmt.Sprintf("add rule inet faults %s numgen random mod 1000 < %d counter drop\n", match, int(link.Loss*1000))
 		}
 		if link.BytesPerSecond > 0 && (rates[gets] == 0 || link.BytesPerSecond < rates[gets]) {
 			rates[gets] = link.BytesPerSecond

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -89,6 +90,9 @@ func (d smallDisk) roomy() error {
 type faults struct {
 	net   *namespaces
 	small smallDisk
+
+	mu  sync.Mutex
+	met map[string]int // packets, by what was done
 }
 
 // between returns the links between one node and others, both ways.
@@ -101,10 +105,18 @@ func between(a string, others ...string) (links [][2]string) {
 	return links
 }
 
-// deed changes links, and changes them back in the end.
+// deed changes links, and changes them back in the end. It notes how many packets have met it.
 func (f *faults) deed(nodes []string, links [][2]string, link chaos.Link, format string, args ...any) (*chaos.Deed, error) {
-	err := f.net.setAll(links, link)
-	return &chaos.Deed{Text: fmt.Sprintf(format, args...), Nodes: nodes, End: func(context.Context) error { return f.net.setAll(links, chaos.Link{}) }}, err
+	d := &chaos.Deed{Text: fmt.Sprintf(format, args...), Nodes: nodes}
+	d.End = func(context.Context) error {
+		before := f.net.hits()
+		err := f.net.setAll(links, chaos.Link{})
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.met[d.Text] += f.net.hits() - before
+		return err
+	}
+	return d, f.net.setAll(links, link)
 }
 
 func names(processes []*chaos.Process) (list []string) {
@@ -253,7 +265,7 @@ func TestNamespaces(t *testing.T) {
 		t.Skipf("the network cannot be made: %v", err)
 	}
 	dir := t.TempDir()
-	f := &faults{net: network, small: smallDisk{filepath.Join(dir, "server-4")}}
+	f := &faults{net: network, small: smallDisk{filepath.Join(dir, "server-4")}, met: map[string]int{}}
 	if err := f.small.mount(); err != nil {
 		t.Skipf("a small file system cannot be mounted: %v", err)
 	}
@@ -289,6 +301,12 @@ func TestNamespaces(t *testing.T) {
 		t.Logf("%6.1f s to %6.1f s: %s; %.1f s without an answer %s", float64(e.BeginMS)/1000, float64(e.EndMS)/1000, e.Text, float64(e.UnavailableMS)/1000, e.Skipped)
 		if e.Skipped != "" {
 			skipped++
+		}
+	}
+	for text, packets := range f.met {
+		t.Logf("%6d packets: %s", packets, text)
+		if packets == 0 {
+			t.Errorf("nothing was done to any packet: %s", text)
 		}
 	}
 	t.Logf("%d operations, %d acknowledged, %d unknown, the longest time without an answer %d ms",
