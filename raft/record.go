@@ -139,6 +139,9 @@ func (l *entryLog) replay(r record, at *place) error {
 	case l.open && r.first < l.base:
 		return nil // the log has begun further on since
 	case l.open && r.first == l.base:
+		if l.last > l.base && l.term(l.base+1) < r.term {
+			return fallingTerm(l.base+1, l.term(l.base+1), r.term)
+		}
 		l.baseTerm = r.term
 	case l.term(r.first) != r.term:
 		return quarry.Errorf("", quarry.Corrupt, "", "the log of %d to %d (term %d) is said to begin behind %d of term %d", l.base, l.last, l.term(r.first), r.first, r.term)
@@ -163,8 +166,18 @@ func (l *entryLog) replayEntries(entries []*pb.Entry, at *place) error {
 	for len(entries) > 0 && entries[0].GetIndex() <= l.last && l.term(entries[0].GetIndex()) == entries[0].GetTerm() {
 		entries = entries[1:]
 	}
-	if len(entries) > 0 {
-		l.append(entries, at)
+	if len(entries) == 0 {
+		return nil
 	}
+	if e, before := entries[0], l.term(entries[0].GetIndex()-1); e.GetTerm() < before {
+		return fallingTerm(e.GetIndex(), e.GetTerm(), before)
+	}
+	l.append(entries, at)
 	return nil
+}
+
+// fallingTerm is the error of an entry whose term is below that of the one before. Terms never
+// fall along a log, whoever has written it.
+func fallingTerm(index, term, before uint64) error {
+	return quarry.Errorf("", quarry.Corrupt, "", "entry %d has term %d and stands behind one of term %d", index, term, before)
 }
