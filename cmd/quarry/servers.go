@@ -57,7 +57,7 @@ masters        %s
 chunk servers  %s
 
 In another terminal:
-  %squarry put FILE /file      store a file
+  %squarry put FILE /file    store a file
   quarry ls -l /            see it
   quarry get /file copy     read it back
   quarry admin status       how the cluster is
