@@ -1,6 +1,7 @@
 package master
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -66,9 +67,13 @@ func partFields(w *wire.Walk, p *part) {
 // node has installed it.
 func (p *peers) SendSnapshot(ctx context.Context, to raft.Member, body io.Reader) error {
 	stream := rand.Uint64()
+	r := bufio.NewReader(body)
 	buf := make([]byte, snapshotPartBytes)
 	for number := uint64(0); ; number++ {
-		n, err := io.ReadFull(body, buf)
+		n, err := io.ReadFull(r, buf)
+		if err == nil { // the last part is never empty: the other side may have had all it needs
+			_, err = r.Peek(1)
+		}
 		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !last {
 			return err

@@ -32,7 +32,9 @@ func (l *Leader) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 	for _, m := range list {
 		body.Chunks = append(body.Chunks, m.entry(l.Copies))
 	}
-	r, err := l.apply(ctx, req.Op, body)
+	// The outcome is waited for though the caller may give up: it says which of the handles
+	// are taken.
+	r, err := l.apply(l.ctx, req.Op, body)
 	if err == nil {
 		err = r.Err
 	}

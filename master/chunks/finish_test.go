@@ -1,6 +1,7 @@
 package chunks
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -48,6 +49,27 @@ func TestAllocateOnceAndFinish(t *testing.T) {
 		done, err := w.lead().Finish(w.ctx, &quarry.FinishRequest{Session: w.session, Handle: c.Handle, Version: c.Version})
 		if err != nil || done.Chunk.Length != 1000 {
 			t.Errorf("finish of what is sealed: %+v, %v", done, err)
+		}
+	})
+}
+
+// A caller that gives up while its chunks are being logged leaves no handle in the making: its
+// replicas would be kept from every inventory for as long as the term lasts.
+func TestAllocateGivenUp(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		ctx, giveUp := context.WithCancel(w.ctx)
+		defer giveUp()
+		w.log.setFault(func(b meta.Body) error {
+			if _, ok := b.(*meta.OpenOwned); ok {
+				giveUp()
+			}
+			return nil
+		})
+		_, _ = w.lead().Allocate(ctx, &quarry.AllocateRequest{
+			Op: quarry.Op{Session: w.session, Sequence: 500, Oldest: 1}, Near: quarry.RootInode, Count: 2, Hint: "/a",
+		}) // whatever it says, nobody hears it
+		if left := w.lead().handles.inHand(); len(left) > 0 || ctx.Err() == nil {
+			t.Errorf("%d handles are still in the making", len(left))
 		}
 	})
 }

@@ -65,6 +65,9 @@ func (l *termLog) Propose(ctx context.Context, op quarry.Op, body meta.Body) (*m
 			return nil, lost
 		}
 	}
+	if ctx.Err() != nil { // the command is on its way, and nobody waits for it
+		lost = errReplyLost
+	}
 	c := &meta.Command{Time: l.Time(), Op: op, Body: body}
 	encoded, err := c.Append(nil)
 	if err != nil {
