@@ -26,6 +26,8 @@ const (
 	lookEvery = 50 * time.Millisecond
 	// askTime bounds one question to a master.
 	askTime = 2 * time.Second
+	// copiesWanted is how many replicas of a chunk the masters want.
+	copiesWanted = 3
 	// silentMS is how long a chunk server may be silent in a cluster that is whole.
 	silentMS = 2000
 )
@@ -229,6 +231,9 @@ func (c *Cluster) await(ctx context.Context, whole bool) error {
 // missing tells what a cluster lacks. A chunk server that has lost its folder has come back as
 // another one; nothing is expected of the one that it was.
 func (c *Cluster) missing(st *quarry.StatusReply, whole bool) error {
+	if len(c.Servers) < copiesWanted {
+		whole = false // no chunk can ever have all its replicas
+	}
 	var wrong []string
 	for _, m := range st.Masters {
 		if !m.Alive {
