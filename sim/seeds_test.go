@@ -125,8 +125,9 @@ func (s *seedRun) seed(seed uint64, twice bool) {
 
 func command(seed uint64) string { return fmt.Sprintf("go test ./sim -run OneSeed -seed %d", seed) }
 
-// child runs a seed in a sub-process and returns its result and the processor time.
-func child(ctx context.Context, dir string, seed uint64) (o outcome, processor time.Duration, err error) {
+// child runs a seed in a sub-process, with some variables of its environment, and returns its
+// result and the processor time.
+func child(ctx context.Context, dir string, seed uint64, env ...string) (o outcome, processor time.Duration, err error) {
 	file := filepath.Join(dir, "result")
 	ctx, cancel := context.WithTimeout(ctx, seedTime)
 	defer cancel()
@@ -135,6 +136,7 @@ func child(ctx context.Context, dir string, seed uint64) (o outcome, processor t
 	// happens in one order.
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "GOTRACEBACK=all",
 		seedVariable+"="+strconv.FormatUint(seed, 10), resultVariable+"="+file)
+	cmd.Env = append(cmd.Env, env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // it tells where it stands
