@@ -245,12 +245,10 @@ func (r *run) others(rng *rand.Rand, name string) (others []string, whom string)
 	case 2:
 		others, whom = clients, "the clients"
 	}
-	others = slices.DeleteFunc(others, func(o string) bool { return o == name })
-	if len(others) == 0 || slices.Contains(clients, name) && whom == "the clients" {
-		others, whom = slices.Concat(masters, servers, clients), "everybody"
-		others = slices.DeleteFunc(others, func(o string) bool { return o == name })
+	if others == nil || slices.Contains(clients, name) && whom == "the clients" { // clients have nothing to say to each other
+		others, whom = slices.Concat(masters, servers, clients), "anybody"
 	}
-	return others, whom
+	return slices.DeleteFunc(slices.Clone(others), func(o string) bool { return o == name }), whom
 }
 
 // slowness draws how a link is slow, and how that is told: of both ways, of what a node sends,
