@@ -67,7 +67,7 @@ var faultKinds = []choice{
 var damageKinds = []choice{
 	{"disk emptied", 2, (*nemesis).wipe},
 	{"sync failed", 2, (*nemesis).failSync},
-	{"write failed", 2, (*nemesis).failWrite},
+	{"write failed", 3, (*nemesis).failWrite},
 	{"bit rot", 3, (*nemesis).rot},
 }
 
@@ -103,11 +103,11 @@ func (n *nemesis) run() {
 	n.c.net.SetAll(n.calm)
 	pace := 300 + n.r.IntN(1500) // ms between two faults
 	damages := 0
-	if n.r.IntN(2) == 0 {
+	if n.r.IntN(4) > 0 {
 		damages = 1 + n.r.IntN(damagesMax)
 	}
 	for n.pause(time.Duration(50+n.r.IntN(2*pace)) * time.Millisecond) {
-		if damages > 0 && n.r.IntN(6) == 0 {
+		if damages > 0 && n.r.IntN(4) == 0 {
 			damages--
 			n.damage()
 			continue
