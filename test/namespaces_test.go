@@ -47,6 +47,7 @@ type nsNode struct {
 	name   string
 	number int
 	client bool           // it is an address in the bridge's namespace
+	faulty bool           // there are faults at its door
 	rates  map[bool]int64 // bytes a second of its cable's ends; true: of what it gets
 }
 
@@ -101,7 +102,7 @@ func (s *namespaces) add(name string, client bool) (*nsNode, error) {
 	if s.nodes[name] != nil || len(s.nodes) > 200 {
 		return nil, fmt.Errorf("there is a node %s already, or there are too many", name)
 	}
-	n := &nsNode{name, len(s.nodes) + 1, client, map[bool]int64{}}
+	n := &nsNode{name: name, number: len(s.nodes) + 1, client: client, rates: map[bool]int64{}}
 	s.nodes[name] = n
 	return n, nil
 }
@@ -203,7 +204,10 @@ func (s *namespaces) hits() int {
 
 // apply makes what is set at the door of a node true.
 func (s *namespaces) apply(n *nsNode) error {
-	s.count(n)
+	if n.faulty {
+		s.count(n)
+	}
+	n.faulty = false
 	rules := "table inet faults {}\nflush table inet faults\ntable inet faults {\n chain in { type filter hook input priority 0; }\n chain out { type filter hook output priority 0; }\n}\n"
 	rates := map[bool]int64{} // by whether it is what the node gets
 	for pair, link := range s.links {
@@ -218,6 +222,7 @@ func (s *namespaces) apply(n *nsNode) error {
 		default:
 			continue
 		}
+		n.faulty = true
 		if link.Block {
 			rules += "add rule inet faults " + match + " counter drop\n"
 		}

@@ -153,8 +153,8 @@ func (f *faults) leader(out, in bool) func(context.Context, *chaos.Cluster) (*ch
 func (f *faults) members(link chaos.Link, text string, links func(c *chaos.Cluster, primary, secondary string) [][2]string) func(context.Context, *chaos.Cluster) (*chaos.Deed, error) {
 	return func(ctx context.Context, c *chaos.Cluster) (*chaos.Deed, error) {
 		var members []*chaos.Process
-		for range 50 { // there is none while a chunk is sealed
-			if members = c.OpenChunk(ctx, chaos.Root, 1); len(members) > 1 || clock.System().Sleep(ctx, 100*time.Millisecond) != nil {
+		for try := range uint64(50) { // there is none while a chunk is sealed
+			if members = c.OpenChunk(ctx, chaos.Root, try); len(members) > 1 || clock.System().Sleep(ctx, 100*time.Millisecond) != nil {
 				break
 			}
 		}
