@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -64,6 +65,15 @@ const (
 // leaders.
 func inBubble(t *testing.T, n int, test func(t *testing.T, c *testCluster)) {
 	t.Helper()
+	synctestCluster(t, n, func(t *testing.T, c *testCluster) {
+		c.init()
+		test(t, c)
+	})
+}
+
+// synctestCluster runs a test with n masters that wait.
+func synctestCluster(t *testing.T, n int, test func(t *testing.T, c *testCluster)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := &testCluster{t: t, net: rpc.NewMemory()}
 		defer func() {
@@ -74,7 +84,6 @@ func inBubble(t *testing.T, n int, test func(t *testing.T, c *testCluster)) {
 		for range n {
 			c.add()
 		}
-		c.init()
 		test(t, c)
 	})
 }
@@ -172,7 +181,7 @@ func (n *testNode) leads(id quarry.ShardID) bool {
 	return id == quarry.RootShard || n.groups[id].lead.Load() != nil
 }
 
-// leader waits until a node is in office for a group, and all nodes that run know it.
+// leader waits until a node is in office for a group, and all voters that run know it.
 func (c *testCluster) leader(id quarry.ShardID) *testNode {
 	c.t.Helper()
 	var leader *testNode
@@ -186,8 +195,12 @@ func (c *testCluster) leader(id quarry.ShardID) *testNode {
 		if leader == nil {
 			return false
 		}
+		st, err := leader.host.Status(id)
+		if err != nil {
+			return false
+		}
 		for _, n := range c.nodes {
-			if n.Master == nil || !n.started.Load() {
+			if n.Master == nil || !n.started.Load() || !slices.Contains(st.Voters, n.node) {
 				continue
 			}
 			if to, _ := n.leaderOf(id); to != leader.node || n.root.known.Load() == nil {
