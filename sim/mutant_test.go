@@ -44,8 +44,8 @@ type mutant struct {
 	rule, room string
 	tests      []string // what else notices
 
-	seeds  int      // without a violation, before it was caught
-	caught []string // the checkers that did, in the seed behind them; none: not caught
+	seeds  int      // how many were without a violation
+	caught []string // the checkers that noticed in the next one; none: not caught
 	text   string   // the first violation
 }
 
@@ -157,7 +157,7 @@ func tell(mutants []*mutant) {
 		}
 		return cmp.Compare(a.seeds, b.seeds)
 	})
-	fmt.Println("| without the rule | room | caught in seed | by |\n|---|---|---|---|")
+	fmt.Println("| without the rule | room | seeds until caught | by |\n|---|---|---|---|")
 	for _, m := range mutants {
 		seed, by := fmt.Sprintf("not in %d", m.seeds), "elsewhere: "+strings.Join(m.tests, ", ")
 		switch {
