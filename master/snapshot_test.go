@@ -230,7 +230,14 @@ func TestSnapshotOfManyParts(t *testing.T) {
 			return reply, err
 		}
 		away.start()
-		<-killed
+		c.until("there is no third attempt", func() bool {
+			select {
+			case <-killed:
+				return true
+			default:
+				return false
+			}
+		})
 		sender.stop()
 		c.sleep(time.Second)
 		c.until("no snapshot is installed", func() bool {
