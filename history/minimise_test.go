@@ -15,7 +15,6 @@ import (
 func simulate(r *rand.Rand, workers, count int) []Op {
 	type running struct {
 		op       Op
-		at       [2]clock.Instant // when the directories are found, and when the work is done
 		inodes   []*inode
 		finished bool
 	}

@@ -226,14 +226,13 @@ func printVerdict(w io.Writer, r *chaos.Report, page, kept string) error {
 // selftestProgress shows how far a run is: a few living lines on a terminal, a line every few
 // seconds elsewhere, nothing with --json.
 type selftestProgress struct {
-	out     *os.File
-	cfg     chaos.Config
-	silent  bool
-	living  bool
-	lines   int // that are on the screen and are written over
-	told    time.Duration
-	phase   chaos.Phase
-	present string
+	out    *os.File
+	cfg    chaos.Config
+	silent bool
+	living bool
+	lines  int // that are on the screen and are written over
+	told   time.Duration
+	phase  chaos.Phase
 }
 
 func newSelftestProgress(o *options, out *os.File, cfg chaos.Config) *selftestProgress {
