@@ -140,6 +140,10 @@ func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 	switch {
 	case s.err != nil:
 		return nil, s.err
+	case s.failing != nil && len(s.records) > 0:
+		// Those before it may still be found in a chunk. Until that is known, what comes behind
+		// them must not go another way, by which it could stand before them.
+		return s.full(), nil
 	case s.failing != nil:
 		return nil, s.failing
 	case s.bytes > 0 && s.bytes+int64(r.length) > s.window:

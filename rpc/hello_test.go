@@ -186,6 +186,7 @@ func TestHandshakeRefused(t *testing.T) {
 	}
 	for _, test := range clientTests {
 		play := func(c Conn) {
+			c.Read(make([]byte, 1)) // who closes before the client has spoken is a broken connection
 			c.Write(test.sent)
 			c.Close()
 		}
