@@ -435,10 +435,10 @@ func (n *nemesis) moveLeadership(time.Duration) func() {
 }
 
 // whole waits until the cluster has all the replicas that it should have, twice in a row;
-// false if that takes longer than d or over is closed.
-func (c *Cluster) whole(over <-chan struct{}, d time.Duration) bool {
+// false if that takes longer than d, or stop, which may be nil, says so.
+func (c *Cluster) whole(stop func() bool, d time.Duration) bool {
 	good := 0
-	for end := c.w.Now().Add(d); c.w.Now() < end; {
+	for end := c.w.Now().Add(d); c.w.Now() < end && (stop == nil || !stop()); {
 		ctx, cancel := c.admin.clock.WithTimeout(context.Background(), 2*time.Second)
 		why := c.ailing(ctx)
 		cancel()
@@ -449,13 +449,7 @@ func (c *Cluster) whole(over <-chan struct{}, d time.Duration) bool {
 		if good == 2 {
 			return true
 		}
-		t := c.admin.true.NewTimer(1500 * time.Millisecond)
-		select {
-		case <-t.C():
-		case <-over:
-			t.Stop()
-			return false
-		}
+		c.w.Sleep(time.Second)
 	}
 	return false
 }

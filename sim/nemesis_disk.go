@@ -55,6 +55,17 @@ func (n *nemesis) failMasterSync(d time.Duration) func() {
 // restTime is how long the nemesis waits for the cluster to be whole.
 const restTime = 40 * time.Second
 
+// hurried reports whether there is no time to rest: the workload has come so far that other
+// faults are due, or it is over.
+func (n *nemesis) hurried() bool {
+	select {
+	case <-n.over:
+		return true
+	default:
+		return n.due(n.faults)
+	}
+}
+
 // damage takes one replica of something away, once the cluster has all that it should have.
 func (n *nemesis) damage() {
 	rested := make(chan struct{})
@@ -62,13 +73,18 @@ func (n *nemesis) damage() {
 		n.healing.Wait()
 		close(rested)
 	}()
-	select {
-	case <-rested:
-	case <-n.over:
-		return
+	for waiting := true; waiting; {
+		select {
+		case <-rested:
+			waiting = false
+		default:
+			if n.hurried() || !n.wait(50*time.Millisecond) {
+				return
+			}
+		}
 	}
-	if !n.c.whole(n.over, restTime) {
-		n.c.log.Count("sim: no damage because the cluster is not whole")
+	if !n.c.whole(n.hurried, restTime) {
+		n.c.log.Count("sim: no damage because the cluster is not whole in time")
 		return
 	}
 	n.damages++
