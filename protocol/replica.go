@@ -60,7 +60,8 @@ const (
 	ChangeCopy ChangeKind = 6
 	// ChangeAdd lets a copy serve. Version, Mutable.
 	ChangeAdd ChangeKind = 7
-	// ChangeDrop ends the replica. Version.
+	// ChangeDrop ends the replica, or nothing: one that is lost may never have been durable.
+	// Version.
 	ChangeDrop ChangeKind = 8
 	// ChangeForget drops a session from the records, for ever. Session.
 	ChangeForget ChangeKind = 9
@@ -84,7 +85,7 @@ type Change struct {
 // Apply makes a change. It returns an Invalid error, and changes nothing that matters, if
 // the change cannot follow the present state: the journal it comes from is broken.
 func (r *Replica) Apply(c *Change) error {
-	if !r.Exists && c.Kind != ChangeCreate && c.Kind != ChangeCopy {
+	if !r.Exists && c.Kind != ChangeCreate && c.Kind != ChangeCopy && c.Kind != ChangeDrop {
 		return r.refuse(c, "there is no replica")
 	}
 	switch c.Kind {
