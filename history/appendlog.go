@@ -17,7 +17,7 @@ const (
 	ruleOffset   = "an acknowledged record is at its offset"
 	ruleAgree    = "all readers see the same bytes"
 	ruleOrder    = "records stand in real-time order"
-	ruleSequence = "acknowledged records of a worker stand in the order of its calls"
+	ruleSequence = "acknowledged records of an appender stand in the order of its worker's calls"
 	ruleFresh    = "what was acknowledged or seen before is inside"
 	ruleFuture   = "a record is not seen before it is appended"
 	ruleWhole    = "a log ends where a record ends"
@@ -313,18 +313,25 @@ func (c *logCheck) order() *Violation {
 }
 
 // sequence checks that a worker's acknowledged records stand as it called them, those that
-// were on their way at the same time too. One whose outcome is unknown may come later.
+// were on their way at the same time too. One whose outcome is unknown may come later, and so
+// may one that was on its way when its appender was closed: nothing is promised of its place
+// among those of the next appender.
 func (c *logCheck) sequence() *Violation {
-	last := map[int32]*inLog{}
+	type appender struct {
+		worker int32
+		number uint32
+	}
+	last := map[appender]*inLog{}
 	for i := range c.content {
 		r := &c.content[i]
 		if r.by.Outcome != Done {
 			continue
 		}
-		if before := last[r.Worker]; before != nil && before.Sequence > r.Sequence {
+		key := appender{r.Worker, r.by.Appender}
+		if before := last[key]; before != nil && before.Sequence > r.Sequence {
 			return c.violation(ruleSequence, r.offset, []*Op{before.by, r.by}, "%v is at %d, %v at %d", before.id(), before.offset, r.id(), r.offset)
 		}
-		last[r.Worker] = r
+		last[key] = r
 	}
 	return nil
 }

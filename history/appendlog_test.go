@@ -26,6 +26,12 @@ func appends(worker int32, sequence uint32, offset int64) Op {
 	return Op{Worker: worker, Kind: KindAppend, Class: ClassLog, Subject: testLog, Sequence: sequence, Length: 100, Offset: offset}
 }
 
+// through says which of its worker's appenders a record went through.
+func through(appender uint32, op Op) Op {
+	op.Appender = appender
+	return op
+}
+
 func unknown(op Op) Op {
 	op.Outcome, op.Error, op.Offset = Unknown, quarry.Unknown, 0
 	return op
@@ -137,6 +143,11 @@ var logCases = []struct {
 		between(20, 30, reads(0, true, rec(1, 0), rec(2, 0))),
 		between(20, 30, func() Op { op := reads(0, false, rec(1, 0)); op.Bad = "at 100: no record begins here"; return op }()),
 	}},
+	{"a record of a closed appender, still on its way, stands behind one of the next", "", []Op{
+		between(11, 16, through(1, appends(3, 0, 300))), between(13, 15, through(2, appends(3, 1, 200))),
+		between(20, 30, reads(0, true, rec(1, 0), rec(2, 0), rec(3, 1), rec(3, 0))),
+	}},
+
 	{"a record stands before one that was acknowledged before it was called", ruleOrder, []Op{
 		between(11, 12, appends(3, 0, 300)), between(13, 14, appends(4, 0, 200)),
 		between(20, 30, reads(0, true, rec(1, 0), rec(2, 0), rec(4, 0), rec(3, 0))),

@@ -53,6 +53,7 @@ func (w *worker) appendOne() {
 		if err != nil {
 			return err
 		}
+		op.Appender = w.appenders
 		op.Offset, err = a.Append(ctx, data)
 		return err
 	})
@@ -73,6 +74,7 @@ func (w *worker) appendBurst() {
 	var done []Op
 	for range 2 + w.rng.IntN(burstMax-1) {
 		data, op := w.record(log)
+		op.Appender = w.appenders
 		number, ok := w.rec.Begin(op)
 		if !ok {
 			break
@@ -142,6 +144,7 @@ func (w *worker) appender(ctx context.Context, log string) (*client.Appender, er
 		return nil, err
 	}
 	w.appends, w.appendTo = a, log
+	w.appenders++
 	w.endAppends = cancel
 	return a, nil
 }

@@ -147,6 +147,7 @@ type Op struct {
 	To      string `json:"to,omitempty"` // names: below Subject, as is Path; "" is Subject itself
 
 	Sequence uint32 `json:"sequence,omitempty"` // of a record, among those of its worker
+	Appender uint32 `json:"appender,omitempty"` // of a record: which of its worker's appenders it went through
 	Value    uint64 `json:"value,omitempty"`    // which bytes a file has; 0: none
 	Offset   int64  `json:"offset,omitempty"`
 	Length   int64  `json:"length,omitempty"`

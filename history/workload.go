@@ -187,7 +187,8 @@ type worker struct {
 	onLogs     int    // operations done on each sort of subject: they say whose turn it is
 	onFiles    int
 	onTrees    int
-	appends    *client.Appender // to appendLog
+	appends    *client.Appender // to appendTo
+	appenders  uint32           // how many there were so far
 	appendTo   string
 	endAppends context.CancelFunc
 	ends       map[string]int64 // how long each log is known to be: a record ends there

@@ -34,6 +34,7 @@ func (o *observer) acknowledged(from moment, h *Host, req *quarry.AppendRequest,
 	if c.sealVer != 0 && end > c.sealLen {
 		o.violated("I5 seals keep what is acknowledged", "a record up to %d of chunk %v is acknowledged, which is sealed at %d", end, req.Handle, c.sealLen)
 	}
+	o.log.Detail("%-4s acknowledges record %d of session %d (oldest %d) at %d+%d of chunk %v", h.name, req.Sequence, req.Session, req.Oldest, offset, len(req.Data), req.Handle)
 	c.acked.add(o.clock, end)
 	o.committed(req.Handle, sequence{req.Session, req.Sequence}, offset, "an answer")
 	o.shown(h, req.Handle, offset, req.Data, "an append")

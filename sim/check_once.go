@@ -45,6 +45,7 @@ func (o *observer) fates(h *Host, req *quarry.FateRequest, reply *quarry.FateRep
 	c := o.chunk(req.Handle)
 	for _, f := range reply.Fates {
 		s := sequence{req.Session, f.Sequence}
+		o.log.Detail("%-4s says of record %d of session %d in chunk %v: state %d at %d", h.name, f.Sequence, req.Session, req.Handle, f.State, f.Offset)
 		switch f.State {
 		case quarry.FateCommitted:
 			o.log.Count("fate committed")

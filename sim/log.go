@@ -45,6 +45,13 @@ func (l *Log) Printf(format string, args ...any) {
 	l.next = (l.next + 1) % logLines
 }
 
+// Detail adds a line that only somebody who reads the whole log wants.
+func (l *Log) Detail(format string, args ...any) {
+	if l.out != nil {
+		l.Printf(format, args...)
+	}
+}
+
 // Count counts that something rare has happened.
 func (l *Log) Count(what string) { l.Add(what, 1) }
 
