@@ -60,13 +60,19 @@ func (o *observer) fenced(h *Host, req *quarry.FenceRequest, reply *quarry.Fence
 	}
 }
 
-// activated notes a version's primary and members.
+// activated judges that a server took the role of a version's primary.
 func (o *observer) activated(req *quarry.ActivateRequest) {
+	o.named(req)
+	seen := o.chunk(req.Handle).versions[req.Version]
+	if seen.members[0].Server != req.Members[0].Server || seen.members[0].Incarnation != req.Members[0].Incarnation || len(seen.members) != len(req.Members) {
+		o.violated("I1 one primary", "version %d of chunk %v has the primaries %s and %s", req.Version, req.Handle, name(seen.members[0]), name(req.Members[0]))
+	}
+}
+
+// named notes the members of a version, as the one that is to be its primary is told them.
+func (o *observer) named(req *quarry.ActivateRequest) {
 	c := o.chunk(req.Handle)
-	if seen := c.versions[req.Version]; seen != nil {
-		if seen.members[0].Server != req.Members[0].Server || seen.members[0].Incarnation != req.Members[0].Incarnation || len(seen.members) != len(req.Members) {
-			o.violated("I1 one primary", "version %d of chunk %v has the primaries %s and %s", req.Version, req.Handle, name(seen.members[0]), name(req.Members[0]))
-		}
+	if c.versions[req.Version] != nil || len(req.Members) == 0 {
 		return
 	}
 	seen := &seenVersion{members: append([]quarry.Member(nil), req.Members...)}

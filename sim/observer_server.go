@@ -32,6 +32,8 @@ func (s *observedServer) Create(ctx context.Context, req *quarry.CreateRequest) 
 
 func (s *observedServer) Activate(ctx context.Context, req *quarry.ActivateRequest) error {
 	from := s.o.begin()
+	// A primary may have its role, and use it, when whoever asked no longer waits for the answer.
+	s.o.end(s.p, func() { s.o.named(req) })
 	err := s.ChunkServer.Activate(ctx, req)
 	s.o.end(s.p, func() {
 		if err == nil {
