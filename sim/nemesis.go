@@ -65,8 +65,8 @@ var faultKinds = []choice{
 // damageKinds are the faults that take one replica of something away for ever. There is one
 // of them at a time: the cluster must have made good what the one before took.
 var damageKinds = []choice{
-	{"disk emptied", 2, (*nemesis).wipe},
-	{"sync failed", 2, (*nemesis).failSync},
+	{"disk emptied", 3, (*nemesis).wipe},
+	{"sync failed", 3, (*nemesis).failSync},
 	{"write failed", 3, (*nemesis).failWrite},
 	{"bit rot", 3, (*nemesis).rot},
 }
@@ -106,10 +106,14 @@ func (n *nemesis) run() {
 	if n.r.IntN(4) > 0 {
 		damages = 1 + n.r.IntN(damagesMax)
 	}
+	if damages > 0 && n.r.IntN(4) > 0 && n.wait(time.Duration(300+n.r.IntN(2000))*time.Millisecond) {
+		damages-- // nothing is wrong yet, so there is next to nothing to wait for
+		n.damage(n.stopping)
+	}
 	for n.pause(time.Duration(50+n.r.IntN(2*pace)) * time.Millisecond) {
 		if damages > 0 && n.r.IntN(4) == 0 {
 			damages--
-			n.damage()
+			n.damage(n.hurried)
 			continue
 		}
 		n.begin(n.choices, n.length())

@@ -57,17 +57,21 @@ const restTime = 40 * time.Second
 
 // hurried reports whether there is no time to rest: the workload has come so far that other
 // faults are due, or it is over.
-func (n *nemesis) hurried() bool {
+func (n *nemesis) hurried() bool { return n.stopping() || n.due(n.faults) }
+
+// stopping reports whether the workload is over.
+func (n *nemesis) stopping() bool {
 	select {
 	case <-n.over:
 		return true
 	default:
-		return n.due(n.faults)
+		return false
 	}
 }
 
-// damage takes one replica of something away, once the cluster has all that it should have.
-func (n *nemesis) damage() {
+// damage takes one replica of something away, once the cluster has all that it should have,
+// unless stop says that there is no time to wait for that.
+func (n *nemesis) damage(stop func() bool) {
 	rested := make(chan struct{})
 	go func() {
 		n.healing.Wait()
@@ -78,12 +82,12 @@ func (n *nemesis) damage() {
 		case <-rested:
 			waiting = false
 		default:
-			if n.hurried() || !n.wait(50*time.Millisecond) {
+			if stop() || !n.wait(50*time.Millisecond) {
 				return
 			}
 		}
 	}
-	if !n.c.whole(n.hurried, restTime) {
+	if !n.c.whole(stop, restTime) {
 		n.c.log.Count("sim: no damage because the cluster is not whole in time")
 		return
 	}
