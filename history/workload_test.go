@@ -81,7 +81,7 @@ func TestWorkloadWithFaults(t *testing.T) {
 	unknown := 0
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			h := record(t, history.Options{Seed: seed, Operations: 600, Pause: 50 * time.Millisecond, Timeout: 3 * time.Second}, 3,
+			h := record(t, history.Options{Seed: seed, Operations: 600, Pause: 50 * time.Millisecond, Timeout: time.Second}, 3,
 				func(c *clienttest.Cluster, over <-chan struct{}) { chaos(c, rand.New(rand.NewPCG(seed, 7)), over) })
 			unknown += expectPassed(t, h).Unknown
 		})

@@ -85,12 +85,24 @@ func staleMember(t *testing.T, s *system, path, member string) (victim *process,
 	if err != nil {
 		t.Fatal(err)
 	}
-	noise := make([]byte, 20<<20)
-	rand.Read(noise)
-	written := make(chan error, 1)
+	stopped, written := make(chan struct{}), make(chan error, 1)
+	var noise []byte // the writer's until it says written
 	go func() {
-		_, err := w.Write(noise)
-		written <- errors.Join(err, w.Close())
+		piece := make([]byte, 1<<20)
+		for after := 0; after < 8; { // without a pause, and on for a while after the member stands still
+			select {
+			case <-stopped:
+				after++
+			default:
+			}
+			rand.Read(piece)
+			noise = append(noise, piece...)
+			if _, err := w.Write(piece); err != nil {
+				written <- errors.Join(err, w.Close())
+				return
+			}
+		}
+		written <- w.Close()
 	}()
 	s.eventually("the beginning", time.Minute, func() bool {
 		info, err := s.fs.Stat(s.ctx, path)
@@ -98,6 +110,8 @@ func staleMember(t *testing.T, s *system, path, member string) (victim *process,
 	})
 	victim = victims(s, path, member)[0]
 	victim.signal(syscall.SIGSTOP)
+	t.Cleanup(func() { victim.signal(syscall.SIGCONT) }) // whatever fails, the next part has its server
+	close(stopped)
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
