@@ -67,6 +67,15 @@ type CreateRequest struct {
 	Hint     string // the file's path, for whoever must rebuild a namespace from disks
 }
 
+// ReopenRequest makes a sealed replica a member of a further writable version: that of
+// ChunkRef, which follows the seal's. The server's incarnation and disk are those that the
+// master's log names.
+type ReopenRequest struct {
+	ChunkRef
+	Base                int64   // the sealed length, at which the version begins
+	PrevWritableVersion Version // the one that the seal ended
+}
+
 // ActivateRequest gives a member the role of primary.
 type ActivateRequest struct {
 	ChunkRef

@@ -259,6 +259,11 @@ func (a *Appender) pump(out []Effect) []Effect {
 		r := &a.records[i]
 		switch {
 		case r.settled || r.home == a.tail:
+		case r.home.handle == a.tail.handle && r.home.version < a.tail.version && !off(NextWithoutFate):
+			// The chunk was opened again: its primary has all that the versions before have left,
+			// and refuses what is still on its way to them.
+			r.home = a.tail
+			out = append(out, a.send(r))
 		case r.home.handle != 0:
 			return out
 		default:

@@ -40,6 +40,12 @@
 // [Sealer.Decide] finds the length, which the master logs and only then tells:
 // [Member.Seal] cuts.
 //
+// Re-open. The tail of a file is sealed and has room, and replicas are known to hold the seal.
+// The master logs the next writable version with them as its members, and
+// [Member.Reopen] makes each of them one; when all have answered, [Member.Activate] goes on as
+// for a new chunk. A client whose records are on their way sends them to the new version: its
+// primary knows all that the versions before have left ([Appender.Tail]).
+//
 // Fate. A client that waits for answers from the ended version asks for the next chunk
 // ([NeedTail]) and for the fate of what it has no answer for ([AskChunk], [AskFate]).
 // [Member.Fate] at a sealed replica tells; [Appender.Fates] settles what is committed, and
@@ -61,6 +67,7 @@
 //	FENCE, grant missing    ended           ended             ended         sealed         lost
 //	SEAL         -          sealed (3)      sealed (3)        sealed (3)    sealed (4)     -
 //	COPY         sealed     sealed (5)      sealed (5)        sealed (5)    if newer       sealed (6)
+//	REOPEN       -          open (again)    primary (again)   -             open (8)       -
 //	ADD          -          -               -                 -             serves         -
 //	DROP         none       none (7)        none (7)          none (7)      none (7)       none (7)
 //	FATE         -          -               -                 -             exact seal     -
@@ -78,6 +85,7 @@
 //	(5) of a version not below the promised one
 //	(6) on another disk
 //	(7) unless more is promised than the order names
+//	(8) only if it is complete at the seal just before the version
 //
 // All requests but those that only look name the incarnation they are for; another one
 // refuses them. Requests of a version below the promised one are refused. An answer that

@@ -15,13 +15,14 @@ func (m *Member) Fate(req *quarry.FateRequest) (*quarry.FateReply, error) {
 	}
 	d := &m.durable
 	exact := d.sealVersion == req.Version && d.sealLength == req.Length && m.complete(req.Version, req.Length)
+	known := d.sealLength // records behind it are of a later version, and not this seal's
 	switch {
 	case off(FateFromShort):
-		exact = true
+		exact, known = true, d.length
 	case off(FateFromOlderSeal):
-		exact = d.sealVersion != 0
+		exact, known = d.sealVersion != 0, d.length
 	case off(FateBeforeSeal):
-		exact = exact || req.Length < 0
+		exact, known = exact || req.Length < 0, d.length
 	}
 	if !exact {
 		return nil, quarry.Errorf("fate", quarry.StaleVersion, m.r.Handle.String(), "asked about seal %d at %d, the replica has seal %d at %d",
@@ -34,7 +35,7 @@ func (m *Member) Fate(req *quarry.FateRequest) (*quarry.FateReply, error) {
 	forgotten := slices.Contains(m.r.Forgotten, req.Session) && !off(ForgottenIsAbsent)
 	for _, seq := range req.Sequences {
 		f := quarry.Fate{Sequence: seq, State: quarry.FateAbsent}
-		if rec, ok := m.r.Records.Find(req.Session, seq); ok && rec.End() <= m.durable.length {
+		if rec, ok := m.r.Records.Find(req.Session, seq); ok && rec.End() <= known {
 			f.State, f.Offset = quarry.FateCommitted, rec.Offset
 		} else if forgotten {
 			f.State = quarry.FateUnknown

@@ -65,6 +65,9 @@ const (
 	ChangeDrop ChangeKind = 8
 	// ChangeForget drops a session from the records, for ever. Session.
 	ChangeForget ChangeKind = 9
+	// ChangeReopen begins a further writable version of a sealed replica, at its sealed length.
+	// Version, Length.
+	ChangeReopen ChangeKind = 10
 )
 
 // Change is one atomic transition of a replica's durable state: one journal record. The
@@ -117,6 +120,8 @@ func (r *Replica) Apply(c *Change) error {
 		*r = Replica{Handle: r.Handle}
 	case ChangeForget:
 		r.forget(c.Session)
+	case ChangeReopen:
+		return r.reopen(c)
 	default:
 		return r.refuse(c, "unknown kind")
 	}
@@ -130,6 +135,16 @@ func (r *Replica) seal(c *Change) error {
 	r.Records.Cut(c.Length)
 	r.Promised = max(r.Promised, c.Version)
 	r.LogVersion, r.SealVersion, r.SealLength = c.WritableVersion, c.Version, c.Length
+	return nil
+}
+
+func (r *Replica) reopen(c *Change) error {
+	fits := r.SealVersion > r.LogVersion && c.Version > r.SealVersion && c.Length == r.SealLength
+	if !fits && !off(ReopenWithoutBytes) && !off(ReopenOldVersion) {
+		return r.refuse(c, "the replica is not sealed at this length below this version")
+	}
+	// A copy that was not added yet serves from here on: the log names it as a member.
+	r.Promised, r.LogVersion, r.Serving = max(r.Promised, c.Version), c.Version, true
 	return nil
 }
 

@@ -32,6 +32,8 @@ const (
 	AnySequenceFirst     Rule = "any seq first"
 	SequenceGap          Rule = "gap in a session"
 	ForgottenIsAbsent    Rule = "forgotten session answers absent"
+	ReopenWithoutBytes   Rule = "re-open by a member without the bytes"
+	ReopenOldVersion     Rule = "re-open without a new version"
 )
 
 // The rules of the sealer.

@@ -244,6 +244,8 @@ func (b *bench) doRequest(verb string) bool {
 		out = m.Add(c, &quarry.AddRequest{ChunkRef: b.ref()})
 	case "drop":
 		out = m.Drop(c, &quarry.DropRequest{ChunkRef: b.ref()})
+	case "reopen":
+		out = m.Reopen(c, &quarry.ReopenRequest{ChunkRef: b.ref(), Base: w.num("base"), PrevWritableVersion: quarry.Version(w.num("prev"))})
 	case "forget":
 		out = m.Forget(c, quarry.SessionID(w.num("session")))
 	default:
@@ -444,10 +446,12 @@ func headerText(list []quarry.RecordHeader) (s string) {
 }
 
 func changeText(c *Change) string {
-	s := [...]string{1: "create", 2: "batch", 3: "promise", 4: "adopt", 5: "seal", 6: "copy", 7: "add", 8: "drop", 9: "forget"}[c.Kind]
+	s := [...]string{1: "create", 2: "batch", 3: "promise", 4: "adopt", 5: "seal", 6: "copy", 7: "add", 8: "drop", 9: "forget", 10: "reopen"}[c.Kind]
 	switch c.Kind {
 	case ChangeForget:
 		return fmt.Sprintf("%s session %d", s, c.Session)
+	case ChangeReopen:
+		return fmt.Sprintf("%s v%d at %d", s, c.Version, c.Length)
 	case ChangeSeal, ChangeCopy:
 		return fmt.Sprintf("%s v%d of v%d at %d", s, c.Version, c.WritableVersion, c.Length)
 	}

@@ -26,6 +26,8 @@ const (
 	aDecide
 	aSeals
 	aRoll
+	aReopen
+	aReopens
 	aCreates
 	aActivate
 	aCopy
@@ -51,14 +53,14 @@ const (
 
 var actName = [actKinds]string{
 	"deliver", "keep", "late", "lose", "start", "tail", "resend", "learn", "doubt", "sync", "commit", "preps", "seal",
-	"fences", "decide", "seals", "roll", "creates", "activate", "copy", "heartbeat", "tick", "crash", "wipe", "rollback", "fail",
+	"fences", "decide", "seals", "roll", "reopen", "reopens", "creates", "activate", "copy", "heartbeat", "tick", "crash", "wipe", "rollback", "fail",
 	"zombie", "gone", "failover", "barrier", "logged", "abandon", "garbage", "forget", "read", "read-cached", "read-retry",
 }
 
 // weight is how often each kind of act is drawn in random schedules.
 var weight = [actKinds]int{
 	aDeliver: 200, aKeep: 20, aLate: 12, aLose: 20, aStart: 60, aTail: 60, aResend: 8, aLearn: 30, aDoubt: 2, aSync: 80,
-	aCommit: 15, aPreps: 8, aSeal: 8, aFences: 5, aDecide: 30, aSeals: 8, aRoll: 15, aCreates: 8, aActivate: 30, aCopy: 10,
+	aCommit: 15, aPreps: 8, aSeal: 8, aFences: 5, aDecide: 30, aSeals: 8, aRoll: 15, aReopen: 15, aReopens: 8, aCreates: 8, aActivate: 30, aCopy: 10,
 	aHeartbeat: 40, aTick: 25, aCrash: 4, aWipe: 3, aRollback: 6, aFail: 6, aZombie: 6, aGone: 3, aFailover: 3, aBarrier: 40,
 	aLogged: 10, aAbandon: 5, aGarbage: 12, aForget: 6, aReadFresh: 60, aReadCached: 80, aReadRetry: 10,
 }
@@ -155,7 +157,7 @@ func (l *lister) client(c *client) {
 	room := flying < w.cfg.window && (flying == 0 || bytes+w.cfg.length <= quarry.WindowBytes)
 	l.addIf(c.started < maxSeq && room, aStart, c.id, 0, 0)
 	if c.need != nil {
-		if c.need.Last == handleOf(tk) {
+		if c.need.Last == handleOf(tk) && c.need.Version >= tail.writable {
 			l.addIf(tail.state == open && w.left.seal > 0, aTail, c.id, 1, 0)
 		} else {
 			l.addIf(tail.state == open, aTail, c.id, 0, 0)
@@ -210,10 +212,10 @@ func (l *lister) server(p *process, i uint8) {
 	l.addIf(w.left.zombie > 0 && w.zombie == nil && oneFault, aZombie, i, 0, 0)
 	tk, tail := w.m.tail()
 	if r := &p.disk[tk].replica; w.left.rollback > 0 && oneFault && (tail.state == open || tail.state == sealing) &&
-		tail.has(i) && r.Exists && r.SealVersion == 0 {
-		l.addIf(r.DurableLength() > 0, aRollback, i, 1, 0) // the last record
-		l.addIf(r.DurableLength() > 0, aRollback, i, 1, 1) // and the promise
-		l.addIf(tail.state == sealing, aRollback, i, 0, 1) // the promise only
+		tail.has(i) && r.Exists && r.LogVersion > r.SealVersion {
+		l.addIf(r.DurableLength() > r.SealLength, aRollback, i, 1, 0) // the last record
+		l.addIf(r.DurableLength() > r.SealLength, aRollback, i, 1, 1) // and the promise
+		l.addIf(tail.state == sealing, aRollback, i, 0, 1)            // the promise only
 	}
 	l.addIf(l.random && w.left.gone > 0 && w.m.sealer != nil && tail.has(i), aGone, i, 0, 0)
 	for k := range uint8(maxChunks) {
@@ -238,12 +240,18 @@ func (l *lister) master() {
 	case open:
 		l.addIf(w.left.seal > 0, aSeal, 0, 0, 0)
 		m := w.at(w.index(memberNode(tail.members[0]))).members[k]
-		l.addIf(l.random || m != nil && m.Replica().Adopted == 0, aActivate, 0, 0, 0)
+		l.addIf(l.random && w.allReopened() || m != nil && m.Replica().Adopted < tail.writable && w.allReopened(), aActivate, 0, 0, 0)
+		l.addIf(l.random && tail.prev != 0, aReopens, 0, 0, 0)
 	case sealing:
 		l.addIf(l.random, aFences, 0, 0, 0)
 		l.addIf(w.decision().Verdict != protocol.Waiting, aDecide, 0, 0, 0)
 	case sealed:
 		l.addIf(l.random, aSeals, 0, 0, 0)
+		if w.left.reopen > 0 && w.mayReopen() {
+			for i := range uint8(w.cfg.servers) {
+				l.addIf(l.random || i == 0, aReopen, i, 0, 0)
+			}
+		}
 		if w.m.count < maxChunks && !last.state.pending() && (l.random || w.m.count < 2) {
 			for i := range uint8(w.cfg.servers) {
 				l.addIf(l.random || i == 0, aRoll, i, 0, 0)
@@ -274,11 +282,11 @@ func (l *lister) copies() {
 			continue
 		}
 		for from := range n {
-			if w.servers[from].disk[k].replica.SealVersion != sealVer {
+			if w.servers[from].disk[k].replica.SealVersion != w.m.chunks[k].version() {
 				continue
 			}
 			for to := range n {
-				l.addIf(to != from && w.servers[to].disk[k].replica.SealVersion != sealVer, aCopy, k, from, to)
+				l.addIf(to != from && w.servers[to].disk[k].replica.SealVersion != w.m.chunks[k].version(), aCopy, k, from, to)
 			}
 		}
 	}

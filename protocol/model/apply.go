@@ -93,7 +93,7 @@ func (w *world) applyClient(a act, c *client) {
 		w.learn(c, a.B, a.C)
 	case aDoubt:
 		w.left.doubt--
-		w.do(c, c.app.Doubt(handleOf(a.B), version), 0)
+		w.do(c, c.app.Doubt(handleOf(a.B), w.m.chunks[a.B].writable), 0)
 	}
 }
 
@@ -162,7 +162,7 @@ func (w *world) applyFault(a act) {
 		w.run(p, a.B, p.members[a.B].Forget(call(callForget, 0, 0), quarry.SessionID(a.C+1)))
 	case aGarbage:
 		w.left.garbage--
-		to, ref := w.target(a.A, handleOf(a.B), version)
+		to, ref := w.target(a.A, handleOf(a.B), first)
 		w.send(to, &quarry.DropRequest{ChunkRef: ref})
 	}
 }
@@ -186,6 +186,11 @@ func (w *world) applyMaster(a act) {
 			ids = append(ids, uint8((int(a.A)+i+int(w.m.count))%w.cfg.servers))
 		}
 		w.create(ids)
+	case aReopen:
+		w.left.reopen--
+		w.reopen(a.A)
+	case aReopens:
+		w.sendReopens()
 	case aCreates:
 		if a.A == 1 {
 			last = k

@@ -66,9 +66,8 @@ func (w *world) checkReplica(d place) (grown bool) {
 	if err != nil {
 		return false
 	}
-	c := &w.m.chunks[k]
-	if r := &disk.replica; r.SealVersion == sealVer && c.state == sealed && r.SealLength != c.length {
-		bad("I6: chunk %d is sealed at %d, at server %d at %d", k, c.length, i+1, r.SealLength)
+	if r := &disk.replica; r.SealVersion != 0 && w.g.lengths[k][r.SealVersion/2] != r.SealLength+1 && !bit(w.g.fault, i) {
+		bad("I6: seal %d of chunk %d is at %d, at server %d at %d", r.SealVersion, k, w.g.lengths[k][r.SealVersion/2]-1, i+1, r.SealLength)
 	}
 	have := contentOf(&m.Replica().Records, reply.Length)
 	if int64(len(have))*w.cfg.length < reply.Length {
@@ -84,8 +83,8 @@ func (w *world) checkReplica(d place) (grown bool) {
 		return false
 	}
 	w.g.truth[k] = have
-	for _, r := range have {
-		if r != 0 && bit(w.g.absent[k], r) {
+	for x, r := range have {
+		if r != 0 && x+1 < int(w.g.absent[k][r]) {
 			bad("I8: record %s was told absent and is committed in chunk %d", name(r), k)
 		}
 	}
@@ -142,7 +141,7 @@ func (w *world) checkChunk(k uint8, tail bool) {
 		bad("I5: chunk %d sealed at %d below committed %d", k, c.length, truth)
 	}
 	for i := range w.cfg.servers {
-		if r := &w.servers[i].disk[k].replica; r.Exists && r.DurableLength() >= c.length && r.LogVersion == version {
+		if r := &w.servers[i].disk[k].replica; r.Exists && r.DurableLength() >= c.length && (r.LogVersion == c.writable || c.length == c.base && r.LogVersion == c.prev) {
 			return
 		}
 	}
@@ -223,7 +222,11 @@ func (w *world) checkLeases() {
 			if m == nil || m.Primary() == nil && !off(protocol.SecondaryAnswersEnd) {
 				continue
 			}
-			req := quarry.EndRequest{ChunkRef: quarry.ChunkRef{Handle: handleOf(k), Version: version, Target: p.inc}}
+			v := m.Replica().LogVersion
+			if m.Primary() != nil {
+				v = m.Primary().Version()
+			}
+			req := quarry.EndRequest{ChunkRef: quarry.ChunkRef{Handle: handleOf(k), Version: v, Target: p.inc}}
 			if _, err := m.End(&req); err == nil {
 				chunks |= 1 << k
 				if m.Primary() != nil {

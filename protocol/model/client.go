@@ -66,7 +66,7 @@ func (w *world) start(c *client) {
 // that the client cannot write to.
 func (w *world) tail(c *client) {
 	k, ch := w.m.tail()
-	if c.need.Last == handleOf(k) {
+	if c.need.Last == handleOf(k) && c.need.Version >= ch.writable {
 		w.beginSeal(k)
 		return
 	}
@@ -95,10 +95,10 @@ func (w *world) atClient(c *client, body any) {
 	switch b := body.(type) {
 	case *appendedMsg:
 		if b.kind != 0 {
-			w.do(c, c.app.Answered(b.seq, b.handle, version, nil, b.kind), 0)
+			w.do(c, c.app.Answered(b.seq, b.handle, b.version, nil, b.kind), 0)
 			return
 		}
-		w.do(c, c.app.Answered(b.seq, b.handle, version, &quarry.AppendReply{Offset: b.offset}, nil), 0)
+		w.do(c, c.app.Answered(b.seq, b.handle, b.version, &quarry.AppendReply{Offset: b.offset}, nil), 0)
 	case *fatesMsg:
 		w.do(c, c.app.Fates(b.handle, &b.reply), 0)
 	}
@@ -181,7 +181,7 @@ func (w *world) startRead(cached bool) {
 		}
 		r.prefix = append(r.prefix, x...)
 	}
-	w.askEnd(w.m.file[r.chunks-1])
+	w.askEnd(w.m.file[r.chunks-1], r.version)
 }
 
 // readFresh asks the master for the layout; its answer ends the read if there is no open tail.
@@ -201,7 +201,7 @@ func (w *world) readFresh() {
 			prefix = append(prefix, x...)
 		case open:
 			w.rd.prefix, w.rd.chunks = prefix, uint8(i+1)
-			w.askEnd(k)
+			w.askEnd(k, c.writable)
 			return
 		default:
 			return
@@ -210,12 +210,12 @@ func (w *world) readFresh() {
 	w.finishRead(prefix)
 }
 
-func (w *world) askEnd(k uint8) {
-	w.rd.chunk, w.rd.version = k, version
+func (w *world) askEnd(k uint8, v quarry.Version) {
+	w.rd.chunk, w.rd.version = k, v
 	for i, m := range w.m.chunks[k].members {
 		if i == 0 || off(protocol.SecondaryAnswersEnd) {
 			b := &endMsg{gen: w.rd.gen}
-			b.req.ChunkRef = quarry.ChunkRef{Handle: handleOf(k), Version: version, Target: m.Incarnation}
+			b.req.ChunkRef = quarry.ChunkRef{Handle: handleOf(k), Version: v, Target: m.Incarnation}
 			w.send(memberNode(m), b)
 		}
 	}
@@ -229,7 +229,7 @@ func (w *world) atReader(b *endedMsg) {
 	if !r.on || r.chunk != k || r.gen != b.gen || b.version != r.version {
 		return
 	}
-	if b.confirm && (w.m.barrier || w.m.chunks[k].state != open) && !off(ConfirmSkipped) {
+	if b.confirm && (w.m.barrier || w.m.chunks[k].state != open || w.m.chunks[k].writable != b.version) && !off(ConfirmSkipped) {
 		return
 	}
 	w.finishRead(append(slices.Clone(r.prefix), b.content...))

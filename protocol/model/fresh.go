@@ -32,39 +32,46 @@ func fresh(rnd *rand.Rand) *world {
 	case 1: // leases
 		return newWorld(config{servers: 3 + n(2), replicas: 2 + n(2), clients: 2, length: r.length()},
 			budgets{crash: n(2), seal: 1 + n(3), failover: n(2), heartbeat: 4 + n(8), dup: 8, sends: 20, reads: 16, ticks: 4 + n(12)})
-	case 2: // seal and fate, few servers
-		return newWorld(config{servers: 2, replicas: 2, clients: 2, length: r.length(), window: 1 + n(3)},
-			budgets{crash: n(2), seal: 3, dup: 12, sends: 20, doubt: n(3)})
+	case 2: // seal, fate and re-open, few servers
+		return freshReopen(rnd)
 	case 3: // seal and fate with copies
 		return newWorld(config{servers: 3, replicas: 2, clients: 2, length: r.length(), window: 1 + n(2)},
-			budgets{crash: n(2), seal: 2 + n(3), failover: n(2), dup: 16, sends: 40, ticks: n(4), copies: 1 + n(3), doubt: n(2)})
+			budgets{crash: n(2), seal: 2 + n(3), failover: n(2), dup: 16, sends: 40, ticks: n(4), copies: 1 + n(3), doubt: n(2), reopen: n(3)})
 	case 4: // replaced disks
 		return newWorld(config{servers: 3, replicas: 2 + n(2), clients: 2, length: r.length()},
-			budgets{seal: 2, failover: n(2), dup: 16, sends: 20, wipe: 1, copies: n(2), ticks: n(4)})
+			budgets{seal: 2, failover: n(2), dup: 16, sends: 20, wipe: 1, copies: n(2), ticks: n(4), reopen: n(3)})
 	}
 	switch n(6) {
 	case 0: // disks that lose their last records, restarts
 		return newWorld(config{servers: 3, replicas: 2 + n(2), clients: 1 + n(2), length: r.length(), window: 1 + n(3)},
-			budgets{crash: n(3), seal: 1 + n(3), failover: n(2), dup: 8, sends: 20, reads: n(6), rollback: n(3), fail: n(2), wipe: n(4) / 3, copies: n(2), ticks: n(6), gone: n(2)})
+			budgets{crash: n(3), seal: 1 + n(3), failover: n(2), dup: 8, sends: 20, reads: n(6), rollback: n(3), fail: n(2), wipe: n(4) / 3, copies: n(2), ticks: n(6), gone: n(2), reopen: n(3)})
 	case 1: // pipelining
 		return newWorld(config{servers: 2 + n(2), replicas: 2, clients: 1 + n(2), length: r.length(), window: 2 + n(4)},
-			budgets{crash: n(2), seal: 1 + n(3), dup: 10, sends: 30, copies: n(2), doubt: n(2)})
+			budgets{crash: n(2), seal: 1 + n(3), dup: 10, sends: 30, copies: n(2), doubt: n(2), reopen: n(3)})
 	case 2: // a server that lives on beside its successor
 		return newWorld(config{servers: 3, replicas: 2 + n(2), clients: 1 + n(2), length: r.length(), window: 1 + n(2)},
-			budgets{seal: 1 + n(2), failover: n(2), heartbeat: n(4), dup: 8, sends: 16, reads: 6 + n(8), ticks: 2 + n(6), zombie: 1})
+			budgets{seal: 1 + n(2), failover: n(2), heartbeat: n(4), dup: 8, sends: 16, reads: 6 + n(8), ticks: 2 + n(6), zombie: 1, reopen: n(2)})
 	case 3: // handles, garbage and the leader's log
 		if n(2) == 0 {
 			return freshHandles(rnd)
 		}
 		return newWorld(config{servers: 3, replicas: 2, clients: 2, length: r.length(), window: 1 + n(2)},
-			budgets{seal: 3, failover: 1 + n(3), dup: 10, sends: 30, garbage: 1 + n(3), wipe: n(4) / 3, ticks: 4})
+			budgets{seal: 3, failover: 1 + n(3), dup: 10, sends: 30, garbage: 1 + n(3), wipe: n(4) / 3, ticks: 4, reopen: n(2)})
 	case 4: // sessions that expire
 		return newWorld(config{servers: 3, replicas: 2, clients: 2, length: r.length(), window: 1 + n(2)},
-			budgets{crash: n(2), seal: 1 + n(3), dup: 10, sends: 30, copies: n(3), forget: 1 + n(3), doubt: n(2)})
+			budgets{crash: n(2), seal: 1 + n(3), dup: 10, sends: 30, copies: n(3), forget: 1 + n(3), doubt: n(2), reopen: n(2)})
 	}
 	return newWorld(config{servers: 4, replicas: 3, clients: 3, length: r.length(), window: 1 + n(3), late: n(3) == 0},
 		budgets{crash: n(4), seal: n(5), failover: n(3), heartbeat: n(12), dup: 12, sends: 30, reads: 8, ticks: n(12), wipe: n(4) / 3,
-			copies: n(4), zombie: n(4) / 3, rollback: n(4) / 3, fail: n(4) / 3, garbage: n(2), forget: n(4) / 3, gone: n(2), doubt: n(3)})
+			copies: n(4), zombie: n(4) / 3, rollback: n(4) / 3, fail: n(4) / 3, garbage: n(2), forget: n(4) / 3, gone: n(2), doubt: n(3), reopen: n(4)})
+}
+
+// freshReopen ends versions of one chunk and opens it again.
+func freshReopen(rnd *rand.Rand) *world {
+	r := picker{rnd}
+	n := r.n
+	return newWorld(config{servers: 2 + n(2), replicas: 2, clients: 1 + n(2), length: r.length(), window: 1 + n(3)},
+		budgets{crash: n(2), seal: 1 + n(4), failover: n(2), dup: 12, sends: 20, reads: n(4), copies: n(2), doubt: n(3), reopen: n(4), wipe: n(4) / 3})
 }
 
 // freshOld is the middle of a seal in which the primary lives on beside its successor, or
@@ -114,17 +121,19 @@ func newStale(b budgets, window int) *world {
 	return w
 }
 
-// stats counts acknowledged records and sealed chunks.
-func (w *world) stats() (acked, seals int) {
+// stats counts acknowledged records, sealed chunks, and versions that followed a seal.
+func (w *world) stats() (acked, seals, reopens int) {
 	for r := range uint8(32) {
 		if bit(w.g.acked, r) {
 			acked++
 		}
 	}
 	for _, k := range w.m.file {
-		if w.m.chunks[k].state == sealed {
+		c := &w.m.chunks[k]
+		if c.state == sealed {
 			seals++
 		}
+		reopens += int(c.writable / 2)
 	}
-	return acked, seals
+	return acked, seals, reopens
 }

@@ -26,18 +26,29 @@ func (s chunkState) pending() bool { return s == creating || s == logging || s =
 // chunk is the master's record of a chunk. Handles are indexes; each is of the range of the
 // leader that took it.
 type chunk struct {
-	state   chunkState
-	members []quarry.Member // as logged when it was opened; the primary first
-	length  int64
-	suspect bool
-	holders uint8 // servers known to be complete at the seal
+	state    chunkState
+	writable quarry.Version  // the last one
+	prev     quarry.Version  // the one before, of a chunk that was opened again
+	base     int64           // length at which writable began
+	members  []quarry.Member // as logged when it was opened; the primary first
+	length   int64           // of the last seal
+	suspect  bool
+	holders  uint8 // servers known to be complete at the seal
 }
 
 func (c *chunk) version() quarry.Version {
 	if c.state >= sealing {
-		return sealVer
+		return c.writable + 1
 	}
-	return version
+	return c.writable
+}
+
+// entry is what the log says of the seal of the present or last writable version.
+func (c *chunk) entry(k uint8) protocol.Sealing {
+	return protocol.Sealing{
+		Handle: handleOf(k), Version: c.writable + 1, WritableVersion: c.writable,
+		PrevWritableVersion: c.prev, Base: c.base, Members: c.members,
+	}
 }
 
 func (c *chunk) has(i uint8) bool {
@@ -54,6 +65,7 @@ type master struct {
 	unsettled [maxServers][]quarry.Item
 	// The leader.
 	created  uint8 // answers to the CREATE round under way
+	reopened uint8 // members of the tail that have answered REOPEN
 	sealer   *protocol.Sealer
 	leases   protocol.Leases
 	barrier  bool  // its first entry is not committed yet
@@ -95,7 +107,7 @@ func (w *world) create(servers []uint8) {
 	k := w.m.count
 	w.m.count++
 	c := &w.m.chunks[k]
-	*c = chunk{state: creating}
+	*c = chunk{state: creating, writable: first}
 	for _, i := range servers {
 		c.members = append(c.members, quarry.Member{Server: quarry.ServerID(i + 1), Incarnation: w.m.incs[i]})
 	}
@@ -109,9 +121,9 @@ func (w *world) sendCreates(k uint8) {
 		return
 	}
 	for i, m := range c.members {
-		to, ref := memberNode(m), quarry.ChunkRef{Handle: handleOf(k), Version: version, Target: m.Incarnation}
+		to, ref := memberNode(m), quarry.ChunkRef{Handle: handleOf(k), Version: first, Target: m.Incarnation}
 		if c.state != creating { // only without a rule
-			to, ref = w.target(uint8(m.Server-1), handleOf(k), version)
+			to, ref = w.target(uint8(m.Server-1), handleOf(k), first)
 		}
 		if !bit(w.m.created, uint8(i)) || c.state != creating {
 			w.send(to, &quarry.CreateRequest{ChunkRef: ref})
@@ -165,8 +177,8 @@ func (w *world) unlog(k uint8) {
 func (w *world) activate() {
 	k, c := w.m.tail()
 	p := c.members[0]
-	ref := quarry.ChunkRef{Handle: handleOf(k), Version: version, Target: p.Incarnation}
-	w.send(memberNode(p), &quarry.ActivateRequest{ChunkRef: ref, Members: c.members})
+	ref := quarry.ChunkRef{Handle: handleOf(k), Version: c.writable, Target: p.Incarnation}
+	w.send(memberNode(p), &quarry.ActivateRequest{ChunkRef: ref, Members: c.members, Base: c.base})
 }
 
 // beginSeal logs SEALING for chunk k, if it is the open tail, and fences its members.
@@ -180,7 +192,7 @@ func (w *world) beginSeal(k uint8) {
 		c.state = sealing
 		for _, m := range c.members {
 			i := m.Server - 1
-			w.m.unsettled[i] = append(w.m.unsettled[i], quarry.Item{Kind: quarry.ItemFence, Handle: handleOf(k), Version: sealVer})
+			w.m.unsettled[i] = append(w.m.unsettled[i], quarry.Item{Kind: quarry.ItemFence, Handle: handleOf(k), Version: c.version()})
 		}
 		w.beginAttempt()
 	}
@@ -191,9 +203,7 @@ func (w *world) beginSeal(k uint8) {
 func (w *world) beginAttempt() {
 	k, c := w.m.tail()
 	if c.state == sealing {
-		w.m.sealer = protocol.NewSealer(protocol.Sealing{
-			Handle: handleOf(k), Version: sealVer, WritableVersion: version, Members: c.members,
-		})
+		w.m.sealer = protocol.NewSealer(c.entry(k))
 	}
 }
 
@@ -203,7 +213,7 @@ func (w *world) sendFences() {
 		return
 	}
 	for _, s := range w.m.sealer.Unanswered() {
-		to, ref := w.target(uint8(s-1), handleOf(k), sealVer)
+		to, ref := w.target(uint8(s-1), handleOf(k), c.version())
 		w.send(to, &quarry.FenceRequest{ChunkRef: ref})
 	}
 }
@@ -234,21 +244,22 @@ func (w *world) publish() {
 		w.stop = true
 		return
 	}
-	c.state, c.length, c.suspect = sealed, d.Length, d.Suspect
+	c.state, c.length, c.suspect, c.holders = sealed, d.Length, d.Suspect, 0
+	w.g.lengths[k][c.version()/2] = c.length + 1
 	w.note("sealed chunk %d at %d, suspect %v", handleOf(k), d.Length, d.Suspect)
 	w.sendSeals(k)
 }
 
 func (w *world) sendSeals(k uint8) {
 	c := &w.m.chunks[k]
-	entry := protocol.Sealing{Handle: handleOf(k), Version: sealVer, WritableVersion: version, Members: c.members}
+	entry := c.entry(k)
 	req := protocol.NewSealRound(&entry, c.length, nil).Request()
 	for i := range uint8(w.cfg.servers) {
 		found := w.servers[i].disk[k].replica.Exists // as an inventory would show it
 		if (found || c.has(i)) && !bit(c.holders, i) {
 			r := req
 			var to node
-			to, r.ChunkRef = w.target(i, handleOf(k), sealVer)
+			to, r.ChunkRef = w.target(i, handleOf(k), c.version())
 			w.send(to, &r)
 		}
 	}
@@ -257,11 +268,11 @@ func (w *world) sendSeals(k uint8) {
 func (w *world) holds(b *holdsMsg) {
 	k := chunkOf(b.handle)
 	c := &w.m.chunks[k]
-	if c.state != sealed || b.version != sealVer || b.inc != w.m.incs[b.from-1] {
+	if c.state != sealed || b.version != c.version() || b.inc != w.m.incs[b.from-1] {
 		return
 	}
 	i := uint8(b.from - 1)
-	to, ref := w.target(i, b.handle, sealVer)
+	to, ref := w.target(i, b.handle, b.version)
 	if b.holds {
 		c.holders |= 1 << i
 		w.send(to, &quarry.AddRequest{ChunkRef: ref}) // ADD of a copy; others serve already
@@ -291,7 +302,7 @@ func (w *world) failover() {
 		m.chunks[m.unlogged-1].state = dead
 		m.unlogged = 0
 	}
-	m.created, m.sealer, m.barrier = 0, nil, true
+	m.created, m.reopened, m.sealer, m.barrier = 0, 0, nil, true
 	m.leases = protocol.NewLeases(w.masterNow())
 	for i := range w.cfg.servers {
 		m.leases.Registered(quarry.ServerID(i+1), m.incs[i])
@@ -316,6 +327,7 @@ func (w *world) lead(committed bool) {
 	}
 	w.beginAttempt()
 	w.sendFences()
+	w.sendReopens()
 }
 
 // copies sends a sealed chunk from one server to another.
@@ -335,6 +347,8 @@ func (w *world) atMaster(body any) {
 	switch b := body.(type) {
 	case *openedMsg:
 		w.opened(b)
+	case *reopenedMsg:
+		w.reopened(b)
 	case *fencedMsg:
 		w.fenced(b)
 	case *holdsMsg:

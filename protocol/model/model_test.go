@@ -25,11 +25,17 @@ func limit(t *testing.T, d time.Duration) context.Context {
 }
 
 func TestRandom(t *testing.T) {
-	acked, seals := 0, 0
+	acked, seals, reopens := 0, 0, 0
 	o := options{seed: *seed, schedules: *runs, steps: 300, trace: *trace}
-	o.done = func(w *world) { a, s := w.stats(); acked += a; seals += s }
+	o.done = func(w *world) {
+		a, s, r := w.stats()
+		acked, seals, reopens = acked+a, seals+s, reopens+r
+	}
 	res := random(limit(t, *long), fresh, o)
-	t.Log(res, "acked", acked, "sealed", seals)
+	t.Log(res, "acked", acked, "sealed", seals, "re-opened", reopens)
+	if reopens == 0 && res.violation == "" {
+		t.Error("no chunk was opened again")
+	}
 	report(t, res)
 }
 
@@ -72,6 +78,11 @@ func TestSearch(t *testing.T) {
 		{1, budgets{seal: 1, sends: 1, zombie: 1}, false},
 		{1, budgets{seal: 1, sends: 1, failover: 1, garbage: 1}, false},
 		{1, budgets{seal: 1, sends: 1, forget: 1}, false},
+		{1, budgets{seal: 1, reopen: 1, sends: 1}, false},
+		{1, budgets{seal: 2, reopen: 1, sends: 1}, false},
+		{1, budgets{seal: 1, reopen: 1, sends: 1, crash: 1}, true},
+		{1, budgets{seal: 1, reopen: 1, sends: 1, failover: 1}, true},
+		{1, budgets{seal: 1, reopen: 1, sends: 2}, true},
 		{2, budgets{seal: 1, sends: 2}, true},
 		{1, budgets{seal: 1, sends: 3}, true},
 		{1, budgets{seal: 1, sends: 2, crash: 1}, true},

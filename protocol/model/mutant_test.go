@@ -40,6 +40,7 @@ var mutants = []mutant{
 	without(NoClockMargin), without(FailoverWithoutWait), without(RegisterEndsLease),
 	{[]Rule{HandleTakenTwice}, freshHandles}, {[]Rule{OwnRangeJudged}, freshHandles}, {[]Rule{JudgedEarly}, freshHandles},
 	without(EntryUsedEarly),
+	{[]Rule{ReopenUnconfirmed}, freshReopen},
 }
 
 func TestMutants(t *testing.T) {

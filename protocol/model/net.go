@@ -41,10 +41,11 @@ type (
 		header quarry.RecordHeader
 	}
 	appendedMsg struct { // to a client
-		seq    quarry.Sequence
-		handle quarry.Handle
-		offset int64
-		kind   quarry.Kind
+		seq     quarry.Sequence
+		handle  quarry.Handle
+		version quarry.Version
+		offset  int64
+		kind    quarry.Kind
 	}
 	prepareMsg struct { // with whom to answer
 		from uint8
@@ -61,6 +62,12 @@ type (
 		handle quarry.Handle
 		from   quarry.ServerID
 		inc    quarry.Incarnation
+	}
+	reopenedMsg struct { // answer to REOPEN
+		handle  quarry.Handle
+		version quarry.Version
+		from    quarry.ServerID
+		inc     quarry.Incarnation
 	}
 	fencedMsg struct {
 		handle quarry.Handle
@@ -172,6 +179,8 @@ func (p *packet) String() string {
 		d = fmt.Sprintf("%s %d", ref(&b.ChunkRef), b.Commit)
 	case *quarry.FenceRequest:
 		d = ref(&b.ChunkRef)
+	case *quarry.ReopenRequest:
+		d = fmt.Sprintf("%s at %d", ref(&b.ChunkRef), b.Base)
 	case *quarry.SealRequest:
 		d = fmt.Sprintf("%s at %d", ref(&b.ChunkRef), b.Length)
 	case *quarry.AddRequest:

@@ -12,4 +12,5 @@ const (
 	EntryUsedEarly     protocol.Rule = "entry used before it commits"
 	GrantWithoutFences protocol.Rule = "grant without fences"
 	ConfirmSkipped     protocol.Rule = "END without lease"
+	ReopenUnconfirmed  protocol.Rule = "re-open with unconfirmed members"
 )

@@ -17,7 +17,7 @@ import (
 //	deliver Append -> s1  keep Append      lose Append   (the first packet that begins so)
 //	sync s1 1 [n]         commit s1 1      preps s1 1    heartbeat s1   tick 0|1|2
 //	crash s1 [n] [proven] wipe s1          fail s1       zombie s1      rollback s1 n [promise]
-//	seal fences decide seals roll s1 creates activate logged abandon
+//	seal fences decide seals roll s1 reopen s1 reopens creates activate logged abandon
 //	failover              barrier kept     barrier cut   garbage s1 2   gone s1
 //	copy 1 s1 s2          forget s1 1 c1   read          read-cached    read-retry
 func (w *world) script(line string) (v string, err error) {
@@ -44,6 +44,8 @@ func (w *world) possible(a act) bool {
 	case aCommit, aPreps:
 		p := w.at(a.A)
 		return p != nil && p.members[a.B] != nil && p.members[a.B].Primary() != nil
+	case aReopen:
+		return w.mayReopen()
 	case aDecide:
 		return w.decision().Verdict != protocol.Waiting
 	case aGone:

@@ -79,7 +79,7 @@ func (s *script) head(t *testing.T, key, value string) {
 // begin makes the world with budgets that never end.
 func (s *script) begin() *world {
 	const lots = 1000
-	w := newWorld(s.cfg, budgets{lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots})
+	w := newWorld(s.cfg, budgets{lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots, lots})
 	w.log = func(line string) { fmt.Fprintf(&s.out, "    %s\n", line) }
 	return w
 }

@@ -78,6 +78,7 @@ const (
 	callDrop
 	callItem
 	callForget
+	callReopen
 )
 
 // call packs a kind, whom to answer, and up to 32 bits more.
@@ -98,9 +99,12 @@ func (w *world) atServer(p *process, body any) {
 	case *quarry.ActivateRequest:
 		k := chunkOf(b.Handle)
 		w.run(p, k, p.member(k).Activate(call(callActivate, 0, 0), b))
+	case *quarry.ReopenRequest:
+		k := chunkOf(b.Handle)
+		w.run(p, k, p.member(k).Reopen(call(callReopen, 0, uint64(b.Version)), b))
 	case *appendMsg:
 		k := chunkOf(b.ref.Handle)
-		c := call(callAppend, uint8(b.header.Session-1), uint64(b.header.Sequence))
+		c := call(callAppend, uint8(b.header.Session-1), uint64(b.ref.Version)<<16|uint64(b.header.Sequence))
 		w.run(p, k, p.member(k).Append(c, &b.ref, b.oldest, b.header))
 	case *prepareMsg:
 		k := chunkOf(b.req.Handle)
@@ -178,8 +182,12 @@ func (w *world) answered(p *process, k uint8, a protocol.Answer) {
 		if a.Err == nil {
 			w.send(node{}, &openedMsg{h, p.id, p.inc})
 		}
+	case callReopen:
+		if a.Err == nil {
+			w.send(node{}, &reopenedMsg{h, quarry.Version(x), p.id, p.inc})
+		}
 	case callAppend:
-		m := &appendedMsg{seq: quarry.Sequence(x), handle: h, kind: quarry.KindOf(a.Err)}
+		m := &appendedMsg{seq: quarry.Sequence(x & 0xffff), handle: h, version: quarry.Version(x >> 16), kind: quarry.KindOf(a.Err)}
 		if a.Err == nil {
 			m.offset = a.Reply.(*quarry.AppendReply).Offset
 		}
@@ -319,7 +327,12 @@ func (w *world) fate(p *process, b *fateMsg) {
 	}
 	for _, f := range reply.Fates {
 		if f.State == quarry.FateAbsent {
-			w.g.absent[k] |= 1 << record(b.req.Session, f.Sequence)
+			r := record(b.req.Session, f.Sequence)
+			below := uint8(255) // asked before there is a seal
+			if b.req.Length >= 0 {
+				below = uint8(b.req.Length/w.cfg.length) + 1
+			}
+			w.g.absent[k][r] = max(w.g.absent[k][r], below)
 		}
 	}
 	w.touch(p, k)

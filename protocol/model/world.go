@@ -13,8 +13,8 @@ const (
 	maxClients = 3
 	maxSeq     = 5 // records of a session
 
-	version = quarry.Version(1) // the one writable version of every chunk
-	sealVer = quarry.Version(2) // and its seal
+	first   = quarry.Version(1) // the first writable version of every chunk
+	maxSeal = 16                // seals of a chunk whose lengths are remembered
 
 	second = protocol.Instant(1e9)
 )
@@ -31,7 +31,7 @@ type config struct {
 type budgets struct {
 	crash, seal, failover, heartbeat, dup, sends, reads, ticks  int
 	wipe, copies, rollback, fail, zombie, forget, garbage, gone int
-	doubt                                                       int
+	doubt, reopen                                               int
 }
 
 // recID names a record: client<<3 | sequence, below 32.
@@ -70,10 +70,11 @@ type place struct {
 
 // ghost is what the checks remember.
 type ghost struct {
-	truth    [maxChunks][]recID // longest content that any replica could show
-	acked    uint32             // records acknowledged
-	pos      [32]uint8          // place of an acknowledged record: chunk*32 + index + 1
-	absent   [maxChunks]uint32  // records told absent from a chunk
+	truth    [maxChunks][]recID        // longest content that any replica could show
+	acked    uint32                    // records acknowledged
+	pos      [32]uint8                 // place of an acknowledged record: chunk*32 + index + 1
+	absent   [maxChunks][32]uint8      // of records told absent from a chunk: below which index + 1
+	lengths  [maxChunks][maxSeal]int64 // of each seal: its length + 1
 	promised [maxServers][maxChunks]quarry.Version
 	long     []recID // longest read
 	wiped    uint8   // servers that got a new disk
@@ -116,7 +117,7 @@ func (w *world) begin() {
 		w.heartbeat(w.own(uint8(i)))
 	}
 	w.settle(func(p *packet) bool { return true })
-	w.rd.chunks, w.rd.version = 1, version
+	w.rd.chunks, w.rd.version = 1, first
 	w.dirty = nil
 }
 
