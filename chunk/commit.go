@@ -1,6 +1,8 @@
 package chunk
 
 import (
+	"cmp"
+
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/journal"
 	"github.com/quarryfs/quarry/wire"
@@ -147,6 +149,7 @@ func (s *Store) apply(rd *round) bool {
 		} else if o.err = o.change(&rd.next); o.err != nil {
 			rd.next = before
 		} else {
+			rd.grown = o.begins
 			changed = changed || before.Exists() || rd.next.Exists()
 		}
 	}
@@ -173,7 +176,7 @@ func (rd *round) appendRecord(buf []byte) []byte {
 		return (&record{Kind: recordDropped, Handle: rd.next.Handle}).encode(buf)
 	}
 	if rd.whole {
-		return r.wholeRecord(buf, &rd.next, rd.tail)
+		return r.wholeRecord(buf, &rd.next, cmp.Or(r.growth, rd.grown), rd.tail)
 	}
 	rec := record{Kind: recordGrown, Handle: rd.next.Handle, State: rd.next, Data: rd.data}
 	rec.State.File, rec.State.Position, rec.State.Hint = 0, 0, ""
@@ -186,11 +189,11 @@ func (rd *round) appendRecord(buf []byte) []byte {
 	return rec.encode(buf)
 }
 
-// wholeRecord appends a record of all that the journal must know of the replica in a state;
-// tail is the checksum of its last block.
-func (r *replica) wholeRecord(buf []byte, state *State, tail uint32) []byte {
+// wholeRecord appends a record of all that the journal must know of the replica in a state, in
+// which it has grown as g says; tail is the checksum of its last block.
+func (r *replica) wholeRecord(buf []byte, state *State, g *growth, tail uint32) []byte {
 	rec := record{Kind: recordWhole, Handle: state.Handle, State: *state}
-	if g := r.growth; g != nil && state.growing() && state.Length > 0 {
+	if g != nil && state.growing() && state.Length > 0 {
 		rec.CRCs = append(rec.CRCs, g.sums.crcs[:quarry.Blocks(state.Length)]...)
 		if state.Length > r.state.Length {
 			rec.CRCs[len(rec.CRCs)-1] = tail
@@ -216,8 +219,10 @@ func (s *Store) publish(rd *round, unpinned []*openFile) []*openFile {
 		s.check.left--
 	}
 	switch {
-	case g == nil && r.state.growing(): // created; the space was reserved before
-		r.growth = newGrowth(sums{}, nil)
+	case g == nil && r.state.growing(): // created, or opened again; the space was reserved before
+		if r.growth = rd.grown; r.growth == nil {
+			r.growth = newGrowth(sums{}, nil)
+		}
 		r.edition++
 		return unpinned
 	case g == nil:
@@ -313,7 +318,7 @@ func (s *Store) checkpointRecords(buf []byte, cuts []int) ([]byte, []int) {
 			c.left++
 			s.schedule(r)
 		default:
-			buf = r.wholeRecord(buf, &r.state, 0)
+			buf = r.wholeRecord(buf, &r.state, nil, 0)
 			cuts = append(cuts, len(buf))
 		}
 		return true

@@ -26,7 +26,10 @@ type history struct {
 	createAsked, created  bool
 	asked, acked          int64 // lengths
 	promiseAsked, promise quarry.Version
-	sealAsked, sealed     int64 // lengths; -1: no seal
+	sealAsked, sealed     int64          // lengths; -1: no seal
+	reopenAsked           quarry.Version // after the seal; 0: not
+	reopened              bool
+	againAsked, again     int64 // lengths of the seal after that; -1: none
 	dropAsked, dropped    bool
 	copyAsked, copied     bool // the chunk of copyBytes came in the place of this one
 	marksAsked, marks     marks
@@ -207,9 +210,21 @@ func (hist *history) check(s *Store, h quarry.Handle, purging bool) error {
 }
 
 func (hist *history) checkLength(st *State) error {
+	opened := hist.reopenAsked != 0 && st.LogVersion == hist.reopenAsked
 	switch {
 	case hist.copied:
 		return errors.New("the copy is gone")
+	case hist.reopened && !opened:
+		return fmt.Errorf("it is not opened again: %+v", st)
+	case opened && hist.again >= 0 && (!st.Sealed() || st.Length != hist.again):
+		return fmt.Errorf("it is not sealed again at %d: %+v", hist.again, st)
+	case opened && st.Sealed() && st.Length != hist.againAsked:
+		return fmt.Errorf("it is sealed again at %d, not %d", st.Length, hist.againAsked)
+	case opened && st.SealLength != hist.sealed && st.SealLength != hist.againAsked:
+		return fmt.Errorf("the seal before was at %d: %+v", hist.sealed, st)
+	case opened && !st.Sealed() && (st.Length < hist.acked || st.Length > hist.asked):
+		return fmt.Errorf("opened again it has %d bytes, acknowledged %d, asked for %d", st.Length, hist.acked, hist.asked)
+	case opened:
 	case hist.sealed >= 0 && (!st.Sealed() || st.Length != hist.sealed):
 		return fmt.Errorf("it is not sealed at %d: %+v", hist.sealed, st)
 	case st.Sealed() && st.Length != hist.sealAsked:
@@ -246,8 +261,21 @@ func (hist *history) goOn(s *Store, h quarry.Handle) error {
 		return wait(func(done func(error)) { s.Drop(h, st.Promised, testNow, done) })
 	}
 	if st.Sealed() {
-		_, err := tryRead(s, h, 0, st.Length)
-		return err
+		if _, err := tryRead(s, h, 0, st.Length); err != nil {
+			return err
+		}
+		v := st.Promised + 1
+		if err := wait(func(done func(error)) { s.Reopen(h, v, st.Length, done) }); err != nil {
+			return err
+		}
+		want, length := st, st.Length
+		if st, _ = s.State(h); st.Promised != v || st.LogVersion != v || st.Length != length || st.SealVersion != want.SealVersion {
+			return fmt.Errorf("opened again it is %+v, was %+v", st, want)
+		}
+		if hist.copyAsked {
+			_, err := tryRead(s, h, 0, st.Length)
+			return err
+		}
 	}
 	more := pattern(99, 5000)
 	if err := s.Write(h, st.Length, []quarry.RecordHeader{header(3, 1, more)}, more); err != nil {
@@ -291,7 +319,7 @@ func (c *crasher) do(asked func(), change func(done func(error)), acked func()) 
 
 // live does things to one chunk, from create to its end.
 func (c *crasher) live(s *Store, h quarry.Handle, r *rand.Rand) {
-	hist := &history{data: pattern(uint64(h), 1<<20), ends: map[int64]bool{0: true}, sealAsked: -1, sealed: -1}
+	hist := &history{data: pattern(uint64(h), 1<<20), ends: map[int64]bool{0: true}, sealAsked: -1, sealed: -1, againAsked: -1, again: -1}
 	c.mu.Lock()
 	c.chunks[h] = hist
 	c.mu.Unlock()
@@ -351,6 +379,9 @@ func (c *crasher) live(s *Store, h quarry.Handle, r *rand.Rand) {
 		req.Version = v
 		c.do(func() { hist.sealAsked, hist.promiseAsked = length, v }, func(done func(error)) { s.Seal(req, done) },
 			func() { hist.sealed, hist.promise = length, v })
+		if r.IntN(2) == 0 {
+			c.reopen(s, h, hist, seq, r)
+		}
 	}
 	switch r.IntN(5) {
 	case 2:
@@ -361,6 +392,39 @@ func (c *crasher) live(s *Store, h quarry.Handle, r *rand.Rand) {
 		if hist.promiseAsked <= 4 && hist.sealAsked < 0 {
 			c.copyOver(s, h, hist)
 		}
+	}
+}
+
+// reopen opens the sealed chunk again, writes to it, and may seal it.
+func (c *crasher) reopen(s *Store, h quarry.Handle, hist *history, seq quarry.Sequence, r *rand.Rand) {
+	base, v := hist.sealed, hist.promise+1
+	c.do(func() { hist.reopenAsked, hist.promiseAsked, hist.asked, hist.acked = v, v, base, base },
+		func(done func(error)) { s.Reopen(h, v, base, done) }, func() { hist.reopened, hist.promise = true, v })
+	for range r.IntN(4) {
+		n := int64(1 + r.IntN(80_000))
+		off := hist.asked
+		c.mu.Lock()
+		hist.asked += n
+		hist.ends[hist.asked] = true
+		end := hist.asked
+		c.mu.Unlock()
+		data := hist.data[off:end]
+		if err := s.Write(h, off, []quarry.RecordHeader{header(9, seq, data)}, data); err != nil {
+			c.t.Error(err)
+		}
+		seq++
+		if r.IntN(2) == 0 {
+			c.do(func() {}, func(done func(error)) { s.Sync(h, done) }, func() { hist.acked = end })
+		}
+	}
+	if r.IntN(2) == 0 {
+		c.mu.Lock()
+		length := hist.acked
+		c.mu.Unlock()
+		req := sealRequest(h, length)
+		req.Version, req.WritableVersion = v+1, v
+		c.do(func() { hist.againAsked, hist.promiseAsked = length, v+1 }, func(done func(error)) { s.Seal(req, done) },
+			func() { hist.again, hist.promise = length, v+1 })
 	}
 }
 

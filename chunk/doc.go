@@ -2,7 +2,7 @@
 // protocol says what a replica does, and the [Store] makes it durable, whole or not at all.
 //
 // Every walk ends here: a write comes as [Store.Write] and [Store.Sync], a seal as
-// [Store.Seal], a read as [Store.Read], a repair as [Store.Receive].
+// [Store.Seal], a re-open as [Store.Reopen], a read as [Store.Read], a repair as [Store.Receive].
 //
 // # What holds
 //

@@ -158,7 +158,7 @@ func FuzzReplay(f *testing.F) {
 				r.state.flushed = r.state.Length // as it is when the checkpoint logs it
 			}
 			var rec record
-			if err := wire.Unmarshal(r.wholeRecord(nil, &r.state, 0), &rec, recordFields); err != nil {
+			if err := wire.Unmarshal(r.wholeRecord(nil, &r.state, r.growth, 0), &rec, recordFields); err != nil {
 				t.Fatal(err)
 			}
 			again, err := rec.replica()

@@ -24,7 +24,8 @@ import (
 //	last block of a growing replica differs     the disk lied, or rot     replica is corrupt
 //	file longer than a sealed replica           seal, before truncate     truncated
 //	sealed, without an index                    somebody removed it       replica is corrupt
-//	index of a growing replica                  seal, before its record   removed
+//	index of a growing replica                  seal, before its record,  removed
+//	                                            or re-open, after it
 //	file of no replica, empty                   create, before its record removed
 //	file or index of no replica                 drop or copy, before or   moved to the trash
 //	                                            after its record
@@ -245,7 +246,7 @@ func (s *Store) journalChanged(changed []*replica) error {
 	var buf []byte
 	var cuts []int
 	for i, r := range changed {
-		buf = r.wholeRecord(buf, &r.state, 0)
+		buf = r.wholeRecord(buf, &r.state, r.growth, 0)
 		cuts = append(cuts, len(buf))
 		if len(buf) > commitBytes || i == len(changed)-1 {
 			if _, err := s.journal.Write(cutRecords(buf, cuts)...); err != nil {

@@ -51,6 +51,7 @@ type op struct {
 	change  func(*State) error
 	finish  func() error // work on files that must come after the record; s.mu not held
 	done    func(error)
+	begins  *growth // set by prepare: what a replica that grows from now on begins with
 	err     error
 }
 
@@ -81,8 +82,9 @@ type round struct {
 	flushed bool   // the file is durable up to length
 	data    []byte // else the bytes added, for the journal
 
-	next  State // after the round
-	whole bool  // the record is a whole one
+	next  State   // after the round
+	grown *growth // what the replica grows from after it, if it did not grow before
+	whole bool    // the record is a whole one
 	trim  journal.Position
 }
 

@@ -75,7 +75,13 @@ func TestTrace(t *testing.T) {
 			s.Promise(0xab, 2, done)
 		}},
 		{"seal", func(done func(error)) { s.Seal(sealRequest(0xab, 5<<20), done) }},
-		{"drop", func(done func(error)) { s.Drop(0xab, 2, testNow, done) }},
+		{"reopen", func(done func(error)) { s.Reopen(0xab, 3, 5<<20, done) }},
+		{"seal again", func(done func(error)) {
+			req := sealRequest(0xab, 5<<20)
+			req.Version, req.WritableVersion = 4, 3
+			s.Seal(req, done)
+		}},
+		{"drop", func(done func(error)) { s.Drop(0xab, 4, testNow, done) }},
 		{"stale replica", func(done func(error)) { s.Create(createRequest(0xcd), done) }},
 		{"copy in its place", func(done func(error)) { done(receive(t, s, copyRequest(0xcd, data[:100_000]), data[:100_000])) }},
 		{"add", func(done func(error)) { s.Add(0xcd, 2, false, done) }},
