@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,8 +66,8 @@ func TestTransferSurvivesKills(t *testing.T) {
 	s.t = t
 }
 
-func transfer(t *testing.T, s *system, path, source, victim string) {
-	in, err := os.Open(source)
+func transfer(t *testing.T, s *system, path, tar, victim string) {
+	in, err := os.Open(tar)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +82,10 @@ func transfer(t *testing.T, s *system, path, source, victim string) {
 	}
 	sum := sha256.New()
 	finished := make(chan error, 1)
+	source := &reins{r: in}
+	source.more.L = &source.mu
 	go func() {
-		_, err := io.Copy(w, io.TeeReader(in, sum))
+		_, err := io.Copy(w, io.TeeReader(source, sum))
 		if err == nil {
 			err = w.Close()
 		}
@@ -97,6 +100,7 @@ func transfer(t *testing.T, s *system, path, source, victim string) {
 	}
 	var back []*process
 	for _, percent := range []int64{25, 50, 75} {
+		source.give(info.Size()*percent/100 + 64<<20)
 		s.eventually("progress", 2*time.Minute, func() bool { return acked() >= info.Size()*percent/100 })
 		for _, p := range back {
 			p.start()
@@ -110,6 +114,7 @@ func transfer(t *testing.T, s *system, path, source, victim string) {
 			t.Errorf("at %d %% the transfer had ended before the kill", percent)
 		}
 	}
+	source.give(math.MaxInt64)
 	select {
 	case err := <-finished:
 		if err != nil {
@@ -133,6 +138,37 @@ func transfer(t *testing.T, s *system, path, source, victim string) {
 	if !bytes.Equal(got.Sum(nil), sum.Sum(nil)) {
 		t.Error("the file reads back differently")
 	}
+}
+
+// reins is a reader that gives no more than it is told to, so that a quick machine does not
+// end a transfer before its fault.
+type reins struct {
+	r     io.Reader
+	mu    sync.Mutex
+	more  sync.Cond
+	limit int64 // under mu; may be passed by one read
+	given int64 // under mu
+}
+
+// give lets it give this many bytes in all.
+func (r *reins) give(limit int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limit = limit
+	r.more.Broadcast()
+}
+
+func (r *reins) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	for r.given >= r.limit {
+		r.more.Wait()
+	}
+	r.mu.Unlock()
+	n, err := r.r.Read(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.given += int64(n)
+	return n, err
 }
 
 // killVictims kills and returns the processes that victims names. A chunk server is stopped
