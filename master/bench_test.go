@@ -120,7 +120,7 @@ func BenchmarkWalk(b *testing.B) {
 			return fmt.Sprintf("directory/directory/directory/directory/directory/file-%08d", i)
 		}
 		look := func(b *testing.B, v meta.View, i int) {
-			if _, err := meta.Lookup(v, &quarry.LookupRequest{From: quarry.RootInode, Path: path(i)}); err != nil {
+			if _, err := meta.Lookup(v, &quarry.LookupRequest{From: quarry.RootInode, Path: path(i)}, nil); err != nil {
 				b.Fatal(err)
 			}
 		}

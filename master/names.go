@@ -10,14 +10,14 @@ import (
 // Lookup walks a path from an inode.
 func (m *Master) Lookup(ctx context.Context, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
 	return read(ctx, m, "lookup", req.From.Slot(), func(v meta.View) (*quarry.LookupReply, error) {
-		return meta.Lookup(v, req)
+		return meta.Lookup(v, req, nil)
 	})
 }
 
 // List returns a page of a directory.
 func (m *Master) List(ctx context.Context, req *quarry.ListRequest) (*quarry.ListReply, error) {
 	return read(ctx, m, "list", req.Dir.Slot(), func(v meta.View) (*quarry.ListReply, error) {
-		return meta.List(v, req)
+		return meta.List(v, req, nil)
 	})
 }
 
@@ -55,6 +55,12 @@ func (m *Master) change(ctx context.Context, op string, parent quarry.Inode, onc
 		return nil, err
 	}
 	result, err := sh.propose(ctx, once, body)
+	if err == nil && result.Tx != 0 && !result.Decided {
+		err = quarry.Errorf(op, quarry.Unsupported, "", "it concerns several shards")
+		if _, giveUp := sh.propose(ctx, quarry.Op{}, &meta.Decide{Tx: result.Tx, Err: err}); giveUp != nil {
+			err = giveUp
+		}
+	}
 	if err != nil {
 		return nil, quarry.Wrap(op, "", err)
 	}

@@ -79,12 +79,12 @@ func (t *tx) do(c *Command, v *verb) []byte {
 // once carries out a command that belongs to a session, or answers with the result that it
 // had before.
 func (t *tx) once(c *Command, v *verb) []byte {
-	place, out, err := t.recall(&c.Op)
+	place, out, done, err := t.recall(&c.Op)
 	if err != nil {
 		r := Result{Err: named(v.name, "", err)}
 		return r.Append(nil)
 	}
-	if out != nil {
+	if done {
 		return out
 	}
 	var r Result

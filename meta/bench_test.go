@@ -60,7 +60,7 @@ func BenchmarkLookup(b *testing.B) {
 	req := &quarry.LookupRequest{From: quarry.RootInode, Path: "directory/directory/directory/file"}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Lookup(s.kv, req); err != nil {
+		if _, err := Lookup(s.kv, req, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

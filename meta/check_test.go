@@ -18,7 +18,10 @@ type dump struct {
 	chunks   map[quarry.Handle]*ChunkRecord
 	sessions map[quarry.SessionID]SessionRecord
 	results  map[quarry.SessionID]int
+	txs      map[TxID]Transaction
+	intents  []Intent
 	derived  map[string]string // the keys of the shard but for the header
+	loose    bool              // inodes and entries need not agree
 }
 
 func readAll(v View) *dump {
@@ -26,7 +29,7 @@ func readAll(v View) *dump {
 		entries: map[quarry.Inode]map[string]entryRecord{}, inodes: map[quarry.Inode]*inodeRecord{},
 		pieces: map[quarry.Inode]map[uint64]pieceRecord{}, chunks: map[quarry.Handle]*ChunkRecord{},
 		sessions: map[quarry.SessionID]SessionRecord{}, results: map[quarry.SessionID]int{},
-		derived: map[string]string{},
+		txs: map[TxID]Transaction{}, derived: map[string]string{},
 	}
 	v.Scan(nil, nil, func(key, value []byte) bool {
 		slot, tab, rest := binary.BigEndian.Uint16(key), key[2], key[3:]
@@ -80,6 +83,17 @@ func readAll(v View) *dump {
 				panic("a result is in a wrong place")
 			}
 			d.results[quarry.SessionID(id)]++
+		case tableTx:
+			var x Transaction
+			decode(key, value, &x, transactionFields)
+			d.txs[TxID(id)] = x
+		case tableIntent:
+			var in Intent
+			decode(key, value, &in, intentFields)
+			if string(key) != string(intentKey(nil, in.Part.Inode, in.Part.entry())) {
+				panic(fmt.Sprintf("intent %+v has key %x", in, key))
+			}
+			d.intents = append(d.intents, in)
 		default:
 			panic(fmt.Sprintf("key %x is of no table", key))
 		}
@@ -88,15 +102,17 @@ func readAll(v View) *dump {
 	return d
 }
 
-// check returns what is wrong with a state, or "".
-func check(v View) string {
+// check returns what is wrong with a state, or "". A loose check does not ask whether entries
+// and inodes agree.
+func check(v View, loose bool) string {
 	d := readAll(v)
+	d.loose = loose
 	want := map[string]string{}
 	var n Counters
 	index := func(key []byte) { want[string(key)] = "" }
 	refs := map[quarry.Handle]uint64{}
 	for _, part := range []string{
-		d.checkTree(&n), d.checkFiles(refs, index, &n), d.checkChunks(refs, want, index, &n), d.checkSessions(index, &n),
+		d.checkTransactions(index, &n), d.checkTree(&n), d.checkFiles(refs, index, &n), d.checkChunks(refs, want, index, &n), d.checkSessions(index, &n),
 	} {
 		if part != "" {
 			return part
@@ -130,17 +146,20 @@ func (d *dump) checkTree(n *Counters) string {
 		}
 		for name, e := range names {
 			to := d.inodes[e.Inode]
+			if !d.header.owns(e.Inode.Slot()) || d.loose {
+				continue // checkAll looks at it
+			}
 			switch {
 			case to == nil || to.Links != 1 || to.Kind != e.Kind || named[e.Inode]:
 				return fmt.Sprintf("entry %q of %v leads to %+v", name, dir, to)
-			case to.Parent != dir || to.Kind == quarry.KindDir && to.Name != name:
+			case d.header.ownsAll() && (to.Parent != dir || to.Kind == quarry.KindDir && to.Name != name):
 				return fmt.Sprintf("entry %q of %v leads to an inode of %v, %q", name, dir, to.Parent, to.Name)
 			}
 			named[e.Inode] = true
 		}
 	}
 	for id, i := range d.inodes {
-		if i.Links > 0 != named[id] && len(d.header.Slots) > 0 {
+		if i.Links > 0 != (named[id] || d.unlinked(id)) && d.header.ownsAll() && !d.loose {
 			return fmt.Sprintf("%v has %d links, named: %v", id, i.Links, named[id])
 		}
 		if int(i.Entries) != len(d.entries[id]) {
@@ -152,12 +171,55 @@ func (d *dump) checkTree(n *Counters) string {
 		if i.Kind == quarry.KindDir {
 			n.Dirs++
 			at := id
-			for depth := 0; at != quarry.RootInode; depth++ {
+			for depth := 0; at != quarry.RootInode && d.inodes[at] != nil; depth++ {
+				if d.loose {
+					break
+				}
 				if depth > len(d.inodes) {
 					return fmt.Sprintf("%v is in a cycle", id)
 				}
 				at = d.inodes[at].Parent
 			}
+		}
+	}
+	return ""
+}
+
+// unlinked reports whether a transaction has made a directory that no entry leads to yet.
+func (d *dump) unlinked(id quarry.Inode) bool {
+	for _, in := range d.intents {
+		if in.Part.Kind == PartNew && in.Part.Inode == id {
+			return true
+		}
+	}
+	return false
+}
+
+// checkTransactions checks that each transaction that is not decided holds its entry, and
+// nobody else does.
+func (d *dump) checkTransactions(index func([]byte), n *Counters) string {
+	held := map[TxID]int{}
+	for _, in := range d.intents {
+		n.Intents++
+		index(heldKey(nil, in.Tx, in.Part.Inode, in.Part.entry()))
+		if in.Part.Kind == PartSource {
+			held[in.Tx]++
+			if x, ok := d.txs[in.Tx]; !ok || x.Committed || x.source() != in {
+				return fmt.Sprintf("%+v is held for transaction %+v", in, x)
+			}
+		}
+		if dir := d.inodes[in.Part.Inode]; in.Part.Kind != PartMove && (dir == nil || dir.Kind != quarry.KindDir) {
+			return fmt.Sprintf("intent %+v is about directory %+v", in, dir)
+		}
+		if dir := d.inodes[in.Part.Inode]; in.Part.Kind == PartFreeze && dir.Entries > 0 {
+			return fmt.Sprintf("%v is frozen and has %d entries", in.Part.Inode, dir.Entries)
+		}
+	}
+	for id, x := range d.txs {
+		n.Transactions++
+		index(coordinatedKey(nil, id))
+		if x.ID != id || x.Committed != (held[id] == 0) || x.Committed != (len(x.Parts) > 0) {
+			return fmt.Sprintf("transaction %+v holds %d entries", x, held[id])
 		}
 	}
 	return ""

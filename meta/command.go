@@ -30,6 +30,10 @@ const (
 	KindServerGone     Kind = 18
 	KindSettleItems    Kind = 19
 	KindCollect        Kind = 20
+	KindPrepare        Kind = 21
+	KindFinish         Kind = 22
+	KindDecide         Kind = 23
+	KindForget         Kind = 24
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -75,6 +79,10 @@ var verbs = [...]verb{
 	KindServerGone:     {"server gone", func() Body { return new(ServerGone) }, false, 0},
 	KindSettleItems:    {"settle items", func() Body { return new(SettleItems) }, false, 0},
 	KindCollect:        {"collect", func() Body { return new(Collect) }, false, 0},
+	KindPrepare:        {"prepare", func() Body { return new(Prepare) }, false, 0},
+	KindFinish:         {"finish", func() Body { return new(Finish) }, false, 0},
+	KindDecide:         {"decide", func() Body { return new(Decide) }, false, 0},
+	KindForget:         {"forget", func() Body { return new(Forget) }, false, 0},
 }
 
 // Command is one entry of the shard's log.

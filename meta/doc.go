@@ -24,6 +24,43 @@
 //   - A chunk's record goes away only when no replica of it can be anywhere: each one's server
 //     has settled its drop, or is gone for good.
 //
+// # Transactions
+//
+// A directory's slot has its entries, an inode's slot the inode; so a change of names may
+// concern several shards. The shard of the directory that the operation names first
+// coordinates. Its command ([Make], [Rename], [Remove]) finds out that other shards are
+// concerned, and begins a [Transaction] instead: it takes hold of its entry, and the
+// operation's result is the transaction until that is decided. Each part elsewhere is prepared
+// ([Prepare]): the participant checks it and leaves an [Intent], which keeps it possible. A
+// prepare that meets another intent is Busy at once. [Decide] is one entry of the coordinator's
+// log: it changes the coordinator's entries, gives the operation its result, and says whether
+// the parts are to be carried out ([Finish]). When all are, [Forget] ends it. What a shard does
+// not know as a transaction was given up, or is over; so a participant may at any time ask the
+// coordinator's shard and settle its intent ([Intent.Settle]).
+//
+//	coordinator   Make, Rename, Remove ─┐              ┌─ Decide ─┐             ┌─ Forget
+//	participants                        └─ Prepare … ──┘          └─ Finish … ──┘
+//
+// A directory that is to be removed is frozen by its intent: it is empty and takes no entries.
+// A directory that is made has its inode before any entry leads to it, and none if the
+// transaction is given up. A file whose last name is gone is removed where it lives
+// ([PartUnlink]): that cannot be refused, so it is decided at once and only has to be delivered.
+// Messages may be late and may be repeated: each preparation has a ticket, a number used once,
+// the decision names the tickets, and only these are carried out.
+//
+// A reader of a directory who finds an intent to put an entry there asks the coordinator:
+// [Lookup] and [List] tell which intents their answer depends on. If none of them was decided
+// when it asked, the answer is right as of its view.
+//
+// A directory gets another parent by a transaction even within a shard, unless that owns every
+// slot: such transactions are [Transaction.Ordered], one at a time in the cluster, so that
+// [Climb] can tell whether one would close a circle.
+//
+// All of this has keys of the slot it belongs to. Before a slot goes to another shard its
+// transactions must be over, and its intents be settled or taken along; numbers of inodes,
+// sessions and transactions ([TxID], tickets) at the shard that takes it must be above those
+// that the slot has seen.
+//
 // # State: keys
 //
 // Integers in keys are big endian. Keys begin with the slot, two bytes, so that a slot is
@@ -37,6 +74,8 @@
 //	slot 'c' handle(8)                 chunk: ChunkRecord
 //	slot 's' session(8)                session: SessionRecord
 //	slot 'r' session(8) place(2)       result of an operation: resultRecord
+//	slot 't' transaction(8)            transaction that this shard coordinates: Transaction
+//	slot 'n' inode(8) name             intent on an entry or, without a name, on the inode: Intent
 //
 // Pieces are keyed by their end, so that the piece which holds an offset is the first one
 // behind it and the last piece of a file is found by the file's length, without a scan
@@ -57,6 +96,8 @@
 //	                                   removed file, 2 a chunk
 //	ffff 'o' session(8) handle(8)      the session owns the chunk
 //	ffff 'x' lastSeen(8) session(8)    sessions in the order of their expiry
+//	ffff 't' transaction(8)            transactions that this shard coordinates
+//	ffff 'n' transaction(8) inode(8) name   intents by transaction
 //
 // # Commands: bytes
 //

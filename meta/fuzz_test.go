@@ -34,6 +34,7 @@ func script(t testing.TB) (all []byte) {
 	s.time += 100
 	s.ok(&Collect{KeepMS: 1, Max: 10})
 	s.ok(&KeepSessions{Sessions: []quarry.SessionID{s.session}})
+	s.transactions(d)
 	s.time += 100
 	s.ok(&ExpireSessions{ExpiryMS: 1})
 	s.ok(&CloseSession{Session: 1})
@@ -42,6 +43,23 @@ func script(t testing.TB) (all []byte) {
 		all = append(all, command...)
 	}
 	return all
+}
+
+// transactions prepares parts of transactions that another shard coordinates, and finishes some.
+func (s *shard) transactions(dir quarry.Inode) {
+	id := TxID(quarry.MakeInode(9, 1))
+	made := s.ok(&Prepare{Tx: id, Part: Part{Kind: PartNew, Slot: 5, Target: dir, Name: "n", Mode: 0o755}}).Part
+	link := s.ok(&Prepare{Tx: id, Part: Part{
+		Kind: PartLink, Inode: dir, Name: "n", Target: made.Inode, FileKind: quarry.KindDir, Replace: true,
+	}}).Part
+	s.refused(quarry.Busy, &Remove{Parent: dir, Name: "n"})
+	s.ok(&Finish{Tx: id, Part: *made})
+	s.ok(&Finish{Tx: id, Part: *link})
+	empty := s.mkdir(dir, "empty")
+	s.ok(&Prepare{Tx: id + 1, Part: Part{Kind: PartFreeze, Inode: empty}})
+	s.ok(&Prepare{Tx: id + 1, Part: Part{Kind: PartMove, Inode: dir, Name: "m", Target: quarry.RootInode}})
+	s.refused(quarry.NotFound, &Decide{Tx: id, Commit: true, Parts: []Part{*link}})
+	s.ok(&Forget{Tx: id})
 }
 
 // commands cuts what script has put together, into 64 commands at most.
@@ -65,13 +83,31 @@ func FuzzApply(f *testing.F) {
 	for _, command := range commands(seed) {
 		f.Add(append(binary.AppendUvarint(nil, uint64(len(command))), command...))
 	}
+	s := newShard(f)
+	s.transactions(s.mkdir(quarry.RootInode, "d"))
+	s.do(&Make{Parent: quarry.RootInode, Name: "far", Kind: quarry.KindDir, Slot: 3000})
+	s.do(&Rename{Parent: quarry.RootInode, Name: "f", ToParent: quarry.MakeInode(3000, 2), ToName: "g"})
+	var all []byte
+	for _, command := range s.log {
+		all = append(binary.AppendUvarint(all, uint64(len(command))), command...)
+	}
+	f.Add(all)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := newShard(t)
+		last := quarry.Slot(quarry.Slots - 1)
+		if len(b)%2 == 0 { // one of two shards
+			last = 2047
+		}
+		s := newShardOf(t, last)
 		s.openTail(s.touch(quarry.RootInode, "f"), 1, 2)
 		s.owned(10, 1, 2)
 		for _, command := range commands(b) {
-			if _, err := DecodeCommand(command); err != nil {
+			c, err := DecodeCommand(command)
+			if err != nil {
 				continue // it stops the node
+			}
+			switch c.Body.(type) {
+			case *Finish, *Decide: // what one shard believes another one, is true only if that is a shard
+				s.loose = true
 			}
 			before := s.kv.Copy()
 			r := s.send(command) // checks the state

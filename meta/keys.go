@@ -14,15 +14,19 @@ const (
 	tableChunk   = 'c'
 	tableSession = 's'
 	tableResult  = 'r'
+	tableTx      = 't'
+	tableIntent  = 'n'
 
-	tableHeader  = 'h'
-	tableServer  = 's'
-	tableItem    = 'u'
-	tableActive  = 'a'
-	tableRepair  = 'r'
-	tableGarbage = 'g'
-	tableOwned   = 'o'
-	tableExpiry  = 'x'
+	tableHeader      = 'h'
+	tableServer      = 's'
+	tableItem        = 'u'
+	tableActive      = 'a'
+	tableRepair      = 'r'
+	tableGarbage     = 'g'
+	tableOwned       = 'o'
+	tableExpiry      = 'x'
+	tableCoordinated = 't'
+	tableHeld        = 'n'
 )
 
 // shardSlot is what keys of the shard itself begin with.
@@ -105,6 +109,23 @@ func ownedKey(dst []byte, s quarry.SessionID, h quarry.Handle) []byte {
 
 func expiryKey(dst []byte, seen LogTime, s quarry.SessionID) []byte {
 	return table(dst, shardSlot, tableExpiry, uint64(seen), uint64(s))
+}
+
+func transactionKey(dst []byte, id TxID) []byte {
+	return table(dst, uint16(id.Slot()), tableTx, uint64(id))
+}
+
+// intentKey is the key of an intent on an entry of a directory or, without a name, on an inode.
+func intentKey(dst []byte, id quarry.Inode, name string) []byte {
+	return append(table(dst, uint16(id.Slot()), tableIntent, uint64(id)), name...)
+}
+
+func coordinatedKey(dst []byte, id TxID) []byte {
+	return table(dst, shardSlot, tableCoordinated, uint64(id))
+}
+
+func heldKey(dst []byte, tx TxID, id quarry.Inode, name string) []byte {
+	return append(table(dst, shardSlot, tableHeld, uint64(tx), uint64(id)), name...)
 }
 
 // lastNumber returns the number that a key ends with.

@@ -37,7 +37,7 @@ func linkPieceFields(w *wire.Walk, p *quarry.LinkPiece) {
 }
 
 func (c *Link) apply(t *tx, r *Result) error {
-	parent, err := t.place(c.Parent, c.Name, c.Mode)
+	parent, err := t.place(c.Parent, c.Name, c.Mode, r)
 	if err != nil {
 		return err
 	}
@@ -56,6 +56,11 @@ func (c *Link) apply(t *tx, r *Result) error {
 	if err != nil {
 		return err
 	}
+	if replaced {
+		if err := t.displace(KindLink, c.Parent, c.Name, old.Inode, r); err != nil {
+			return err
+		}
+	}
 	file := inodeRecord{
 		Kind: quarry.KindFile, Mode: c.Mode, Links: 1,
 		CreatedNS: t.wallNS, ModifiedNS: t.wallNS, Parent: c.Parent,
@@ -65,7 +70,6 @@ func (c *Link) apply(t *tx, r *Result) error {
 	t.header.Counters.Files++
 	t.putEntry(c.Parent, c.Name, entryRecord{id, quarry.KindFile})
 	if replaced {
-		t.unlink(old.Inode, r)
 		t.changed(c.Parent, parent, 0)
 	} else {
 		t.changed(c.Parent, parent, +1)

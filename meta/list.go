@@ -7,13 +7,13 @@ import (
 )
 
 // List returns a page of a directory. Entries that lead to another shard have only the id
-// and kind of their inodes.
-func List(v View, req *quarry.ListRequest) (*quarry.ListReply, error) {
-	reply, err := list(&state{view: v}, req)
+// and kind of their inodes. Intents that may change the answer are added to met; see [Lookup].
+func List(v View, req *quarry.ListRequest, met *[]Intent) (*quarry.ListReply, error) {
+	reply, err := list(&state{view: v}, req, met)
 	return reply, named("list", fmt.Sprint(req.Dir), err)
 }
 
-func list(s *state, req *quarry.ListRequest) (*quarry.ListReply, error) {
+func list(s *state, req *quarry.ListRequest, met *[]Intent) (*quarry.ListReply, error) {
 	h := s.loadHeader()
 	if !h.owns(req.Dir.Slot()) {
 		return nil, wrongShard(req.Dir.Slot())
@@ -41,6 +41,11 @@ func list(s *state, req *quarry.ListRequest) (*quarry.ListReply, error) {
 		})
 		return true
 	})
+	last := ""
+	if reply.More {
+		last = reply.Entries[len(reply.Entries)-1].Name
+	}
+	s.allMayAppear(&h, req.Dir, req.After, last, met)
 	for i := range reply.Entries {
 		a := &reply.Entries[i].Attr
 		if inode := s.inode(a.Inode); inode != nil {

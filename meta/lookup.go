@@ -9,13 +9,15 @@ import (
 )
 
 // Lookup walks a path as far as the shard owns its directories. If the end of the path is an
-// inode of another shard, the attributes are only its id and kind.
-func Lookup(v View, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
-	reply, err := lookup(&state{view: v}, req)
+// inode of another shard, the attributes are only its id and kind. Intents that may change the
+// answer are added to met: it is right only if none of them was committed when the state was
+// as it is in the view.
+func Lookup(v View, req *quarry.LookupRequest, met *[]Intent) (*quarry.LookupReply, error) {
+	reply, err := lookup(&state{view: v}, req, met)
 	return reply, named("lookup", "", err)
 }
 
-func lookup(s *state, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
+func lookup(s *state, req *quarry.LookupRequest, met *[]Intent) (*quarry.LookupReply, error) {
 	if len(req.Path) > quarry.PathBytesMax {
 		return nil, refuse(quarry.TooLarge, "", "the path has %d bytes, at most %d are allowed", len(req.Path), quarry.PathBytesMax)
 	}
@@ -44,6 +46,7 @@ func lookup(s *state, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
 		if at.Kind != quarry.KindDir {
 			return nil, refuse(quarry.NotDir, walked(req.Path, name, rest), "a file stands in the way")
 		}
+		s.mayAppear(&h, id, name, met)
 		e, ok := s.entry(id, name)
 		if !ok {
 			return nil, refuse(quarry.NotFound, walked(req.Path, name, rest), "there is no such name")

@@ -41,19 +41,24 @@ func (c *Make) apply(t *tx, r *Result) error {
 	default:
 		return refuse(quarry.Invalid, strconv.Quote(c.Name), "%d is no kind of file", c.Kind)
 	}
-	parent, err := t.place(c.Parent, c.Name, c.Mode)
+	parent, err := t.place(c.Parent, c.Name, c.Mode, r)
 	if err != nil {
 		return err
 	}
-	if err := t.checkSlot(slot); err != nil {
-		return err
+	if slot >= quarry.Slots {
+		return refuse(quarry.Invalid, strconv.Quote(c.Name), "there is no slot %d", slot)
 	}
 	if e, ok := t.entry(c.Parent, c.Name); ok {
 		if !c.Existing || e.Kind != c.Kind {
 			return exists(c.Name, e.Kind)
 		}
-		r.Attr = t.namedInode(e.Inode).attr(e.Inode)
+		r.Attr = t.attr(e)
 		return nil
+	}
+	if !t.header.owns(slot) {
+		return t.begin(&Transaction{
+			Verb: KindMake, Parent: c.Parent, Name: c.Name, Kind: c.Kind, Mode: c.Mode, Slot: slot,
+		}, r)
 	}
 	id, err := t.nextInode(slot)
 	if err != nil {
@@ -76,9 +81,18 @@ func (c *Make) apply(t *tx, r *Result) error {
 	return nil
 }
 
+// attr returns the attributes of what an entry leads to; of what lives on another shard only
+// the inode and its kind.
+func (t *tx) attr(e entryRecord) quarry.Attr {
+	if !t.header.owns(e.Inode.Slot()) {
+		return quarry.Attr{Inode: e.Inode, Kind: e.Kind}
+	}
+	return t.namedInode(e.Inode).attr(e.Inode)
+}
+
 // place checks where an entry is to be, and the mode of what it leads to; it returns the
-// directory.
-func (t *tx) place(dir quarry.Inode, name string, mode uint32) (*inodeRecord, error) {
+// directory. Busy: a transaction holds the entry or the directory.
+func (t *tx) place(dir quarry.Inode, name string, mode uint32, r *Result) (*inodeRecord, error) {
 	if err := quarry.CheckName(name); err != nil {
 		return nil, err
 	}
@@ -88,7 +102,14 @@ func (t *tx) place(dir quarry.Inode, name string, mode uint32) (*inodeRecord, er
 	if err := t.checkSlot(dir.Slot()); err != nil {
 		return nil, err
 	}
-	return t.dir(dir)
+	i, err := t.dir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.open(dir, r); err != nil {
+		return nil, err
+	}
+	return i, t.free(&Part{Kind: PartLink, Inode: dir, Name: name}, r)
 }
 
 // changed notes that a directory's entries have become more or fewer.

@@ -506,7 +506,7 @@ func (m *model) compareTree(n *node) string {
 		}
 		return ""
 	}
-	r, err := List(m.kv, &quarry.ListRequest{Dir: n.inode, Max: 100})
+	r, err := List(m.kv, &quarry.ListRequest{Dir: n.inode, Max: 100}, nil)
 	if err != nil {
 		return err.Error()
 	}

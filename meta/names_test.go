@@ -43,7 +43,7 @@ func TestMake(t *testing.T) {
 		{quarry.Invalid, Make{Parent: dir, Name: "x\x00", Kind: f}},
 		{quarry.Invalid, Make{Parent: dir, Name: "x", Kind: 3}},
 		{quarry.Invalid, Make{Parent: dir, Name: "x", Kind: f, Mode: 0o10000}},
-		{quarry.WrongShard, Make{Parent: dir, Name: "x", Kind: quarry.KindDir, Slot: 4096}},
+		{quarry.Invalid, Make{Parent: dir, Name: "x", Kind: quarry.KindDir, Slot: 4096}},
 	} {
 		s.refused(test.kind, &test.c)
 	}
@@ -170,7 +170,7 @@ func TestLookup(t *testing.T) {
 	if at, err := s.lookup("//f"); err != nil || at.Inode != f {
 		t.Errorf("f is %+v, %v", at, err)
 	}
-	if _, err := Lookup(s.kv, &quarry.LookupRequest{From: 12345}); !errors.Is(err, quarry.NotFound) {
+	if _, err := Lookup(s.kv, &quarry.LookupRequest{From: 12345}, nil); !errors.Is(err, quarry.NotFound) {
 		t.Error(err)
 	}
 }
@@ -188,7 +188,7 @@ func TestList(t *testing.T) {
 		var got []string
 		after, more := "", true
 		for more {
-			r, err := List(s.kv, &quarry.ListRequest{Dir: d, After: after, Max: size})
+			r, err := List(s.kv, &quarry.ListRequest{Dir: d, After: after, Max: size}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,7 +209,7 @@ func TestList(t *testing.T) {
 	for kind, req := range map[quarry.Kind]quarry.ListRequest{
 		quarry.Invalid: {Dir: d}, quarry.NotFound: {Dir: 99, Max: 1}, quarry.NotDir: {Dir: s.touch(d, "f"), Max: 1},
 	} {
-		if _, err := List(s.kv, &req); !errors.Is(err, kind) {
+		if _, err := List(s.kv, &req, nil); !errors.Is(err, kind) {
 			t.Errorf("%+v: %v", req, err)
 		}
 	}

@@ -289,17 +289,19 @@ func slotRangeFields(w *wire.Walk, r *quarry.SlotRange) {
 
 // Counters are totals of the shard's state, kept with every change.
 type Counters struct {
-	Files       int64
-	Dirs        int64
-	Removed     int64 // files that are removed and not collected yet
-	Chunks      int64 // all chunk records
-	Open        int64 // chunks that are open or being sealed
-	UnderCopied int64 // sealed chunks with fewer copies than wanted, the missing ones among them
-	Missing     int64 // chunks with no copy that counts, lost ones among them
-	Suspect     int64 // chunks sealed with an alarm
-	Garbage     int64 // chunks that nothing needs, until their replicas are dropped
-	Items       int64 // that servers owe
-	Sessions    int64
+	Files        int64
+	Dirs         int64
+	Removed      int64 // files that are removed and not collected yet
+	Chunks       int64 // all chunk records
+	Open         int64 // chunks that are open or being sealed
+	UnderCopied  int64 // sealed chunks with fewer copies than wanted, the missing ones among them
+	Missing      int64 // chunks with no copy that counts, lost ones among them
+	Suspect      int64 // chunks sealed with an alarm
+	Garbage      int64 // chunks that nothing needs, until their replicas are dropped
+	Items        int64 // that servers owe
+	Sessions     int64
+	Transactions int64 // that the shard coordinates
+	Intents      int64 // that transactions have left, their coordinators' own among them
 }
 
 func countersFields(w *wire.Walk, c *Counters) {
@@ -314,6 +316,8 @@ func countersFields(w *wire.Walk, c *Counters) {
 	wire.Uint(w, 9, &c.Garbage)
 	wire.Uint(w, 10, &c.Items)
 	wire.Uint(w, 11, &c.Sessions)
+	wire.Uint(w, 12, &c.Transactions)
+	wire.Uint(w, 13, &c.Intents)
 }
 
 // slotRangesMax bounds the ranges of slots that a shard owns: each slot one.
@@ -329,6 +333,7 @@ type header struct {
 	RangeTerm   uint64 // the last term that reserved handles
 	RangeFirst  uint64 // the first number that it reserved
 	Counters    Counters
+	LastTx      uint64 // the last number that a transaction or a preparation got
 }
 
 func headerFields(w *wire.Walk, h *header) {
@@ -340,6 +345,7 @@ func headerFields(w *wire.Walk, h *header) {
 	wire.Uint(w, 6, &h.RangeTerm)
 	wire.Uint(w, 7, &h.RangeFirst)
 	wire.Message(w, 8, &h.Counters, countersFields)
+	wire.Uint(w, 9, &h.LastTx)
 }
 
 // owns reports whether the shard owns the slot.
@@ -350,4 +356,13 @@ func (h *header) owns(s quarry.Slot) bool {
 		}
 	}
 	return false
+}
+
+// ownsAll reports whether the shard owns every slot.
+func (h *header) ownsAll() bool {
+	n := 0
+	for _, r := range h.Slots {
+		n += int(r.Last-r.First) + 1
+	}
+	return n == quarry.Slots
 }

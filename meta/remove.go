@@ -24,7 +24,7 @@ func (c *Remove) fields(w *wire.Walk) {
 }
 
 func (c *Remove) apply(t *tx, r *Result) error {
-	parent, err := t.place(c.Parent, c.Name, 0)
+	parent, err := t.place(c.Parent, c.Name, 0, r)
 	if err != nil {
 		return err
 	}
@@ -32,29 +32,50 @@ func (c *Remove) apply(t *tx, r *Result) error {
 	if !ok {
 		return notFound(c.Name)
 	}
-	if err := t.checkSlot(e.Inode.Slot()); err != nil {
-		return err
-	}
 	name := strconv.Quote(c.Name)
-	i := t.namedInode(e.Inode)
 	switch {
 	case e.Kind == quarry.KindDir && !c.Dir:
 		return refuse(quarry.IsDir, name, "remove it as a directory")
 	case e.Kind == quarry.KindFile && c.Dir:
 		return refuse(quarry.NotDir, name, "it is a file")
-	case i.Entries > 0:
-		return refuse(quarry.NotEmpty, name, "it has %d entries", i.Entries)
+	case !t.header.owns(e.Inode.Slot()) && c.Dir:
+		return t.begin(&Transaction{Verb: KindRemove, Parent: c.Parent, Name: c.Name, Inode: e.Inode, Kind: e.Kind}, r)
+	case c.Dir:
+		i := t.namedInode(e.Inode)
+		if i.Entries > 0 {
+			return notEmpty(name, i)
+		}
+		if err := t.untouched(e.Inode, r); err != nil {
+			return err
+		}
 	}
-	r.Attr = i.attr(e.Inode)
+	r.Attr = t.attr(e)
+	if c.Dir {
+		t.removeDir(e.Inode)
+	} else if err := t.displace(KindRemove, c.Parent, c.Name, e.Inode, r); err != nil {
+		return err
+	}
 	t.delete(entryKey(t.key[:0], c.Parent, c.Name))
 	t.changed(c.Parent, parent, -1)
-	if e.Kind == quarry.KindFile {
-		t.unlink(e.Inode, r)
+	return nil
+}
+
+func notEmpty(name string, dir *inodeRecord) error {
+	return refuse(quarry.NotEmpty, name, "it has %d entries", dir.Entries)
+}
+
+// displace takes a file's last name from it, wherever the file lives: on another shard that
+// will be done later, and cannot fail. It is the first change of its command, because it can
+// be refused with Busy.
+func (t *tx) displace(verb Kind, dir quarry.Inode, name string, file quarry.Inode, r *Result) error {
+	if t.header.owns(file.Slot()) {
+		t.unlink(file, r)
 		return nil
 	}
-	t.delete(inodeKey(t.key[:0], e.Inode))
-	t.header.Counters.Dirs--
-	return nil
+	return t.deliver(&Transaction{
+		Verb: verb, Parent: dir, Name: name, Inode: file, Kind: quarry.KindFile,
+		Parts: []Part{{Kind: PartUnlink, Inode: file}},
+	}, r)
 }
 
 // unlink takes a file's last name from it. A file without chunks is gone at once; another

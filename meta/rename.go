@@ -30,82 +30,120 @@ func (c *Rename) fields(w *wire.Walk) {
 }
 
 func (c *Rename) apply(t *tx, r *Result) error {
-	from, err := t.place(c.Parent, c.Name, 0)
+	from, err := t.place(c.Parent, c.Name, 0, r)
 	if err != nil {
 		return err
 	}
-	to, err := t.place(c.ToParent, c.ToName, 0)
-	if err != nil {
+	if err := quarry.CheckName(c.ToName); err != nil {
 		return err
-	}
-	if c.Parent == c.ToParent {
-		to = from
 	}
 	e, ok := t.entry(c.Parent, c.Name)
+	switch {
+	case ok && c.Parent == c.ToParent && c.Name == c.ToName: // nothing to do
+		r.Attr = t.attr(e)
+		return nil
+	case !ok && !t.header.owns(c.ToParent.Slot()):
+		return notFound(c.Name)
+	case ok && c.elsewhere(t, e):
+		if e.Inode == c.ToParent && e.Kind == quarry.KindDir {
+			return errCycle
+		}
+		return t.begin(&Transaction{
+			Verb: KindRename, Parent: c.Parent, Name: c.Name, ToParent: c.ToParent, ToName: c.ToName,
+			Replace: c.Replace, Inode: e.Inode, Kind: e.Kind,
+		}, r)
+	}
+	to := from
+	if c.Parent != c.ToParent || c.Name != c.ToName {
+		place, err := t.place(c.ToParent, c.ToName, 0, r)
+		if err != nil {
+			return err
+		}
+		if c.Parent != c.ToParent {
+			to = place
+		}
+	}
 	if !ok {
 		return notFound(c.Name)
 	}
-	if err := t.checkSlot(e.Inode.Slot()); err != nil {
-		return err
-	}
-	moved := t.namedInode(e.Inode)
-	old, replaced := t.entry(c.ToParent, c.ToName)
-	if replaced && old.Inode == e.Inode { // the same name: nothing to do
-		r.Attr = moved.attr(e.Inode)
-		return nil
-	}
-	if err := c.check(t, e, old, replaced); err != nil {
-		return err
-	}
-	moved.Parent = c.ToParent
-	if e.Kind == quarry.KindDir {
-		moved.Name = c.ToName
-	}
-	t.putInode(e.Inode, moved)
-	t.delete(entryKey(t.key[:0], c.Parent, c.Name))
-	t.putEntry(c.ToParent, c.ToName, e)
-	if replaced {
-		t.unlink(old.Inode, r)
-	} else {
-		to.Entries++
-	}
-	t.changed(c.Parent, from, -1)
-	if to != from {
-		t.changed(c.ToParent, to, 0)
-	}
-	r.Attr = moved.attr(e.Inode)
-	return nil
+	return c.here(t, e, from, to, r)
 }
 
-// check returns why the rename cannot be done, if so.
-func (c *Rename) check(t *tx, e, old entryRecord, replaced bool) error {
+// elsewhere reports whether the rename concerns other shards: the directory it leads to, or the
+// inode if that has to change. Directories get another parent one at a time, in the whole
+// cluster.
+func (c *Rename) elsewhere(t *tx, e entryRecord) bool {
+	h := t.header
+	moves := c.Parent != c.ToParent
+	return !h.owns(c.ToParent.Slot()) ||
+		!h.owns(e.Inode.Slot()) && (moves || e.Kind == quarry.KindDir) ||
+		moves && e.Kind == quarry.KindDir && !h.ownsAll()
+}
+
+// here renames within this shard. The file that is replaced may live on another one.
+func (c *Rename) here(t *tx, e entryRecord, from, to *inodeRecord, r *Result) error {
+	old, replaced := t.entry(c.ToParent, c.ToName)
+	if replaced && old.Inode == e.Inode { // the same name
+		r.Attr = t.attr(e)
+		return nil
+	}
 	if replaced {
-		name := strconv.Quote(c.ToName)
-		switch {
-		case !c.Replace:
-			return exists(c.ToName, old.Kind)
-		case e.Kind == quarry.KindFile && old.Kind == quarry.KindDir:
-			return refuse(quarry.IsDir, name, "a directory cannot be replaced by a file")
-		case e.Kind == quarry.KindDir && old.Kind == quarry.KindFile:
-			return refuse(quarry.NotDir, name, "a file cannot be replaced by a directory")
-		case old.Kind == quarry.KindDir:
-			return exists(c.ToName, old.Kind)
-		}
-		if err := t.checkSlot(old.Inode.Slot()); err != nil {
+		if err := replaceable(c.ToName, e.Kind, old, c.Replace); err != nil {
 			return err
 		}
 	}
 	if e.Kind == quarry.KindDir && c.Parent != c.ToParent {
-		return t.checkCycle(e.Inode, c.ToParent)
+		if err := t.checkCycle(e.Inode, c.ToParent); err != nil {
+			return err
+		}
+	}
+	if replaced {
+		if err := t.displace(KindRename, c.ToParent, c.ToName, old.Inode, r); err != nil {
+			return err
+		}
+	} else {
+		to.Entries++
+	}
+	if t.header.owns(e.Inode.Slot()) {
+		moved := t.namedInode(e.Inode)
+		moved.Parent = c.ToParent
+		if e.Kind == quarry.KindDir {
+			moved.Name = c.ToName
+		}
+		t.putInode(e.Inode, moved)
+	}
+	t.delete(entryKey(t.key[:0], c.Parent, c.Name))
+	t.putEntry(c.ToParent, c.ToName, e)
+	t.changed(c.Parent, from, -1)
+	if to != from {
+		t.changed(c.ToParent, to, 0)
+	}
+	r.Attr = t.attr(e)
+	return nil
+}
+
+// replaceable returns why an entry cannot be replaced by one of a kind, if so.
+func replaceable(name string, kind quarry.FileKind, old entryRecord, replace bool) error {
+	switch quoted := strconv.Quote(name); {
+	case !replace:
+		return exists(name, old.Kind)
+	case kind == quarry.KindFile && old.Kind == quarry.KindDir:
+		return refuse(quarry.IsDir, quoted, "a directory cannot be replaced by a file")
+	case kind == quarry.KindDir && old.Kind == quarry.KindFile:
+		return refuse(quarry.NotDir, quoted, "a file cannot be replaced by a directory")
+	case old.Kind == quarry.KindDir:
+		return exists(name, old.Kind)
 	}
 	return nil
 }
+
+var errCycle = refuse(quarry.Invalid, "", "a directory cannot be moved into itself")
 
 // checkCycle returns an Invalid error if below is dir or is in it, at whatever depth.
 func (t *tx) checkCycle(dir, below quarry.Inode) error {
 	for range depthMax {
 		if below == dir {
-			return refuse(quarry.Invalid, "", "a directory cannot be moved into itself")
+			return errCycle
 		}
 		if below == quarry.RootInode {
 			return nil

@@ -23,6 +23,12 @@ type Result struct {
 	Next     quarry.Handle // go on from here, if More
 	More     bool          // there is more to do: give the command again
 	Count    int           // how much was done
+	// Tx is the transaction that the operation needs: its result is not known before that is
+	// decided. If Decided, the result is final and only other shards have yet to follow.
+	Tx      TxID
+	Decided bool
+	Part    *Part   // as it was prepared
+	Met     *Intent // in the way of the command, which is Busy
 }
 
 // HandleRange is a row of handle numbers, which may be used with any slot of the shard.
@@ -50,6 +56,10 @@ func resultFields(w *wire.Walk, r *Result) {
 	wire.Uint(w, 11, &r.Next)
 	wire.Bool(w, 12, &r.More)
 	wire.Uint(w, 13, &r.Count)
+	wire.Uint(w, 14, &r.Tx)
+	wire.Bool(w, 15, &r.Decided)
+	wire.Optional(w, 16, &r.Part, partFields)
+	wire.Optional(w, 17, &r.Met, intentFields)
 }
 
 func attrFields(w *wire.Walk, a *quarry.Attr) {

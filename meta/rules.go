@@ -14,6 +14,13 @@ const (
 	ClosedSessionActs    Rule = "expired session acts"
 )
 
+// The rules of transactions.
+const (
+	IntentNotKept      Rule = "intent lost"
+	AnyTicketCounts    Rule = "late preparation carried out"
+	FrozenTakesEntries Rule = "frozen directory takes entries"
+)
+
 // The rules of chunks.
 const (
 	HandleRangeReused Rule = "handle range reused"

@@ -189,32 +189,32 @@ func (t *tx) forgetResults(id quarry.SessionID) {
 	}
 }
 
-// recall returns the result that the operation had before; nil if it is to be done. The
-// place is where its result belongs.
-func (t *tx) recall(op *quarry.Op) (place uint16, result []byte, err error) {
+// recall returns the result that the operation had before, if it is done. The place is where
+// its result belongs.
+func (t *tx) recall(op *quarry.Op) (place uint16, result []byte, done bool, err error) {
 	switch {
 	case op.Session == 0 || op.Sequence == 0:
-		return 0, nil, refuse(quarry.Invalid, "", "the operation has no session or no sequence")
+		return 0, nil, false, refuse(quarry.Invalid, "", "the operation has no session or no sequence")
 	case op.Oldest > op.Sequence:
-		return 0, nil, refuse(quarry.Invalid, "", "operation %d comes before the oldest unsettled one, %d", op.Sequence, op.Oldest)
+		return 0, nil, false, refuse(quarry.Invalid, "", "operation %d comes before the oldest unsettled one, %d", op.Sequence, op.Oldest)
 	case op.Sequence-op.Oldest >= WindowOps:
-		return 0, nil, refuse(quarry.Busy, "", "more than %d operations of the session are unsettled", WindowOps)
+		return 0, nil, false, refuse(quarry.Busy, "", "more than %d operations of the session are unsettled", WindowOps)
 	}
 	if _, err := t.liveSession(op.Session); err != nil {
-		return 0, nil, err
+		return 0, nil, false, err
 	}
 	place = uint16(op.Sequence % WindowOps)
 	var rec resultRecord
 	if !load(&t.state, resultKey(t.key[:0], op.Session, place), &rec, resultRecordFields) || rec.Sequence < op.Sequence {
-		return place, nil, nil
+		return place, nil, false, nil
 	}
 	if rec.Sequence > op.Sequence {
 		if off(OldResultForgotten) {
-			return place, nil, nil
+			return place, nil, false, nil
 		}
-		return 0, nil, refuse(quarry.Unknown, "", "operation %d is so old that its result is forgotten", op.Sequence)
+		return 0, nil, false, refuse(quarry.Unknown, "", "operation %d is so old that its result is forgotten", op.Sequence)
 	}
-	return place, rec.Result, nil
+	return place, rec.Result, true, nil
 }
 
 func (t *tx) setResult(op *quarry.Op, place uint16, result []byte) {
