@@ -119,6 +119,8 @@ type MakeRequest struct {
 	Kind     FileKind
 	Mode     uint32
 	Existing bool // an existing one of the same kind is a success
+	Placed   bool // a new directory is made in Slot; otherwise the master chooses its slot
+	Slot     Slot // of a new directory that is Placed
 }
 
 // LinkPiece is a part of a file that is published by Link: the bytes [0, Length) of a

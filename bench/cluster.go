@@ -67,7 +67,7 @@ type embedded struct {
 func (c *Config) start(ctx context.Context, name string, single bool) (*embedded, error) {
 	dir := filepath.Join(c.Dir, name)
 	dev, err := cluster.StartDev(ctx, cluster.DevOptions{
-		Common: cluster.Common{Listen: "127.0.0.1:0", Logger: c.Log}, Dir: dir, Masters: 3, Servers: 3, SingleRecords: single,
+		Common: cluster.Common{Listen: "127.0.0.1:0", Logger: c.Log}, Dir: dir, Masters: 3, Servers: 3, Shards: 1, SingleRecords: single,
 	})
 	if err != nil {
 		return nil, err

@@ -23,6 +23,20 @@ func (f *FS) Mkdir(ctx context.Context, path string) error {
 	return fail("mkdir", path, err)
 }
 
+// MkdirIn is Mkdir with a slot, 0 to quarry.Slots-1, in which the directory and all that is made
+// in it are kept: for those who spread a load by hand, and for tests.
+func (f *FS) MkdirIn(ctx context.Context, path string, slot quarry.Slot) error {
+	parent, name, err := f.parent(ctx, path)
+	if err != nil {
+		return fail("mkdir", path, err)
+	}
+	if slot >= quarry.Slots {
+		return fail("mkdir", path, quarry.Errorf("slot", quarry.Invalid, "", "the slots are 0 to %d", quarry.Slots-1))
+	}
+	_, err = f.make(ctx, quarry.MakeRequest{Parent: parent, Name: name, Kind: quarry.KindDir, Mode: modeDir, Placed: true, Slot: slot})
+	return fail("mkdir", path, err)
+}
+
 // MkdirAll makes a directory and those above it, as far as they are missing. A directory
 // that exists is a success.
 func (f *FS) MkdirAll(ctx context.Context, path string) error {

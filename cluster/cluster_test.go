@@ -127,6 +127,37 @@ func TestNames(t *testing.T) {
 	check(err, quarry.IsDir)
 }
 
+// TestPlacedDirectory makes directories in slots of the caller's choice.
+func TestPlacedDirectory(t *testing.T) {
+	d, f, ctx := dev(t, 3)
+	for _, slot := range []quarry.Slot{0, 7, quarry.Slots/cluster.DefaultShards - 1} {
+		path := fmt.Sprintf("/in-%d", slot)
+		if err := f.MkdirIn(ctx, path, slot); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := f.Stat(ctx, path); err != nil || info.Attr.Inode.Slot() != slot {
+			t.Errorf("slot %d: %+v, %v", slot, info, err)
+		}
+		if _, err := f.Put(ctx, path+"/file", bytes.NewReader(randomBytes(100000, 1)), client.PutOptions{}); err != nil {
+			t.Error(err)
+		}
+		if info, err := f.Stat(ctx, path+"/file"); err != nil || info.Attr.Inode.Slot() != slot {
+			t.Errorf("a file in slot %d: %+v, %v", slot, info, err)
+		}
+	}
+	if err := f.MkdirIn(ctx, "/beyond", quarry.Slots); !errors.Is(err, quarry.Invalid) {
+		t.Errorf("slot beyond the last: %v", err)
+	}
+	c := rpc.NewClient(rpc.ClientConfig{
+		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
+	})
+	defer c.Close()
+	topology, err := c.Master(d.Masters[0]).Topology(ctx)
+	if err != nil || len(topology.Shards) != 1+cluster.DefaultShards {
+		t.Errorf("%+v, %v", topology, err)
+	}
+}
+
 // TestAppendersOfOneFile has many appenders, from two clients, append to one file.
 func TestAppendersOfOneFile(t *testing.T) {
 	d, f, ctx := dev(t, 4)
@@ -228,10 +259,10 @@ func TestInitAgain(t *testing.T) {
 		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
 	})
 	defer c.Close()
-	if _, err := cluster.Init(ctx, c, clock.System(), d.Masters, 1); err != nil {
+	if _, err := cluster.Init(ctx, c, clock.System(), d.Masters, cluster.DefaultShards); err != nil {
 		t.Error(err)
 	}
-	if _, err := cluster.Init(ctx, c, clock.System(), []string{d.Masters[1], d.Masters[0], d.Masters[2]}, 1); !errors.Is(err, quarry.Exists) {
+	if _, err := cluster.Init(ctx, c, clock.System(), []string{d.Masters[1], d.Masters[0], d.Masters[2]}, cluster.DefaultShards); !errors.Is(err, quarry.Exists) {
 		t.Errorf("another order: %v", err)
 	}
 	if _, err := f.Stat(ctx, "/there"); err != nil {

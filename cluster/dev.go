@@ -21,6 +21,8 @@ type DevOptions struct {
 	// Masters and Servers are how many there are. Default: 3 and 4, each server in a rack of
 	// its own.
 	Masters, Servers int
+	// Shards is how many shards there are beside the root group. Default: DefaultShards.
+	Shards int
 	// Quota and SingleRecords are as in ChunkServerOptions.
 	Quota         int64
 	SingleRecords bool
@@ -52,6 +54,9 @@ func StartDev(ctx context.Context, opts DevOptions) (*Dev, error) {
 	if opts.Servers == 0 {
 		opts.Servers = 4
 	}
+	if opts.Shards == 0 {
+		opts.Shards = DefaultShards
+	}
 	d := &Dev{client: rpc.NewClient(rpc.ClientConfig{
 		Network: opts.Network, Clock: opts.Clock, Key: opts.Key, Logger: opts.Logger,
 		Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient, Release: Release} },
@@ -76,7 +81,7 @@ func (d *Dev) start(ctx context.Context, opts *DevOptions) error {
 		d.processes = append(d.processes, p)
 		d.Masters = append(d.Masters, p.Address)
 	}
-	if _, err := Init(ctx, d.client, opts.Clock, d.Masters, 1); err != nil {
+	if _, err := Init(ctx, d.client, opts.Clock, d.Masters, opts.Shards); err != nil {
 		return err
 	}
 	return d.startServers(ctx, opts)

@@ -11,7 +11,11 @@ import (
 	"github.com/quarryfs/quarry/rpc"
 )
 
-// Init makes a cluster of the masters at the given addresses, which wait for one, and
+// DefaultShards is how many shards a cluster begins with, beside the root group: a few more than
+// most clusters have masters, so that each of them leads some.
+const DefaultShards = 4
+
+// Init makes a cluster, with 1 to 256 shards beside the root group, of the masters at the given addresses, which wait for one, and
 // returns when it answers. Masters that were made a cluster together before, even if the
 // making was interrupted, are left as they are. Exists: some of them belong to another
 // cluster, or to one of other masters.

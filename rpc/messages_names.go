@@ -46,6 +46,8 @@ func makeRequestFields(w *wire.Walk, m *quarry.MakeRequest) {
 	wire.Uint(w, 4, &m.Kind)
 	wire.Uint(w, 5, &m.Mode)
 	wire.Bool(w, 6, &m.Existing)
+	wire.Bool(w, 7, &m.Placed)
+	wire.Uint(w, 8, &m.Slot)
 }
 
 func linkRequestFields(w *wire.Walk, m *quarry.LinkRequest) {

@@ -44,12 +44,14 @@ func (o *options) connect() (*rpc.Client, []string, error) {
 
 func initCommand(o *options) *cobra.Command {
 	var wait time.Duration
+	var shards int
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Make a cluster of masters that wait for one",
 		Long: `Makes a cluster of the masters that --masters names: one, three or five, which were started
-with empty folders and wait. The order of the addresses numbers them. Said again, also
-after an interruption, it changes nothing and succeeds when the cluster answers.`,
+with empty folders and wait. The order of the addresses numbers them. The slots of the name
+space are split evenly over the shards, whose leaders are spread over the masters. Said
+again, also after an interruption, it changes nothing and succeeds when the cluster answers.`,
 		Example: "  quarry admin init --masters 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400",
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -60,7 +62,7 @@ after an interruption, it changes nothing and succeeds when the cluster answers.
 			defer client.Close()
 			ctx, cancel := context.WithTimeout(c.Context(), wait)
 			defer cancel()
-			id, err := cluster.Init(ctx, client, clock.System(), addresses, 1)
+			id, err := cluster.Init(ctx, client, clock.System(), addresses, shards)
 			if err != nil {
 				return err
 			}
@@ -72,6 +74,7 @@ after an interruption, it changes nothing and succeeds when the cluster answers.
 		},
 	}
 	c.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the masters")
+	c.Flags().IntVar(&shards, "shards", cluster.DefaultShards, "how many shards the cluster begins with, 1 to 256, beside the root group")
 	return c
 }
 
