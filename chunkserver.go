@@ -21,6 +21,12 @@ type ChunkServer interface {
 	// and lost it, as in a restart. The same request again succeeds while the role lasts.
 	Activate(ctx context.Context, req *ActivateRequest) error
 
+	// Reopen makes a sealed replica a member of a further writable version, and reserves what
+	// its chunk may still take. It does not return before that is durable. The same request
+	// again succeeds while the process lives. StaleVersion: the replica is not complete at the
+	// seal just before the version; Full: it can take few records more; NoSpace; Corrupt.
+	Reopen(ctx context.Context, req *ReopenRequest) error
+
 	// Append orders a record behind all records taken before it and calls done, once, when
 	// it is durable at every member of the version, or refused. Calls of one goroutine are
 	// taken in their order; Append returns when the request is taken, done may be called

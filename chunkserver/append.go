@@ -36,7 +36,9 @@ func (s *Server) Append(ctx context.Context, req *quarry.AppendRequest, done fun
 		}
 		done(reply.(*quarry.AppendReply), nil)
 	}
+	now := s.cfg.Clock.Now()
 	r.request(b, answered, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
+		r.touched = now
 		return m.Append(c, &req.ChunkRef, req.Oldest, header)
 	})
 }

@@ -41,6 +41,10 @@ type Config struct {
 	MemoryBytes int64
 	// ScrubBytesPerSecond is the rate at which replicas at rest are checked. Default 8 MiB/s.
 	ScrubBytesPerSecond int64
+	// IdleAfter is how long nobody writes to an open chunk before its primary has it sealed, so
+	// that its space, its lease and the watch over it end. Who writes on opens it again.
+	// Default 60 s.
+	IdleAfter time.Duration
 	// SingleRecords has every record wait until the one before is committed, without group
 	// commit. It exists for benchmarks.
 	SingleRecords bool
@@ -72,6 +76,9 @@ func (c *Config) withDefaults() error {
 	}
 	if c.MemoryBytes <= 0 {
 		c.MemoryBytes = 256 << 20
+	}
+	if c.IdleAfter <= 0 {
+		c.IdleAfter = time.Minute
 	}
 	if c.ScrubBytesPerSecond <= 0 {
 		c.ScrubBytesPerSecond = 8 << 20

@@ -28,7 +28,22 @@ func (s *Server) Activate(ctx context.Context, req *quarry.ActivateRequest) erro
 		return err
 	}
 	defer r.release()
-	_, err = r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Activate(c, req) })
+	now := s.cfg.Clock.Now()
+	_, err = r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
+		r.touched = now
+		return m.Activate(c, req)
+	})
+	return err
+}
+
+// Reopen makes a sealed replica a member of a further version.
+func (s *Server) Reopen(ctx context.Context, req *quarry.ReopenRequest) error {
+	r, err := s.allowed("reopen", &req.ChunkRef, quarry.RightControl)
+	if err != nil {
+		return err
+	}
+	defer r.release()
+	_, err = r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Reopen(c, req) })
 	return err
 }
 

@@ -59,6 +59,8 @@ func (r *replica) persist(p protocol.Persist) {
 		r.toDisk(false, func() { r.disk.Add(r.handle, c.Version, c.Mutable, durable) })
 	case protocol.ChangeDrop:
 		r.toDisk(false, func() { r.disk.Drop(r.handle, c.Version, r.server.cfg.Clock.Wall(), durable) })
+	case protocol.ChangeReopen:
+		r.toDisk(false, func() { r.disk.Reopen(r.handle, c.Version, c.Length, durable) })
 	case protocol.ChangeForget:
 		r.toDisk(false, func() { r.disk.Forget(r.handle, c.Session, durable) })
 	}

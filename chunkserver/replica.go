@@ -6,6 +6,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/protocol"
 )
 
@@ -26,6 +27,7 @@ type replica struct {
 	chain   chain         // the members behind this one
 	before  *replica      // lost, on another disk: it counts again if this one comes to nothing
 	stream  stream
+	touched clock.Instant // by an append or an activation
 
 	writes    int      // changes that the disk has not made durable yet
 	reloading bool     // the machine is being made anew from the disk

@@ -73,6 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s.loop(s.heartbeats)
 	s.loop(s.inventories)
+	s.loop(s.idles)
 	s.loop(s.streams.run)
 	return s, nil
 }

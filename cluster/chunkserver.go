@@ -26,8 +26,9 @@ type ChunkServerOptions struct {
 	Masters []string
 	// Rack names the part of the site that fails together with this server.
 	Rack string
-	// SingleRecords is as in chunkserver.Config.
+	// SingleRecords and IdleAfter are as in chunkserver.Config.
 	SingleRecords bool
+	IdleAfter     time.Duration
 	// ReserveBytes and JournalBytes are as in chunk.Options.
 	ReserveBytes, JournalBytes int64
 	// Observe, if set, stands between the network and the server.
@@ -97,7 +98,7 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 	s, err := chunkserver.Open(ctx, chunkserver.Config{
 		Cluster: cluster, Address: address, Boot: opts.Boot, Disks: stores, Masters: masters,
 		Dial:  func(m quarry.Member) quarry.ChunkServer { return client.ChunkServer(m.Address) },
-		Clock: opts.Clock, Rack: opts.Rack, Release: Release, Logger: opts.Logger, SingleRecords: opts.SingleRecords,
+		Clock: opts.Clock, Rack: opts.Rack, Release: Release, Logger: opts.Logger, SingleRecords: opts.SingleRecords, IdleAfter: opts.IdleAfter,
 	})
 	if err != nil {
 		closeStores(stores)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/rpc"
@@ -23,9 +24,10 @@ type DevOptions struct {
 	Masters, Servers int
 	// Shards is how many shards there are beside the root group. Default: DefaultShards.
 	Shards int
-	// Quota and SingleRecords are as in ChunkServerOptions.
+	// Quota, SingleRecords and IdleAfter are as in ChunkServerOptions.
 	Quota         int64
 	SingleRecords bool
+	IdleAfter     time.Duration
 }
 
 // Dev is a whole cluster in one process. Its parts talk over the network like any others.
@@ -101,7 +103,7 @@ func (d *Dev) startServers(ctx context.Context, opts *DevOptions) error {
 			}
 			servers[i], errs[i] = StartChunkServer(ctx, ChunkServerOptions{
 				Common: common, Dirs: []string{filepath.Join(opts.Dir, fmt.Sprintf("server-%d", i+1))},
-				Masters: d.Masters, Rack: fmt.Sprintf("rack-%d", i+1), Quota: opts.Quota, SingleRecords: opts.SingleRecords,
+				Masters: d.Masters, Rack: fmt.Sprintf("rack-%d", i+1), Quota: opts.Quota, SingleRecords: opts.SingleRecords, IdleAfter: opts.IdleAfter,
 			})
 		})
 	}

@@ -69,6 +69,9 @@ func (p *Primary) Version() quarry.Version { return p.version }
 // The caller does not change them.
 func (p *Primary) Members() []quarry.Member { return p.members }
 
+// Quiet reports whether the role has begun and no record waits for its commit.
+func (p *Primary) Quiet() bool { return p.active && len(p.taken) == 0 }
+
 // Behind returns the members that have not acknowledged the last shipped byte.
 func (p *Primary) Behind() []quarry.ServerID {
 	var out []quarry.ServerID

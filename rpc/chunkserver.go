@@ -23,6 +23,7 @@ const (
 	opEnd      Op = 76
 	opWait     Op = 77
 	opRecords  Op = 78
+	opReopen   Op = 79
 )
 
 // smallReadBytes is the largest read that goes with the small requests; for larger ones a
@@ -32,6 +33,7 @@ const smallReadBytes = 16 << 10
 var (
 	createMethod   = method[quarry.CreateRequest, nothing]{op: opCreate, name: "create", request: createRequestFields, reply: nothingFields}
 	activateMethod = method[quarry.ActivateRequest, nothing]{op: opActivate, name: "activate", request: activateRequestFields, reply: nothingFields}
+	reopenMethod   = method[quarry.ReopenRequest, nothing]{op: opReopen, name: "reopen", request: reopenRequestFields, reply: nothingFields}
 	commitMethod   = method[quarry.CommitRequest, nothing]{op: opCommit, name: "commit", request: commitRequestFields, reply: nothingFields}
 	fenceMethod    = method[quarry.FenceRequest, quarry.FenceReply]{op: opFence, name: "fence", request: fenceRequestFields, reply: fenceReplyFields}
 	sealMethod     = method[quarry.SealRequest, quarry.SealReply]{op: opSeal, name: "seal", request: sealRequestFields, reply: sealReplyFields}
@@ -73,6 +75,7 @@ var (
 func ServeChunkServer(s *Server, c quarry.ChunkServer) {
 	handle(s, &createMethod, noReply(c.Create))
 	handle(s, &activateMethod, noReply(c.Activate))
+	handle(s, &reopenMethod, noReply(c.Reopen))
 	handleOrdered(s, &appendMethod, c.Append)
 	handleOrdered(s, &prepareMethod, c.Prepare)
 	handle(s, &commitMethod, noReply(c.Commit))
@@ -109,6 +112,11 @@ func (s *chunkServerStub) Create(ctx context.Context, req *quarry.CreateRequest)
 
 func (s *chunkServerStub) Activate(ctx context.Context, req *quarry.ActivateRequest) error {
 	_, err := do(ctx, s.stub, &activateMethod, req)
+	return err
+}
+
+func (s *chunkServerStub) Reopen(ctx context.Context, req *quarry.ReopenRequest) error {
+	_, err := do(ctx, s.stub, &reopenMethod, req)
 	return err
 }
 

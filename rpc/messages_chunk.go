@@ -20,6 +20,12 @@ func activateRequestFields(w *wire.Walk, m *quarry.ActivateRequest) {
 	wire.Uint(w, 3, &m.Base)
 }
 
+func reopenRequestFields(w *wire.Walk, m *quarry.ReopenRequest) {
+	wire.Message(w, 1, &m.ChunkRef, refFields)
+	wire.Uint(w, 2, &m.Base)
+	wire.Uint(w, 3, &m.PrevWritableVersion)
+}
+
 // appendRequestFields leaves out Data, which is the payload.
 func appendRequestFields(w *wire.Walk, m *quarry.AppendRequest) {
 	wire.Message(w, 1, &m.ChunkRef, refFields)

@@ -30,6 +30,15 @@ func (s *Server) Activate(ctx context.Context, req *quarry.ActivateRequest) erro
 	return err
 }
 
+// Reopen implements quarry.ChunkServer.
+func (s *Server) Reopen(ctx context.Context, req *quarry.ReopenRequest) error {
+	if err := s.reach(ctx, "reopen", &req.ChunkRef, quarry.RightControl); err != nil {
+		return err
+	}
+	_, err := request[any](ctx, s, req.Handle, func(r *replica, call protocol.Call) []protocol.Effect { return r.m.Reopen(call, req) })
+	return err
+}
+
 // Append implements quarry.ChunkServer.
 func (s *Server) Append(ctx context.Context, req *quarry.AppendRequest, done func(*quarry.AppendReply, error)) {
 	if err := s.reach(ctx, "append", &req.ChunkRef, quarry.RightAppend); err != nil {

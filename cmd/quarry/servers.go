@@ -140,6 +140,7 @@ for the masters (--masters) until there is a cluster, and then belongs to it.`,
 	f.StringVar(&advertise, "advertise", "", "the address that others are told (default: that of --listen)")
 	f.StringVar(&opts.Rack, "rack", "", "the part of the site that fails together with this server")
 	f.Int64Var(&opts.Quota, "quota", 0, "the most bytes that the files of each disk may have (0: as many as fit)")
+	f.DurationVar(&opts.IdleAfter, "idle-seal", time.Minute, "seal a chunk to which nobody has written for so long; who writes on opens it again")
 	_ = c.MarkFlagRequired("dir")
 	return c
 }

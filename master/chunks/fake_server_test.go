@@ -232,6 +232,12 @@ func (s *fakeServer) Activate(ctx context.Context, req *quarry.ActivateRequest) 
 	return err
 }
 
+func (s *fakeServer) Reopen(ctx context.Context, req *quarry.ReopenRequest) error {
+	s.net.look("reopen", s, req)
+	_, err := s.do(ctx, "reopen", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Reopen(c, req) })
+	return err
+}
+
 func (s *fakeServer) Fence(ctx context.Context, req *quarry.FenceRequest) (*quarry.FenceReply, error) {
 	reply, err := s.do(ctx, "fence", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Fence(c, req) })
 	if err != nil {
