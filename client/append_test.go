@@ -1,8 +1,10 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"sync"
 	"testing"
@@ -75,21 +77,69 @@ func TestAppendExactlyOnce(t *testing.T) {
 			e.c.SetDown(false)
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			run(t, small, client.Options{}, func(e *env) {
-				e.create("/f")
-				start := time.Now()
-				e.appenders("/f", 6, 40, func() { meanwhile(e) })
-				most := 4 * time.Second
-				if name == "the primary hangs" || name == "the master is away" {
-					most = 20 * time.Second
-				}
-				if d := time.Since(start); d > most {
-					e.Errorf("it took %v", d)
-				}
-			})
+		most := 4 * time.Second
+		if name == "the primary hangs" || name == "the master is away" {
+			most = 20 * time.Second
+		}
+		t.Run(name, func(t *testing.T) { appendExactlyOnce(t, small, most, meanwhile) })
+		t.Run(name+", and chunks are opened again", func(t *testing.T) {
+			config := small
+			config.Reopen = true
+			appendExactlyOnce(t, config, most, meanwhile)
 		})
 	}
+}
+
+// appendExactlyOnce appends to a file while something happens to its cluster.
+func appendExactlyOnce(t *testing.T, config clienttest.Config, most time.Duration, meanwhile func(*env)) {
+	run(t, config, client.Options{}, func(e *env) {
+		e.create("/f")
+		start := time.Now()
+		e.appenders("/f", 6, 40, func() { meanwhile(e) })
+		if d := time.Since(start); d > most {
+			e.Errorf("it took %v", d)
+		}
+	})
+}
+
+// Appends to a file that nobody writes to for a while stay in one chunk, and readers that have
+// seen it sealed, or open before that, go on reading.
+func TestAppendToASealedTail(t *testing.T) {
+	config := small
+	config.Reopen = true
+	run(t, config, client.Options{}, func(e *env) {
+		e.create("/f")
+		reader, err := e.files.Open(e.Context(), "/f")
+		e.must(err)
+		defer reader.Close()
+		tail, err := e.files.Tail(e.Context(), "/f", 0)
+		e.must(err)
+		defer tail.Close()
+		var want []byte
+		got := make([]byte, 100)
+		for i := range 20 {
+			record := clienttest.Bytes(uint64(i), 100)
+			offset, err := e.files.Append(e.Context(), "/f", record)
+			e.must(err)
+			if offset != int64(len(want)) {
+				e.Fatalf("record %d stands at %d", i, offset)
+			}
+			want = append(want, record...)
+			if i%3 > 0 {
+				e.c.Seal("/f")
+			}
+			if _, err := io.ReadFull(tail, got); err != nil || !bytes.Equal(got, record) {
+				e.Fatalf("record %d by the tail: %v", i, err)
+			}
+			all := make([]byte, len(want))
+			if _, err := reader.ReadAt(all, 0); err != nil || !bytes.Equal(all, want) {
+				e.Fatalf("after record %d: %v", i, err)
+			}
+		}
+		if n := len(e.c.Chunks("/f")); n != 1 {
+			e.Errorf("the file has %d chunks", n)
+		}
+	})
 }
 
 // A dead primary is noticed at once, and the data path is back when its lease is over.

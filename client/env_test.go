@@ -137,11 +137,14 @@ func goroutines() int {
 
 func primary(e *env, path string) *clienttest.Server {
 	e.Helper()
-	tail := e.c.Tail(path)
-	if len(tail) == 0 {
-		e.Fatal("the file is not open")
+	for range 5000 { // somebody may be opening it at this moment
+		if tail := e.c.Tail(path); len(tail) > 0 {
+			return e.c.Server(tail[0].Server)
+		}
+		e.sleep(time.Millisecond)
 	}
-	return e.c.Server(tail[0].Server)
+	e.Fatal("the file is not open")
+	return nil
 }
 
 func secondary(e *env, path string) *clienttest.Server {

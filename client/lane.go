@@ -53,6 +53,14 @@ func (s *stream) newLane(chunk quarry.Chunk, piece quarry.Piece) *lane {
 	return l
 }
 
+// laneKey names a version of a chunk: one that was opened again is another lane.
+type laneKey struct {
+	handle  quarry.Handle
+	version quarry.Version
+}
+
+func (l *lane) key() laneKey { return laneKey{l.chunk.Handle, l.chunk.Version} }
+
 func (l *lane) handle() quarry.Handle { return l.chunk.Handle }
 
 // fileOffset converts an offset in the chunk.
@@ -60,14 +68,16 @@ func (l *lane) fileOffset(offset int64) int64 { return l.piece.Offset + offset -
 
 // send queues a record for its chunk's primary. One that surely does not fit is not sent at
 // all: a stream would otherwise send a whole window in vain at the end of each chunk. That
-// holds only for a record that was never sent there.
+// holds only for a record that was never sent there, in no version of the chunk: one that was
+// may be in it, and only the primary knows.
 func (s *stream) send(e protocol.Send) {
-	r, l := s.records[e.Sequence], s.lanes[e.Handle]
-	if r == nil || l == nil || l.chunk.Version != e.Version {
+	r, l := s.records[e.Sequence], s.lanes[laneKey{e.Handle, e.Version}]
+	if r == nil || l == nil {
 		panic("client: a record is to be sent where there is no lane")
 	}
 	if r.lane != l {
-		if l.full = l.full || l.refused || l.end+l.aheadBytes+e.Length > quarry.ChunkBytesMax; l.full {
+		r.again = r.lane != nil && r.lane.handle() == e.Handle
+		if l.full = l.full || l.refused || l.end+l.aheadBytes+e.Length > quarry.ChunkBytesMax; l.full && !r.again {
 			s.effects = append(s.effects, s.machine.Answered(e.Sequence, e.Handle, e.Version, nil, quarry.Full)...)
 			return
 		}
@@ -106,7 +116,7 @@ func (s *stream) leaveLane() {
 
 func (s *stream) close(l *lane) {
 	l.cancel()
-	delete(s.lanes, l.handle())
+	delete(s.lanes, l.key())
 }
 
 // empty sends what is queued, in order, until there is nothing.
@@ -152,7 +162,7 @@ func (l *lane) pop() (*record, protocol.Send) {
 		r := s.records[e.Sequence]
 		switch {
 		case r == nil || r.lane != l: // settled meanwhile, or elsewhere
-		case l.refused && r.tries == 0:
+		case l.refused && r.tries == 0 && !r.again:
 			s.do(s.machine.Answered(e.Sequence, e.Handle, e.Version, nil, quarry.Full))
 		default:
 			return r, e

@@ -84,7 +84,7 @@ func (s *stream) orphans() bool {
 // beginRoll asks for the next chunk. What the full one has taken is answered first, because
 // a seal would cut it off and it would have to be sent again.
 func (s *stream) beginRoll(now clock.Instant) clock.Instant {
-	if l := s.lanes[s.need.Last]; l != nil && l.ctx.Err() == nil && l.outstanding+len(l.queue) > 0 {
+	if l := s.lanes[laneKey{s.need.Last, s.need.Version}]; l != nil && l.ctx.Err() == nil && l.outstanding+len(l.queue) > 0 {
 		if until := l.heard.Add(silenceMax); now < until {
 			return until
 		}
@@ -124,11 +124,11 @@ func (s *stream) roll(need protocol.NeedTail, suspects []quarry.Suspect, pause t
 	case s.err != nil:
 	case err != nil:
 		s.failing = err
-	case s.lanes[chunk.Handle] != nil:
+	case s.lanes[laneKey{chunk.Handle, chunk.Version}] != nil:
 		s.failing = quarry.Errorf("roll", quarry.Internal, chunk.Handle.String(), "the master names a chunk that was given up")
 	default:
 		s.lane = s.newLane(chunk, piece)
-		s.lanes[chunk.Handle] = s.lane
+		s.lanes[s.lane.key()] = s.lane
 		s.moved = s.f.clock.Now()
 		s.do(s.machine.Tail(&chunk))
 	}

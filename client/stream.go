@@ -40,12 +40,12 @@ type stream struct {
 	machine  *protocol.Appender
 	effects  []protocol.Effect // to be carried out
 	records  map[quarry.Sequence]*record
-	bytes    int64                   // of records
-	room     chan struct{}           // closed when a record is settled; nil: nobody waits
-	lane     *lane                   // where records are sent; nil: there is none now
-	lanes    map[quarry.Handle]*lane // those that records may be in
-	need     *protocol.NeedTail      // asked for and not yet begun
-	suspects []quarry.Suspect        // to be named to the master with it
+	bytes    int64              // of records
+	room     chan struct{}      // closed when a record is settled; nil: nobody waits
+	lane     *lane              // where records are sent; nil: there is none now
+	lanes    map[laneKey]*lane  // those that records may be in
+	need     *protocol.NeedTail // asked for and not yet begun
+	suspects []quarry.Suspect   // to be named to the master with it
 	rolling  bool
 	asking   map[quarry.Handle]bool // chunks whose fate is being asked for
 	askAt    clock.Instant          // when to ask again
@@ -62,8 +62,8 @@ type stream struct {
 
 // tails is where a stream finds the chunks to append to.
 type tails interface {
-	// next returns an open chunk other than last (0 for the first), and the piece of the file
-	// that it is. It is tried again if the error is transient.
+	// next returns an open chunk other than last (0 for the first), or last opened again at a
+	// version above, and the piece of the file that it is. It is tried again if the error is transient.
 	next(ctx context.Context, last quarry.Handle, version quarry.Version, suspects []quarry.Suspect) (quarry.Chunk, quarry.Piece, error)
 }
 
@@ -75,6 +75,7 @@ type record struct {
 	crcs     []uint32
 	lane     *lane // where it was sent last; nil: nowhere
 	tries    int   // requests to that lane
+	again    bool  // it was sent to an earlier version of that chunk
 	calls    int   // requests that still use data
 	over     bool  // settled or failed
 	done     func(offset int64, err error)
@@ -93,7 +94,7 @@ func newStream(f *FS, session quarry.SessionID, t tails, window int64, died func
 		f: f, session: session, tails: t, window: min(window, quarry.WindowBytes), died: died,
 		adding: newGate(), wake: make(chan struct{}, 1),
 		machine: protocol.NewAppender(session), records: map[quarry.Sequence]*record{},
-		lanes: map[quarry.Handle]*lane{}, asking: map[quarry.Handle]bool{},
+		lanes: map[laneKey]*lane{}, asking: map[quarry.Handle]bool{},
 	}
 	s.ctx, s.cancel = context.WithCancel(f.ctx)
 	s.askAt = f.clock.Now()

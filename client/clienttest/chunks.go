@@ -14,6 +14,8 @@ type chunk struct {
 	state    quarry.ChunkState
 	version  quarry.Version
 	writable quarry.Version
+	prev     quarry.Version // of a chunk that was opened again: the writable version before
+	base     int64
 	length   int64
 	crc      uint32
 	members  []quarry.Member
@@ -108,7 +110,11 @@ func (c *Cluster) sealChunk(ctx context.Context, k *chunk) error {
 	for _, m := range members {
 		now := c.Server(m.Server).member()
 		try, cancel := c.clock.WithTimeout(ctx, 300*time.Millisecond)
-		reply, err := c.Server(m.Server).Seal(try, &quarry.SealRequest{ChunkRef: c.control(k, now, k.version), Length: length, WritableVersion: k.writable})
+		req := &quarry.SealRequest{ChunkRef: c.control(k, now, k.version), Length: length, WritableVersion: k.writable}
+		if length == k.base {
+			req.PrevWritableVersion = k.prev
+		}
+		reply, err := c.Server(m.Server).Seal(try, req)
 		cancel()
 		if err == nil && reply.Holds {
 			c.mu.Lock()
@@ -117,6 +123,45 @@ func (c *Cluster) sealChunk(ctx context.Context, k *chunk) error {
 		}
 	}
 	return nil
+}
+
+// reopen opens the last chunk of a file again, and reports whether it has.
+func (c *Cluster) reopen(ctx context.Context, file quarry.Inode) bool {
+	c.mu.Lock()
+	n := c.inodes[file]
+	if !c.config.Reopen || n == nil || n.tail != nil || len(n.pieces) == 0 {
+		c.mu.Unlock()
+		return false
+	}
+	p := &n.pieces[len(n.pieces)-1]
+	k := c.chunks[p.Handle]
+	fit := k != nil && k.state == quarry.ChunkSealed && len(k.members) == c.config.Copies && k.length+quarry.RecordBytesMax <= quarry.ChunkBytesMax
+	if !fit {
+		c.mu.Unlock()
+		return false
+	}
+	for i := range k.members {
+		s := c.Server(k.members[i].Server)
+		k.members[i] = s.member()
+		fit = fit && s.usable()
+	}
+	if !fit {
+		c.mu.Unlock()
+		return false
+	}
+	k.prev, k.writable, k.base = k.writable, k.version+1, k.length
+	k.state, k.version = quarry.ChunkOpen, k.writable
+	p.Length, n.tail = quarry.OpenEnded, k
+	members := slices.Clone(k.members)
+	c.mu.Unlock()
+	for _, m := range members {
+		req := &quarry.ReopenRequest{ChunkRef: c.control(k, m, k.writable), Base: k.base, PrevWritableVersion: k.prev}
+		if c.Server(m.Server).Reopen(ctx, req) != nil {
+			return true // it will be sealed again
+		}
+	}
+	_ = c.Server(members[0].Server).Activate(ctx, &quarry.ActivateRequest{ChunkRef: c.control(k, members[0], k.writable), Members: members, Base: k.base})
+	return true
 }
 
 // fence has every member promise the sealed version and returns the length that all have
@@ -207,7 +252,7 @@ func (m *Master) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.Rol
 		if c.sessions[req.Session] == nil {
 			return nil, quarry.SessionExpired
 		}
-		if n.tail != nil && n.tail.handle != req.Last && n.tail.state == quarry.ChunkOpen {
+		if t := n.tail; t != nil && (t.handle != req.Last || req.Version < t.version) && t.state == quarry.ChunkOpen {
 			return nil, nil
 		}
 		return n.tail, nil
@@ -224,6 +269,7 @@ func (m *Master) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.Rol
 	n := c.inodes[req.File]
 	ready := n != nil && n.tail != nil
 	c.mu.Unlock()
+	ready = ready || c.reopen(ctx, req.File)
 	if !ready {
 		k, err := c.create(ctx, req.File.Slot(), 0, req.File)
 		if err != nil {

@@ -21,6 +21,9 @@ type Config struct {
 	Expiry  time.Duration // of sessions; default 1 min
 	// Lease is how long a seal waits for a primary that does not answer. Default 2 s.
 	Lease time.Duration
+	// Reopen has a sealed tail opened again, if all of its replicas can, though its writer may
+	// have given it up.
+	Reopen bool
 }
 
 // Cluster is a cluster in memory. Safe for use by many goroutines.
