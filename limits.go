@@ -29,7 +29,7 @@ const (
 	// FeatureLevel is the highest level of commands that this release applies. A command, or a
 	// field of one, that a release adds has the next level: it is proposed only when every
 	// master of the cluster speaks that level, because a master that does not know it must stop.
-	FeatureLevel = 1
+	FeatureLevel = 2
 	// WindowBytes is the most unacknowledged bytes that a writer keeps in flight per stream.
 	WindowBytes = 16 << 20
 	// WindowRecords is the most unacknowledged records that a session keeps in flight per

@@ -34,6 +34,7 @@ const (
 	KindFinish         Kind = 22
 	KindDecide         Kind = 23
 	KindForget         Kind = 24
+	KindReopen         Kind = 25
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -83,6 +84,7 @@ var verbs = [...]verb{
 	KindFinish:         {"finish", func() Body { return new(Finish) }, false, 0},
 	KindDecide:         {"decide", func() Body { return new(Decide) }, false, 0},
 	KindForget:         {"forget", func() Body { return new(Forget) }, false, 0},
+	KindReopen:         {"reopen", func() Body { return new(Reopen) }, false, 2},
 }
 
 // Command is one entry of the shard's log.

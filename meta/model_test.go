@@ -75,7 +75,7 @@ func (m *model) step() {
 	m.time += LogTime(m.rand.IntN(50))
 	m.wall += int64(m.rand.IntN(5))
 	steps := []func(){
-		m.make, m.make, m.link, m.rename, m.rename, m.remove, m.openTail, m.openTail, m.openOwned,
+		m.make, m.make, m.link, m.rename, m.rename, m.remove, m.openTail, m.openTail, m.reopen, m.reopen, m.openOwned,
 		m.beginSeal, m.beginSeal, m.seal, m.seal, m.hold, m.hold, m.dropReplica, m.addReplica, m.serverGone,
 		m.settle, m.settle, m.collect, m.sessions, m.retry, m.restart,
 	}
@@ -482,7 +482,7 @@ func (m *model) compare() string {
 			return fmt.Sprintf("the version of %v fell to %d", h, c.Version)
 		}
 		m.versions[h] = c.Version
-		if length, ok := m.lengths[h]; ok && length != c.Length {
+		if length, ok := m.lengths[h]; ok && length != c.Length || c.LengthKnown && c.Length < c.Base {
 			return fmt.Sprintf("the length of %v changed from %d to %d", h, length, c.Length)
 		}
 		if c.LengthKnown {

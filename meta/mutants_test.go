@@ -31,6 +31,8 @@ var mutants = []struct {
 	{DropForgotten, "TestModel"},
 	{TrashFreedEarly, "TestCollect"},
 	{CopyOfOldSeal, "TestAddReplica"},
+	{ReopenedUnconfirmed, "TestReopen"},
+	{ReopenedByOne, "TestReopen"},
 }
 
 // TestMutants runs, for each rule, its tests in a process in which the rule does not hold:

@@ -31,4 +31,7 @@ const (
 	DropForgotten     Rule = "drop forgotten before it is done"
 	TrashFreedEarly   Rule = "trash freed early"
 	CopyOfOldSeal     Rule = "copy of an older seal counted"
+
+	ReopenedUnconfirmed Rule = "re-opened with replicas that have not confirmed the seal"
+	ReopenedByOne       Rule = "re-opened by some of the replicas"
 )
