@@ -25,7 +25,7 @@ func (o *observer) shown(h *Host, handle quarry.Handle, offset int64, data []byt
 		}
 		c.bytes[at], c.known[at] = b, true
 	}
-	if c.sealVer != 0 && int64(end) > c.sealLen && len(data) > 0 {
+	if c.sealed() && int64(end) > c.sealLen && len(data) > 0 {
 		o.violated("I5 seals keep what is acknowledged", "bytes up to %d of chunk %v are shown by %s at %s, which is sealed at %d", end, handle, how, h.name, c.sealLen)
 	}
 }

@@ -31,8 +31,8 @@ func (o *observer) acknowledged(from moment, h *Host, req *quarry.AppendRequest,
 				req.Sequence, req.Session, offset, len(req.Data), req.Handle, h.name, member.name)
 		}
 	}
-	if c.sealVer != 0 && end > c.sealLen {
-		o.violated("I5 seals keep what is acknowledged", "a record up to %d of chunk %v is acknowledged, which is sealed at %d", end, req.Handle, c.sealLen)
+	if length, sealed := c.seals[req.Version+1]; sealed && end > length {
+		o.violated("I5 seals keep what is acknowledged", "a record up to %d of version %d of chunk %v is acknowledged, which is sealed at %d", end, req.Version, req.Handle, length)
 	}
 	o.log.Detail("%-4s acknowledges record %d of session %d (oldest %d) at %d+%d of chunk %v", h.name, req.Sequence, req.Session, req.Oldest, offset, len(req.Data), req.Handle)
 	c.acked.add(o.clock, end)
@@ -50,14 +50,14 @@ func (o *observer) isDurable(h *Host, handle quarry.Handle, end int64) {
 // commitTold judges how far a chunk is said to be committed.
 func (o *observer) commitTold(ref *quarry.ChunkRef, commit int64, how string) {
 	c := o.chunk(ref.Handle)
-	if c.sealVer != 0 { // what is left of it counts as committed
+	if c.sealed() { // what is left of it counts as committed
 		if commit > c.sealLen {
 			o.violated("I5 seals keep what is acknowledged", "chunk %v is said to be committed to %d, %s, and is sealed at %d", ref.Handle, commit, how, c.sealLen)
 		}
 		return
 	}
 	v := c.versions[ref.Version]
-	if v == nil || commit == 0 {
+	if v == nil || commit == 0 || ref.Version != c.openVer { // who waits may know of an earlier version
 		return
 	}
 	for i, m := range v.members {

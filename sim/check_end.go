@@ -20,7 +20,7 @@ func (o *observer) endTold(from moment, h *Host, req *quarry.EndRequest, reply *
 	if end, _ := c.shown.before(from); reply.Commit < end {
 		o.violated("I9 one end", "%s says that chunk %v ends at %d, and it was said to end at %d before", h.name, req.Handle, reply.Commit, end)
 	}
-	if c.sealVer != 0 && reply.Commit > c.sealLen {
+	if c.sealed() && reply.Commit > c.sealLen {
 		o.violated("I5 seals keep what is acknowledged", "%s says that chunk %v ends at %d, which is sealed at %d", h.name, req.Handle, reply.Commit, c.sealLen)
 	}
 	c.shown.add(o.clock, reply.Commit)

@@ -4,7 +4,7 @@ import "github.com/quarryfs/quarry"
 
 // I7: a record, which is a session and a sequence in a file, is committed at most once, at the
 // offset that was acknowledged. I8: a fate "absent" is never followed, and was never preceded,
-// by a commit in that chunk.
+// by a commit in that chunk below that seal.
 
 // recordKey names a record. Chunks that belong to a session and to no file yet are files of
 // their own.
@@ -23,7 +23,7 @@ type position struct {
 // committed judges and notes that a record stands somewhere.
 func (o *observer) committed(handle quarry.Handle, s sequence, offset int64, who string) {
 	c := o.chunk(handle)
-	if c.absent[s] {
+	if offset < c.absent[s] {
 		o.violated("I8 absent stays absent", "record %d of session %d is at %d of chunk %v by %s, and was said to be absent", s.number, s.session, offset, handle, who)
 	}
 	key := recordKey{file: c.file, record: s}
@@ -56,11 +56,11 @@ func (o *observer) fates(h *Host, req *quarry.FateRequest, reply *quarry.FateRep
 			if c.file == 0 {
 				key.handle = req.Handle
 			}
-			if at, known := o.records[key]; known && at.handle == req.Handle {
+			if at, known := o.records[key]; known && at.handle == req.Handle && at.offset < reply.Length {
 				o.violated("I8 absent stays absent", "%s says that record %d of session %d is absent from chunk %v, where it is at %d",
 					h.name, s.number, s.session, req.Handle, at.offset)
 			}
-			c.absent[s] = true
+			c.absent[s] = max(c.absent[s], reply.Length)
 		default:
 			o.log.Count("fate unknown")
 		}

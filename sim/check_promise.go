@@ -52,7 +52,7 @@ func (o *observer) fenced(h *Host, req *quarry.FenceRequest, reply *quarry.Fence
 				continue
 			}
 			c.fences[m.Server] = true
-			if end, _ := c.acked.before(o.clock); reply.DurableLength < end && c.sealVer == 0 {
+			if end, _ := c.acked.before(o.clock); reply.DurableLength < end && !c.sealed() {
 				o.violated("I2 acknowledged is durable", "%s has %d durable bytes of chunk %v when it is fenced, %d are acknowledged",
 					h.name, reply.DurableLength, req.Handle, end)
 			}
@@ -72,6 +72,7 @@ func (o *observer) activated(req *quarry.ActivateRequest) {
 // named notes the members of a version, as the one that is to be its primary is told them.
 func (o *observer) named(req *quarry.ActivateRequest) {
 	c := o.chunk(req.Handle)
+	c.opened(req.Version)
 	if c.versions[req.Version] != nil || len(req.Members) == 0 {
 		return
 	}
@@ -82,6 +83,23 @@ func (o *observer) named(req *quarry.ActivateRequest) {
 	c.versions[req.Version] = seen
 }
 
+// opened notes a writable version of a chunk that a server is told of.
+func (c *seenChunk) opened(v quarry.Version) {
+	if v > c.openVer {
+		c.openVer, c.sealing = v, false
+		clear(c.fences)
+	}
+}
+
+// reopening judges that a version which is to follow a seal begins where that has ended.
+func (o *observer) reopening(req *quarry.ReopenRequest) {
+	c := o.chunk(req.Handle)
+	if length, known := c.seals[req.Version-1]; !known || length != req.Base {
+		o.violated("I6 seals never change", "version %d of chunk %v is to begin at %d, and the seal before it is at %d", req.Version, req.Handle, req.Base, length)
+	}
+	c.opened(req.Version)
+}
+
 // survivors counts seals for which few members of the version were left.
 func (o *observer) survivors(h quarry.Handle) {
 	c := o.chunk(h)
@@ -90,7 +108,7 @@ func (o *observer) survivors(h quarry.Handle) {
 	}
 	c.sealing = true
 	members := 0
-	for _, v := range c.versions {
+	if v := c.versions[c.openVer]; v != nil {
 		members = len(v.members)
 	}
 	switch {

@@ -8,11 +8,15 @@ import "github.com/quarryfs/quarry"
 // sealTold judges and notes a seal that somebody tells of.
 func (o *observer) sealTold(handle quarry.Handle, v quarry.Version, length int64, who string) {
 	c := o.chunk(handle)
-	if c.sealVer != 0 {
-		if c.sealVer != v || c.sealLen != length {
-			o.violated("I6 seals never change", "chunk %v is sealed at version %d with %d bytes by the word of %s, and was at version %d with %d",
-				handle, v, length, who, c.sealVer, c.sealLen)
+	if before, known := c.seals[v]; known {
+		if before != length {
+			o.violated("I6 seals never change", "chunk %v is sealed at version %d with %d bytes by the word of %s, and was with %d", handle, v, length, who, before)
 		}
+		return
+	}
+	c.seals[v] = length
+	if v < c.sealVer || v < c.openVer {
+		o.violated("I6 seals never change", "seal %d of chunk %v is told by %s for the first time, and version %d and seal %d are known", v, handle, who, c.openVer, c.sealVer)
 		return
 	}
 	c.sealVer, c.sealLen = v, length

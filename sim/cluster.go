@@ -26,6 +26,10 @@ const (
 	deadAfter    = 8 * time.Second
 )
 
+// idleAfter are the times, chosen by the seed, after which nobody writes to a chunk any more:
+// some in which chunks are sealed and opened again all the time, and one in which never.
+var idleAfter = [...]time.Duration{700 * time.Millisecond, 2 * time.Second, 10 * time.Minute}
+
 // Cluster is the servers of a simulation.
 type Cluster struct {
 	w       *World
@@ -102,6 +106,7 @@ func (c *Cluster) startServer(ctx context.Context, p *process) (closer, error) {
 	return cluster.StartChunkServer(ctx, cluster.ChunkServerOptions{
 		Common: c.common(p, "7500"), Dirs: []string{"/"}, Masters: c.addresses(), Rack: "rack-" + p.host.name,
 		ReserveBytes: reserveBytes, JournalBytes: journalBytes, Observe: c.watch.server(p),
+		IdleAfter: idleAfter[c.w.seed%uint64(len(idleAfter))],
 	})
 }
 

@@ -46,10 +46,12 @@ type seenChunk struct {
 	bytes    []byte // as they were shown or acknowledged
 	known    []bool // of each of them
 	acked    acks
-	shown    acks // ends that were told without a doubt
-	sealVer  quarry.Version
+	shown    acks                     // ends that were told without a doubt
+	openVer  quarry.Version           // the highest writable version that a server was told of
+	seals    map[quarry.Version]int64 // lengths of all seals
+	sealVer  quarry.Version           // of the last one
 	sealLen  int64
-	absent   map[sequence]bool
+	absent   map[sequence]int64       // records told absent, and the longest seal of which that was said
 	fences   map[quarry.ServerID]bool // good replies to fences
 	sealing  bool                     // a seal has been told to a replica
 }
@@ -59,6 +61,9 @@ type seenVersion struct {
 	members []quarry.Member
 	disks   []int // how often each member's disk had been replaced
 }
+
+// sealed reports whether the last version that is known is a seal's.
+func (c *seenChunk) sealed() bool { return c.sealVer > c.openVer }
 
 // sequence names a record in a chunk.
 type sequence struct {
@@ -120,7 +125,7 @@ func (o *observer) violations() []string {
 func (o *observer) chunk(h quarry.Handle) *seenChunk {
 	c := o.chunks[h]
 	if c == nil {
-		c = &seenChunk{versions: map[quarry.Version]*seenVersion{}, absent: map[sequence]bool{}, fences: map[quarry.ServerID]bool{}}
+		c = &seenChunk{versions: map[quarry.Version]*seenVersion{}, absent: map[sequence]int64{}, seals: map[quarry.Version]int64{}, fences: map[quarry.ServerID]bool{}}
 		o.chunks[h] = c
 	}
 	return c
@@ -142,13 +147,11 @@ func (o *observer) alone(h *Host) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, c := range o.chunks {
-		if c.sealVer != 0 {
+		if c.sealed() {
 			continue // the cluster is whole: a sealed chunk has others
 		}
-		for _, v := range c.versions {
-			if len(v.members) == 1 && o.at(v.members[0]) == h {
-				return true
-			}
+		if v := c.versions[c.openVer]; v != nil && len(v.members) == 1 && o.at(v.members[0]) == h {
+			return true
 		}
 	}
 	return false
@@ -196,7 +199,14 @@ func (m *observedMaster) Roll(ctx context.Context, req *quarry.RollRequest) (*qu
 			m.o.count("roll", err)
 			return
 		}
-		m.o.log.Count(map[bool]string{true: "first chunk of a file", false: "roll to another chunk"}[req.Last == 0])
+		switch first := reply.Chunk.Version == 1; {
+		case !first:
+			m.o.log.Count("re-opens")
+		case req.Last == 0:
+			m.o.log.Count("first chunk of a file")
+		default:
+			m.o.log.Count("roll to another chunk")
+		}
 		m.o.told(&reply.Chunk)
 	})
 	return reply, err

@@ -44,6 +44,21 @@ func (s *observedServer) Activate(ctx context.Context, req *quarry.ActivateReque
 	return err
 }
 
+func (s *observedServer) Reopen(ctx context.Context, req *quarry.ReopenRequest) error {
+	from := s.o.begin()
+	s.o.end(s.p, func() { s.o.reopening(req) })
+	err := s.ChunkServer.Reopen(ctx, req)
+	s.o.end(s.p, func() {
+		s.o.count("re-open of a replica", err)
+		if err == nil {
+			s.o.isDurable(s.p.host, req.Handle, req.Base)
+			s.o.obeyed(from, s.p.host, &req.ChunkRef, "reopen")
+			s.o.promised(s.p.host, req.Handle, req.Version)
+		}
+	})
+	return err
+}
+
 func (s *observedServer) Append(ctx context.Context, req *quarry.AppendRequest, done func(*quarry.AppendReply, error)) {
 	from := s.o.begin()
 	s.ChunkServer.Append(ctx, req, func(reply *quarry.AppendReply, err error) {

@@ -126,8 +126,8 @@ type Leader struct {
 
 	mu      sync.Mutex
 	stopped bool
-	active  map[quarry.Handle]bool         // open chunks whose primary this leader has activated
-	slow    map[quarry.Inode]clock.Instant // when the file's tail was last ended for a slow member
+	active  map[quarry.Handle]quarry.Version // open chunks, and the version whose primary this leader has activated
+	slow    map[quarry.Inode]clock.Instant   // when the file's tail was last ended for a slow member
 }
 
 // bounds of a leader's maps and queues.
@@ -149,7 +149,7 @@ func New(cfg Config) *Leader {
 		Config: cfg, roster: newRoster(cfg.Clock), ctx: ctx, cancel: cancel,
 		walk:    make(chan struct{}, 1),
 		settled: make(chan settled, settledMax),
-		active:  map[quarry.Handle]bool{}, slow: map[quarry.Inode]clock.Instant{},
+		active:  map[quarry.Handle]quarry.Version{}, slow: map[quarry.Inode]clock.Instant{},
 	}
 	l.handles.init(l)
 	l.repairs.init(l)

@@ -23,6 +23,7 @@ var mutants = []struct {
 	{CreateAfterLogged, "TestFinishWithADeadMember"},
 	{OwnRangeJudged, "TestHandlesOfUnknownOutcomeAreNotJudged"},
 	{ServesBeforeAdded, "TestFailedDiskIsRepaired"},
+	{ActivatedEarly, "TestReopenThatAMemberRefuses"},
 }
 
 // TestMutants runs, for each rule, its tests in a process in which the rule does not hold:

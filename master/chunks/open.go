@@ -184,7 +184,7 @@ func notApplied(err error) bool {
 // activate gives the primary of an open, logged chunk its role, unless this leader has done
 // so. If it fails, the version must be sealed: the primary may have the role or not.
 func (l *Leader) activate(ctx context.Context, rec *meta.ChunkRecord) error {
-	if l.isActive(rec.Handle) {
+	if l.isActive(rec) {
 		return nil
 	}
 	c := l.Describe(rec, 0)
@@ -199,11 +199,16 @@ func (l *Leader) activate(ctx context.Context, rec *meta.ChunkRecord) error {
 	}
 	ctx, cancel := l.longTimeout(ctx)
 	defer cancel()
+	if rec.PrevWritableVersion != 0 {
+		if err := l.reopenAll(ctx, rec, c.Members); err != nil {
+			return err
+		}
+	}
 	for pause := newPause(l.Clock); ; {
 		err := l.Servers.Dial(primary).Activate(ctx, req)
 		if err == nil {
 			l.mu.Lock()
-			l.active[rec.Handle] = true
+			l.active[rec.Handle] = rec.WritableVersion
 			l.mu.Unlock()
 			return nil
 		}
@@ -217,10 +222,10 @@ func (l *Leader) activate(ctx context.Context, rec *meta.ChunkRecord) error {
 	}
 }
 
-func (l *Leader) isActive(h quarry.Handle) bool {
+func (l *Leader) isActive(rec *meta.ChunkRecord) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.active[h]
+	return l.active[rec.Handle] == rec.WritableVersion
 }
 
 // parallel calls f for 0 to n-1 at the same time and returns the errors in their order.

@@ -20,9 +20,10 @@ const (
 	slowPoll = 100 * time.Millisecond
 )
 
-// Roll returns the file's open tail. If that is the chunk which the writer cannot use any
-// more, or there is none, a chunk is opened behind it, once for all who ask at the same
-// time.
+// Roll returns the file's open tail. If there is none, because the last chunk is sealed and has
+// room, that chunk is opened again; if the tail is the chunk which the writer cannot use any
+// more, or the last one will not do, a chunk is made behind it. Either happens once for all who
+// ask at the same time.
 //
 // Errors: those of the file and the session; Corrupt: the file's last chunk is lost; NoSpace;
 // Unavailable: no chunk server can take a chunk, or members of the tail are needed and
@@ -90,7 +91,7 @@ func (l *Leader) rolled(tail *meta.Result) *quarry.RollReply {
 	}
 }
 
-// roll ends the tail, if it is open, and opens the next chunk.
+// roll ends the tail, if it is open, and opens the next chunk, or the last one again.
 func (l *Leader) roll(ctx context.Context, req *quarry.RollRequest, tail *meta.Result, host string) (*meta.Result, error) {
 	ctx, cancel := l.Clock.WithTimeout(ctx, rollFor)
 	defer cancel()
@@ -101,15 +102,17 @@ func (l *Leader) roll(ctx context.Context, req *quarry.RollRequest, tail *meta.R
 	}
 	p := &plan{slot: req.File.Slot(), file: req.File, hint: req.Hint, host: host}
 	var failure error
+	anew := len(req.Suspects) > 0 // or the writer itself has given the tail up
 	for range rollTriesMax {
 		if tail.Attr.Open {
 			var err error
+			anew = anew || tail.Chunk.State == quarry.ChunkOpen
 			if tail, err = l.endTail(ctx, req.File, tail.Chunk); err != nil {
 				return nil, err
 			}
 		}
 		p.position = tail.Attr.Length
-		next, err := l.openTail(ctx, p, tail)
+		next, err := l.nextTail(ctx, p, tail, anew)
 		if err != nil {
 			return nil, err
 		}
@@ -145,6 +148,16 @@ func (l *Leader) endTail(ctx context.Context, file quarry.Inode, c *meta.ChunkRe
 		return err
 	})
 	return &tail, err
+}
+
+// nextTail opens the last chunk again, if it may be and need not be a new one, or else makes one.
+func (l *Leader) nextTail(ctx context.Context, p *plan, tail *meta.Result, anew bool) (*meta.Result, error) {
+	if !anew {
+		if next, err := l.reopenTail(ctx, p, tail); next != nil || err != nil {
+			return next, err
+		}
+	}
+	return l.openTail(ctx, p, tail)
 }
 
 // openTail makes a chunk and logs it behind the last piece, and returns the file's end: if

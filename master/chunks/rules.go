@@ -19,4 +19,5 @@ const (
 	CreateAfterLogged Rule = "CREATE after logged"
 	OwnRangeJudged    Rule = "own range judged garbage"
 	ServesBeforeAdded Rule = "copy serves before it is logged"
+	ActivatedEarly    Rule = "primary activated before all have re-opened"
 )

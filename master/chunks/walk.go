@@ -83,7 +83,7 @@ func (l *Leader) attend(a meta.Active) *meta.ChunkRecord {
 		l.endOpen(rec, "nothing needs it")
 	case l.memberGone(rec):
 		l.endOpen(rec, "a member is gone")
-	case !l.isActive(rec.Handle):
+	case !l.isActive(rec):
 		return rec
 	}
 	return nil
