@@ -97,6 +97,9 @@ func (o *observer) reopening(req *quarry.ReopenRequest) {
 	if length, known := c.seals[req.Version-1]; !known || length != req.Base {
 		o.violated("I6 seals never change", "version %d of chunk %v is to begin at %d, and the seal before it is at %d", req.Version, req.Handle, req.Base, length)
 	}
+	if req.Version > c.openVer {
+		o.log.Count("re-opens")
+	}
 	c.opened(req.Version)
 }
 

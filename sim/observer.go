@@ -201,7 +201,7 @@ func (m *observedMaster) Roll(ctx context.Context, req *quarry.RollRequest) (*qu
 		}
 		switch first := reply.Chunk.Version == 1; {
 		case !first:
-			m.o.log.Count("re-opens")
+			m.o.log.Count("roll to a chunk opened again")
 		case req.Last == 0:
 			m.o.log.Count("first chunk of a file")
 		default:

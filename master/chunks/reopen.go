@@ -28,9 +28,14 @@ func (l *Leader) reopenTail(ctx context.Context, p *plan, tail *meta.Result) (*m
 	if rec.Count(meta.ReplicaPending) > 0 {
 		rec = l.confirmed(ctx, rec)
 	}
-	body := &meta.Reopen{File: p.file, Handle: rec.Handle, Version: rec.Version, Members: l.reopeners(rec, p.host)}
-	if body.Members == nil {
+	members := l.reopeners(rec, p.host)
+	if members == nil {
 		return nil, nil
+	}
+	l.roster.took(members)
+	body := &meta.Reopen{File: p.file, Handle: rec.Handle, Version: rec.Version}
+	for _, m := range members {
+		body.Members = append(body.Members, newMember(m))
 	}
 	r, err := l.apply(ctx, quarry.Op{}, body)
 	switch {
@@ -74,23 +79,29 @@ func (l *Leader) confirmed(ctx context.Context, rec *meta.ChunkRecord) *meta.Chu
 }
 
 // reopeners returns the members of the next version of a sealed chunk, as they run at present:
-// a replica on the writer's host first, if there is one. nil if a replica will not do.
-func (l *Leader) reopeners(rec *meta.ChunkRecord, host string) []meta.NewMember {
-	var members []meta.NewMember
+// a replica on the writer's host first, if there is one. nil if a replica will not do: its
+// server would not be given a new chunk either, or its disk has no room for one.
+func (l *Leader) reopeners(rec *meta.ChunkRecord, host string) []quarry.Member {
+	sites := l.roster.sites()
+	var members []quarry.Member
 	for _, r := range rec.Replicas {
-		p, ok := l.present(r.Server)
-		if !ok || r.State != meta.ReplicaHolding || p.Incarnation < r.Incarnation || !l.roster.reachable(r.Server, r.Disk) {
+		i := slices.IndexFunc(sites, func(s site) bool {
+			return s.Server == r.Server && !s.suspected && slices.ContainsFunc(s.disks, func(d diskRoom) bool { return d.disk == r.Disk })
+		})
+		if i < 0 || r.State != meta.ReplicaHolding || sites[i].Incarnation < r.Incarnation {
 			return nil
 		}
-		members = append(members, meta.NewMember{Server: r.Server, Incarnation: p.Incarnation, Disk: r.Disk})
-		if i := len(members) - 1; host != "" && hostOf(p.Address) == host {
-			members[0], members[i] = members[i], members[0]
+		m := sites[i].Member
+		m.Disk = r.Disk
+		members = append(members, m)
+		if last := len(members) - 1; host != "" && hostOf(m.Address) == host {
+			members[0], members[last] = members[last], members[0]
 		}
 	}
 	if len(members) < max(2, min(int(rec.Wanted), l.Copies)) || len(members) > quarry.ReplicasMax {
 		return nil
 	}
-	return slices.Clip(members)
+	return members
 }
 
 // reopenAll sends REOPEN to all members of a version that follows a seal, and returns an error

@@ -75,8 +75,8 @@ func TestReopenOfWhatIsJustBeingSealed(t *testing.T) {
 	})
 }
 
-// TestReopenOnlyByAll: with a replica that is silent, or that the writer complains of, or after
-// the writer itself has given the tail up, a new chunk is made.
+// TestReopenOnlyByAll: with a replica that is silent, or that the writer complains of, or whose
+// disk is full, or after the writer itself has given the tail up, a new chunk is made.
 func TestReopenOnlyByAll(t *testing.T) {
 	inWorld(t, 5, func(w *world) {
 		file, first := w.closed("a")
@@ -89,6 +89,20 @@ func TestReopenOnlyByAll(t *testing.T) {
 		if c := w.roll(file, first, first.Members[0]); c.Handle == first.Handle {
 			t.Errorf("with a suspect: %+v", c)
 		}
+		w.pass(11 * time.Second) // the server that was complained of is forgiven
+		file, first = w.closed("full")
+		full := w.server(first.Members[2])
+		full.mu.Lock()
+		full.free = quarry.ChunkBytesMax
+		full.mu.Unlock()
+		w.pass(600 * time.Millisecond)
+		if c := w.roll(file, quarry.Chunk{}); c.Handle == first.Handle {
+			t.Errorf("with a full disk: %+v", c)
+		}
+		full.mu.Lock()
+		full.free = 1 << 40
+		full.mu.Unlock()
+		w.pass(600 * time.Millisecond)
 		file, first = w.closed("c")
 		again := w.roll(file, quarry.Chunk{})
 		if again.Handle != first.Handle {
