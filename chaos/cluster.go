@@ -122,7 +122,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		return err
 	}
 	for i := range c.cfg.Servers {
-		args := []string{"chunkserver", "--masters", strings.Join(c.Addresses(), ","), "--rack", fmt.Sprintf("rack-%d", i+1)}
+		args := []string{"chunkserver", "--masters", strings.Join(c.Addresses(), ","), "--rack", fmt.Sprintf("rack-%d", i+1), "--idle-seal", idleSeal}
 		p, err := prepare(RoleServer, i+1, append(args, c.cfg.ServerArgs...)...)
 		if err != nil {
 			return err
@@ -141,6 +141,10 @@ func (c *Cluster) start(ctx context.Context) error {
 	}
 	return c.Whole(ctx)
 }
+
+// idleSeal is a time that passes often between two appends to a file, so that chunks are sealed
+// and opened again while faults are done.
+const idleSeal = "300ms"
 
 // Addresses returns the addresses of the masters that clients are told.
 func (c *Cluster) Addresses() (out []string) {

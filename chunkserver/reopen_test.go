@@ -1,12 +1,19 @@
 package chunkserver
 
 import (
+	"bytes"
+	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/disk"
 )
 
 // appendAt sends a record of session 5 to the primary of a version.
@@ -71,6 +78,96 @@ func TestReopen(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDiskFailsInAReopen: the disk fails, or is full, from the nth operation after the seal on,
+// for each n: at each step of re-open, activate, append, fence and seal. Nothing that a server
+// says of itself is wrong, then or after a restart, and what was sealed stays readable.
+func TestDiskFailsInAReopen(t *testing.T) {
+	for _, fault := range []struct {
+		name string
+		err  error
+		once bool
+	}{{"fails", syscall.EIO, false}, {"is full", syscall.ENOSPC, false}, {"is full once", syscall.ENOSPC, true}} {
+		over := false
+		for n := int64(0); n < 200 && !over && !t.Failed(); n++ {
+			t.Run(fmt.Sprintf("%s/%d", fault.name, n), func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					var ops atomic.Int64
+					ops.Store(-1 << 40) // before the seal
+					mem := disk.NewMem()
+					s := w.start(1, 0, disk.NewFaulty(mem, func(op disk.Op) disk.Fault {
+						full := fault.err == syscall.ENOSPC
+						if op.Kind == disk.OpUsage || op.Kind == disk.OpRead || full && (op.Kind != disk.OpWrite && op.Kind != disk.OpCreate || strings.HasPrefix(op.Name, "journal/")) {
+							return disk.Fault{}
+						}
+						if k := ops.Add(1) - 1; k == n || k > n && !fault.once {
+							return disk.Fault{Err: fault.err}
+						}
+						return disk.Fault{}
+					}))
+					over = w.reopenOn(s, w.start(2, 0, disk.NewMem()), &ops) <= n
+					ops.Store(-1 << 40)
+					_ = s.Close()
+					w.checkReopened(w.start(1, 0, mem))
+				})
+			})
+		}
+	}
+}
+
+// reopenOn goes through a re-open at a server whose disk may fail, and returns how many
+// operations of the disk that took.
+func (w *world) reopenOn(s, peer *Server, ops *atomic.Int64) int64 {
+	ctx, both := w.t.Context(), []*Server{s, peer}
+	w.open(both...)
+	w.appended(w.append(s, 1, text(100<<10, 'a')), 0)
+	w.seal(100<<10, both...)
+	ops.Store(0)
+	ok := true
+	for _, m := range both {
+		ok = m.Reopen(ctx, &quarry.ReopenRequest{ChunkRef: w.ref(m, 3), Base: 100 << 10, PrevWritableVersion: 1}) == nil && ok
+	}
+	if ok && s.Activate(ctx, &quarry.ActivateRequest{ChunkRef: w.ref(s, 3), Members: members(both), Base: 100 << 10}) == nil {
+		c := w.appendAt(s, 3, 2, text(100<<10, 'b'))
+		w.pass(time.Second)
+		select {
+		case a := <-c:
+			w.acked = a.err == nil
+		default: // it waits for a fence
+		}
+	}
+	w.checkReopened(s)
+	if w.acked {
+		if r, err := s.Seal(ctx, &quarry.SealRequest{ChunkRef: w.ref(s, 4), Length: 200 << 10, WritableVersion: 3}); err == nil && !r.Holds {
+			w.t.Errorf("a seal at what is acknowledged is not held")
+		}
+	}
+	return ops.Load()
+}
+
+// checkReopened requires that a good replica has what was sealed, and what was acknowledged
+// after that.
+func (w *world) checkReopened(s *Server) {
+	w.t.Helper()
+	synctest.Wait()
+	reply, err := s.Fence(w.t.Context(), &quarry.FenceRequest{ChunkRef: w.ref(s, 4)})
+	if err != nil || reply.Status != quarry.ReplicaGood {
+		if err == nil && s.cfg.Disks[0].Err() == nil && reply.Status == quarry.ReplicaMissing {
+			w.t.Errorf("the replica is gone")
+		}
+		return
+	}
+	if reply.DurableLength < 100<<10 || w.acked && reply.DurableLength < 200<<10 || reply.SealLength < 100<<10 {
+		w.t.Errorf("acknowledged after the re-open: %v; %+v", w.acked, reply)
+	}
+	data, err := w.read(s, 2, true)
+	if err == nil && !bytes.HasPrefix(data, text(100<<10, 'a')) {
+		w.t.Errorf("what was sealed is not read: %d bytes", len(data))
+	}
+	if err != nil && s.cfg.Disks[0].Err() == nil {
+		w.t.Errorf("what was sealed cannot be read: %v", err)
+	}
 }
 
 // TestIdleChunkIsReported: the primary asks for a version to end to which nobody writes, again

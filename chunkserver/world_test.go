@@ -41,6 +41,7 @@ type world struct {
 	inventories []*quarry.InventoryRequest
 	drops       []quarry.Item // what the masters answer to inventories
 	deaf        int           // so many reports do not arrive
+	acked       bool          // see reopenOn
 	damage      func(from string, reply *quarry.ReadReply)
 }
 

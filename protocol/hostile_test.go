@@ -72,7 +72,7 @@ func TestHostileRequests(t *testing.T) {
 }
 
 func hostile(r odd, m *Member) []Effect {
-	switch ref := r.ref(); r.Intn(14) {
+	switch ref := r.ref(); r.Intn(15) {
 	case 0:
 		return m.Create(1, &quarry.CreateRequest{ChunkRef: ref, Mutable: r.Intn(2) == 0})
 	case 1:
@@ -114,6 +114,14 @@ func hostile(r odd, m *Member) []Effect {
 			return m.Add(1, &quarry.AddRequest{ChunkRef: ref})
 		}
 		return m.Drop(1, &quarry.DropRequest{ChunkRef: ref})
+	case 13:
+		req := &quarry.ReopenRequest{ChunkRef: ref, Base: m.r.SealLength, PrevWritableVersion: m.r.LogVersion}
+		if r.Intn(4) > 0 {
+			req.Version = m.r.SealVersion + 1
+		} else {
+			req.Base, req.PrevWritableVersion = r.number(), quarry.Version(r.Intn(6))
+		}
+		return m.Reopen(1, req)
 	}
 	switch r.Intn(8) {
 	case 0:
@@ -141,6 +149,7 @@ func look(r odd, m *Member) {
 // FuzzReplay: no journal, however broken, makes a replica panic or contradict itself.
 func FuzzReplay(f *testing.F) {
 	f.Add([]byte{1, 1, 0, 2, 1, 5, 3, 2, 0, 5, 2, 5})
+	f.Add([]byte{1, 1, 0, 2, 1, 5, 5, 2, 5, 10, 3, 5, 2, 3, 5, 5, 4, 10})
 	f.Add([]byte{6, 2, 9, 7, 2, 0, 9, 1, 0, 8, 2, 0, 1, 1, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := Replica{Handle: 7}
