@@ -179,3 +179,16 @@ type NotLeaderError struct {
 }
 
 func (e *NotLeaderError) Error() string { return fmt.Sprintf("the leader is at %s", e.Address) }
+
+// WrongShardError is the cause of a WrongShard error of a master that knows a slot map. Who has
+// an older map fetches it again; who has the same or a newer one waits: the slot is on its way,
+// or the master has yet to hear of it. Slot is the one because of which the request was refused,
+// and tells whether it was that of its session or that of what it is about.
+type WrongShardError struct {
+	Slot Slot
+	Map  uint64 // the version of the master's slot map; see [TopologyReply]
+}
+
+func (e *WrongShardError) Error() string {
+	return fmt.Sprintf("slot %d lives on another shard, by version %d of the slot map", e.Slot, e.Map)
+}

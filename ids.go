@@ -87,6 +87,10 @@ type Incarnation uint64
 // SessionID identifies a client's session at one shard. 0 is none.
 type SessionID uint64
 
+// Slot returns the slot that keeps the session and the results of its operations; by it a
+// request of the session finds the shard.
+func (s SessionID) Slot() Slot { return Slot(s >> numberBits) }
+
 // Sequence numbers the operations of a session, or the records a session appends to one
 // file; the first is 1.
 type Sequence uint64

@@ -8,7 +8,10 @@ import "context"
 // Every answer is linearizable: it tells of a state that was the newest at some instant
 // between call and return. A request is served by the leader of the shard that owns the
 // slot of the inode or handle it names; another node refuses it with NotLeader, which names
-// the leader if it is known, or with WrongShard. A mutation carries an [Op], or says why it
+// the leader if it is known, or with WrongShard, which tells the version of the slot map that
+// it was refused by. A request with an [Op] goes to the shard of its session's slot instead, where
+// it is known whether it was done before; WrongShard because of another slot says that it was not,
+// and that a session at another shard is to do it. A mutation carries an [Op], or says why it
 // needs none; sent again with the same Op it gives its first result; SessionExpired or
 // Unknown if that cannot be told any more. Busy and Unavailable: nothing is known to have
 // been done, try again. All methods may be called by many goroutines.

@@ -324,8 +324,23 @@ func (n *session) settle(op quarry.Op) {
 }
 
 // mutate runs an operation that changes something at the shard of a slot. The masters' stub
-// asks again with the same Op until it has an answer; if it has none, the outcome is Unknown.
+// asks again with the same Op until it has an answer; if it has none, the outcome is Unknown. If
+// the slot has moved, the operation was surely not done: it is done in a session at the shard
+// that owns the slot by then.
 func mutate[R any](ctx context.Context, f *FS, slot quarry.Slot, do func(quarry.Op) (R, error)) (R, error) {
+	for p := f.patience(); ; {
+		reply, err := mutateOnce(ctx, f, slot, do)
+		if quarry.KindOf(err) != quarry.WrongShard {
+			return reply, err
+		}
+		f.sessions.forgetOwners()
+		if err := p.wait(ctx, err); err != nil {
+			return reply, err
+		}
+	}
+}
+
+func mutateOnce[R any](ctx context.Context, f *FS, slot quarry.Slot, do func(quarry.Op) (R, error)) (R, error) {
 	var none R
 	s, err := f.sessions.of(ctx, slot)
 	if err != nil {

@@ -141,3 +141,23 @@ func TestListingPages(t *testing.T) {
 		}
 	})
 }
+
+// An operation that a shard refuses because the slot has moved was not done: it is done when the
+// client has learnt where the slot is, and with a number of its own.
+func TestSlotHasMoved(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		e.must(e.files.Mkdir(e.Context(), "/a"))
+		asked := e.c.Count("topology")
+		e.c.Fail("make", quarry.Errorf("make", quarry.WrongShard, "", "it lives elsewhere"))
+		var wg sync.WaitGroup
+		wg.Go(func() { e.must(e.files.Mkdir(e.Context(), "/b")) })
+		e.sleep(time.Second)
+		e.c.Fail("make", nil)
+		wg.Wait()
+		if e.c.Count("topology") == asked {
+			e.Error("the map was not asked for")
+		}
+		e.c.Fail("make", quarry.Errorf("make", quarry.WrongShard, "", "it lives elsewhere"))
+		e.want(e.files.Mkdir(e.Context(), "/c"), quarry.Unavailable)
+	})
+}

@@ -64,16 +64,18 @@ func (m *Master) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.Rol
 	if err != nil {
 		return nil, err
 	}
-	return t.chunks.Roll(ctx, req)
+	reply, err := t.chunks.Roll(ctx, req)
+	return reply, m.wrongShard("roll", err)
 }
 
 // Allocate makes open chunks that the session owns.
 func (m *Master) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*quarry.AllocateReply, error) {
-	t, err := m.termOf("allocate", req.Near.Slot())
+	t, err := m.termOf("allocate", home(req.Op, req.Near.Slot()))
 	if err != nil {
 		return nil, err
 	}
-	return t.chunks.Allocate(ctx, req)
+	reply, err := t.chunks.Allocate(ctx, req)
+	return reply, m.wrongShard("allocate", err)
 }
 
 // Finish seals a chunk of the session.
@@ -82,7 +84,8 @@ func (m *Master) Finish(ctx context.Context, req *quarry.FinishRequest) (*quarry
 	if err != nil {
 		return nil, err
 	}
-	return t.chunks.Finish(ctx, req)
+	reply, err := t.chunks.Finish(ctx, req)
+	return reply, m.wrongShard("finish", err)
 }
 
 // Report notes silent members or corrupt replicas.
@@ -91,7 +94,7 @@ func (m *Master) Report(ctx context.Context, req *quarry.ReportRequest) error {
 	if err != nil {
 		return err
 	}
-	return t.chunks.Report(ctx, req)
+	return m.wrongShard("report", t.chunks.Report(ctx, req))
 }
 
 // Inventory reconciles a page of a server's replicas.

@@ -216,11 +216,31 @@ func (m *Master) shard(op string, id quarry.ShardID) (*shard, error) {
 	if !m.started.Load() {
 		return nil, m.waiting(op)
 	}
-	sh := m.groups[id]
-	if sh == nil {
-		return nil, quarry.Errorf(op, quarry.WrongShard, "", "node %d has no shard %d", m.node, id)
+	if sh := m.groups[id]; sh != nil {
+		return sh, nil
 	}
-	return sh, nil
+	return nil, quarry.Errorf(op, quarry.WrongShard, "", "node %d has no shard %d", m.node, id)
+}
+
+// wrongShard tells the caller of a request which slot map this node has, if the shard has
+// refused the request because the slot is not its own.
+func (m *Master) wrongShard(op string, err error) error {
+	known := m.root.known.Load()
+	slot, ok := meta.RefusedSlot(err)
+	if !ok || known == nil {
+		return quarry.Wrap(op, "", err)
+	}
+	return &quarry.Error{Op: op, Kind: quarry.WrongShard, Err: &quarry.WrongShardError{Slot: slot, Map: known.topology.Version}}
+}
+
+// home returns the slot by which a change finds its shard: that of its session, because only
+// there it is known whether the change was made before. The shard refuses it with WrongShard if
+// it does not own what is to be changed.
+func home(once quarry.Op, slot quarry.Slot) quarry.Slot {
+	if once.Session != 0 {
+		return once.Session.Slot()
+	}
+	return slot
 }
 
 // shardOf returns the shard that owns a slot.

@@ -59,7 +59,7 @@ func (m *Master) Remove(ctx context.Context, req *quarry.RemoveRequest) error {
 
 // change proposes a change of the namespace.
 func (m *Master) change(ctx context.Context, op string, parent quarry.Inode, once quarry.Op, body meta.Body) (*quarry.AttrReply, error) {
-	sh, err := m.shardOf(op, parent.Slot())
+	sh, err := m.shardOf(op, home(once, parent.Slot()))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (m *Master) change(ctx context.Context, op string, parent quarry.Inode, onc
 		}
 	}
 	if err != nil {
-		return nil, quarry.Wrap(op, "", err)
+		return nil, m.wrongShard(op, err)
 	}
 	sh.orphaned(result.Orphans)
 	return &quarry.AttrReply{Attr: result.Attr}, nil
@@ -91,7 +91,7 @@ func read[R any](ctx context.Context, m *Master, op string, slot quarry.Slot, f 
 		return err
 	})
 	if err != nil {
-		return none, quarry.Wrap(op, "", err)
+		return none, m.wrongShard(op, err)
 	}
 	return reply, nil
 }

@@ -176,5 +176,19 @@ func (t *tx) checkSlot(s quarry.Slot) error {
 }
 
 func wrongShard(s quarry.Slot) error {
-	return refuse(quarry.WrongShard, fmt.Sprintf("slot %d", s), "it lives on another shard")
+	return refuse(quarry.WrongShard, fmt.Sprintf(slotSubject, s), "it lives on another shard")
+}
+
+// slotSubject is the subject of a WrongShard error; results carry no more of it.
+const slotSubject = "slot %d"
+
+// RefusedSlot returns the slot because of which a command or a read was refused with WrongShard.
+func RefusedSlot(err error) (s quarry.Slot, ok bool) {
+	var e *quarry.Error
+	for ; errors.As(err, &e) && e.Kind == quarry.WrongShard; err = e.Err {
+		if _, bad := fmt.Sscanf(e.Subject, slotSubject, &s); bad == nil {
+			return s, true
+		}
+	}
+	return 0, false
 }

@@ -200,6 +200,9 @@ func (t *tx) recall(op *quarry.Op) (place uint16, result []byte, done bool, err 
 	case op.Sequence-op.Oldest >= WindowOps:
 		return 0, nil, false, refuse(quarry.Busy, "", "more than %d operations of the session are unsettled", WindowOps)
 	}
+	if err := t.checkSlot(SessionSlot(op.Session)); err != nil {
+		return 0, nil, false, err // whether the operation was done is known where the session is kept
+	}
 	if _, err := t.liveSession(op.Session); err != nil {
 		return 0, nil, false, err
 	}

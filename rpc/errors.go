@@ -19,6 +19,9 @@ type errorMessage struct {
 	Leader  quarry.NodeID
 	Address string
 	Cause   *errorMessage
+	// The slot and the slot map's version of a WrongShard error, if the map is known.
+	Slot quarry.Slot
+	Map  uint64
 }
 
 // errorTextMax bounds each text of an error, errorDepthMax the causes of causes; what is
@@ -37,6 +40,8 @@ func errorFields(w *wire.Walk, m *errorMessage) {
 	wire.Uint(w, 5, &m.Leader)
 	wire.String(w, 6, &m.Address, errorTextMax)
 	wire.Optional(w, 7, &m.Cause, errorFields)
+	wire.Uint(w, 8, &m.Slot)
+	wire.Uint(w, 9, &m.Map)
 }
 
 // encodeError makes the message of an error that a handler returned.
@@ -53,6 +58,7 @@ func encodeErrorTo(err error, depth int) *errorMessage {
 	}
 	m.Op, m.Subject = cut(e.Op), cut(e.Subject)
 	var leader *quarry.NotLeaderError
+	var shard *quarry.WrongShardError
 	switch cause := e.Err.(type) {
 	case nil:
 	case quarry.Kind:
@@ -66,9 +72,12 @@ func encodeErrorTo(err error, depth int) *errorMessage {
 			m.Text = cut(cause.Error())
 		}
 	default:
-		if errors.As(cause, &leader) {
+		switch {
+		case errors.As(cause, &leader):
 			m.Leader, m.Address = leader.Leader, cut(leader.Address)
-		} else {
+		case errors.As(cause, &shard):
+			m.Slot, m.Map = shard.Slot, shard.Map
+		default:
 			m.Text = cut(cause.Error())
 		}
 	}
@@ -102,6 +111,8 @@ func (m *errorMessage) error() error {
 		e.Err = m.Cause.error()
 	case m.Leader != 0 || m.Address != "":
 		e.Err = &quarry.NotLeaderError{Leader: m.Leader, Address: m.Address}
+	case m.Map != 0:
+		e.Err = &quarry.WrongShardError{Slot: m.Slot, Map: m.Map}
 	case m.Text != "":
 		e.Err = errors.New(m.Text)
 	}

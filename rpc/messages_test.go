@@ -321,12 +321,14 @@ func FuzzMessages(f *testing.F) {
 
 func TestErrorsTravel(t *testing.T) {
 	leader := &quarry.NotLeaderError{Leader: 7, Address: "m3:8000"}
+	shard := &quarry.WrongShardError{Slot: 17, Map: 9}
 	for _, err := range []error{
 		&quarry.Error{Op: "stat", Kind: quarry.NotFound, Subject: "/a", Err: errors.New("no such name")},
 		quarry.NotEmpty,
 		&quarry.Error{Op: "read", Kind: quarry.Confirm},
 		quarry.Wrap("append", "chunk", &quarry.Error{Op: "write", Kind: quarry.NoSpace, Subject: "disk 3", Err: errors.New("ENOSPC")}),
 		&quarry.Error{Op: "make", Kind: quarry.NotLeader, Err: leader},
+		&quarry.Error{Op: "make", Kind: quarry.WrongShard, Err: shard},
 		errors.New("something else"),
 		context.DeadlineExceeded,
 		quarry.Errorf("x", quarry.Busy, strings.Repeat("s", 10000), "%s", strings.Repeat("ä", 10000)),
@@ -340,6 +342,10 @@ func TestErrorsTravel(t *testing.T) {
 		}
 		var l *quarry.NotLeaderError
 		if errors.As(err, &l) && (!errors.As(got, &l) || *l != *leader) {
+			t.Errorf("%v became %v", err, got)
+		}
+		var s *quarry.WrongShardError
+		if errors.As(err, &s) && (!errors.As(got, &s) || *s != *shard) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}

@@ -34,24 +34,24 @@ func (m *Masters) List(ctx context.Context, req *quarry.ListRequest) (*quarry.Li
 	return call(ctx, m, "list", bySlot(req.Dir.Slot()), req, quarry.Master.List)
 }
 
-// Make goes to the shard of the parent.
+// Make goes to the shard of its session, which is that of the parent.
 func (m *Masters) Make(ctx context.Context, req *quarry.MakeRequest) (*quarry.AttrReply, error) {
-	return call(ctx, m, "make", bySlot(req.Parent.Slot()), req, quarry.Master.Make)
+	return call(ctx, m, "make", byOp(req.Op, req.Parent.Slot()), req, quarry.Master.Make)
 }
 
-// Link goes to the shard of the parent.
+// Link goes to the shard of its session, which is that of the parent.
 func (m *Masters) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.AttrReply, error) {
-	return call(ctx, m, "link", bySlot(req.Parent.Slot()), req, quarry.Master.Link)
+	return call(ctx, m, "link", byOp(req.Op, req.Parent.Slot()), req, quarry.Master.Link)
 }
 
-// Rename goes to the shard of the old parent, which coordinates.
+// Rename goes to the shard of its session, which is that of the old parent, and coordinates.
 func (m *Masters) Rename(ctx context.Context, req *quarry.RenameRequest) (*quarry.AttrReply, error) {
-	return call(ctx, m, "rename", bySlot(req.Parent.Slot()), req, quarry.Master.Rename)
+	return call(ctx, m, "rename", byOp(req.Op, req.Parent.Slot()), req, quarry.Master.Rename)
 }
 
-// Remove goes to the shard of the parent.
+// Remove goes to the shard of its session, which is that of the parent.
 func (m *Masters) Remove(ctx context.Context, req *quarry.RemoveRequest) error {
-	return callErr(ctx, m, "remove", bySlot(req.Parent.Slot()), req, quarry.Master.Remove)
+	return callErr(ctx, m, "remove", byOp(req.Op, req.Parent.Slot()), req, quarry.Master.Remove)
 }
 
 // Locate goes to the shard of the file.
@@ -64,9 +64,9 @@ func (m *Masters) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.Ro
 	return call(ctx, m, "roll", bySlot(req.File.Slot()), req, quarry.Master.Roll)
 }
 
-// Allocate goes to the shard of Near.
+// Allocate goes to the shard of its session, which is that of Near.
 func (m *Masters) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*quarry.AllocateReply, error) {
-	return call(ctx, m, "allocate", bySlot(req.Near.Slot()), req, quarry.Master.Allocate)
+	return call(ctx, m, "allocate", byOp(req.Op, req.Near.Slot()), req, quarry.Master.Allocate)
 }
 
 // Finish goes to the shard of the handle.

@@ -204,13 +204,40 @@ func (m *Masters) goOn(ctx context.Context, a *attempt, err error) bool {
 	case quarry.Unavailable:
 		m.doubt(a.target, a.at)
 	case quarry.WrongShard:
-		_ = m.refresh(ctx) // if it fails, the round goes on with what is known
+		return m.moved(ctx, a, err)
 	case quarry.Busy:
 		a.tried = nil
 		a.prefer = a.at
 		m.wait(ctx, a)
 	default:
 		return false
+	}
+	return true
+}
+
+// moved decides what follows from a refusal because a slot lives on another shard. If the node
+// has a later slot map than this one, the map is fetched and the request goes where it says. If
+// not, the slot is on its way or the node is behind, and the request waits a little first. A
+// change that is refused where its session is, because of another slot, is given back: it was not
+// done, and this session cannot do it.
+func (m *Masters) moved(ctx context.Context, a *attempt, err error) bool {
+	var told *quarry.WrongShardError
+	m.mu.Lock()
+	version, shard := m.learned.version, m.learned.shard(a.target)
+	m.mu.Unlock()
+	typed := errors.As(err, &told)
+	if typed && a.target.byOp && told.Slot != a.target.slot {
+		return false
+	}
+	newer := typed && told.Map > version
+	if !newer {
+		m.wait(ctx, a)
+	}
+	_ = m.refresh(ctx) // if it fails, the round goes on with what is known
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.learned.shard(a.target) != shard || newer {
+		a.tried = a.tried[:0]
 	}
 	return true
 }

@@ -12,11 +12,21 @@ import (
 type target struct {
 	any    bool
 	bySlot bool
+	byOp   bool // slot is that of the session
 	slot   quarry.Slot
 	shard  quarry.ShardID
 }
 
-func bySlot(s quarry.Slot) target     { return target{bySlot: true, slot: s} }
+func bySlot(s quarry.Slot) target { return target{bySlot: true, slot: s} }
+
+// byOp is where a change of something in a slot goes: to the shard that keeps its session.
+func byOp(op quarry.Op, s quarry.Slot) target {
+	if op.Session == 0 {
+		return bySlot(s)
+	}
+	return target{bySlot: true, byOp: true, slot: op.Session.Slot()}
+}
+
 func byShard(s quarry.ShardID) target { return target{shard: s} }
 
 // table is what the nodes told of the cluster. Guarded by Masters.mu.

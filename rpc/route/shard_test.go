@@ -1,0 +1,102 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
+)
+
+// refusing is a node that refuses so many changes because of a slot.
+type refusing struct {
+	*node
+	refusals int
+	slot     quarry.Slot
+	told     uint64 // the version of its map
+	ops      []quarry.Op
+}
+
+func (n *refusing) Make(ctx context.Context, req *quarry.MakeRequest) (*quarry.AttrReply, error) {
+	n.ops = append(n.ops, req.Op)
+	if n.refusals > 0 {
+		n.refusals--
+		return nil, &quarry.Error{Op: "make", Kind: quarry.WrongShard, Err: &quarry.WrongShardError{Slot: n.slot, Map: n.told}}
+	}
+	return &quarry.AttrReply{}, nil
+}
+
+// TestChangeOfAMovedSlot has changes refused. Because of the slot of what is changed, the caller
+// hears of it at once: only it can open another session. Because of the session's own slot, the
+// same Op is sent until a shard knows the session: only there it is known what became of it.
+func TestChangeOfAMovedSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		n := &refusing{node: c.nodes[0], told: 1}
+		m := c.masters(t, func(o *Options) {
+			o.Dial = func(at string) (quarry.Master, error) {
+				if at == address(0) {
+					return n, nil
+				}
+				return c.dial(at)
+			}
+		})
+		op := quarry.Op{Session: quarry.SessionID(quarry.MakeInode(3, 1)), Sequence: 1, Oldest: 1}
+		req := &quarry.MakeRequest{Op: op, Parent: quarry.MakeInode(2000, 7)}
+		n.refusals, n.slot = 1, 2000
+		began := clock.Simulated().Now()
+		_, err := m.Make(t.Context(), req)
+		var told *quarry.WrongShardError
+		if !errors.As(err, &told) || told.Slot != 2000 || len(n.ops) != 1 || clock.Simulated().Now() != began {
+			t.Errorf("because of the parent: %v after %d tries", err, len(n.ops))
+		}
+		n.refusals, n.slot, n.ops = 3, 3, nil
+		if _, err := m.Make(t.Context(), req); err != nil || len(n.ops) != 4 {
+			t.Errorf("because of the session: %v after %d tries", err, len(n.ops))
+		}
+		n.refusals, n.ops = 1<<30, nil
+		if _, err := m.Make(t.Context(), req); !errors.Is(err, quarry.Unavailable) || len(n.ops) > 200 {
+			t.Errorf("without an end: %v after %d tries", err, len(n.ops))
+		}
+	})
+}
+
+// TestNodeThatIsBehind is asked for a slot that it does not know to be its own yet, and is asked
+// again, not faster and faster.
+func TestNodeThatIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		behind := 5
+		m := c.masters(t, func(o *Options) {
+			o.Dial = func(at string) (quarry.Master, error) {
+				n, err := c.dial(at)
+				return lagging{n.(*node), &behind}, err
+			}
+		})
+		began := clock.Simulated().Now()
+		if got := stat(t, m, 100); got != 0 {
+			t.Errorf("served by %d, want 0", got)
+		}
+		if took := clock.Simulated().Now().Sub(began); behind != 0 || took < 100*time.Millisecond || took > 5*time.Second {
+			t.Errorf("%d refusals left after %v", behind, took)
+		}
+	})
+}
+
+// lagging is a node whose shard refuses so many requests.
+type lagging struct {
+	*node
+	behind *int
+}
+
+func (n lagging) Stat(ctx context.Context, req *quarry.StatRequest) (*quarry.StatReply, error) {
+	reply, err := n.node.Stat(ctx, req)
+	if err == nil && *n.behind > 0 {
+		*n.behind--
+		return nil, &quarry.Error{Op: "stat", Kind: quarry.WrongShard, Err: &quarry.WrongShardError{Slot: req.Inode.Slot(), Map: 1}}
+	}
+	return reply, err
+}
