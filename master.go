@@ -75,4 +75,7 @@ type Master interface {
 	// clients wait for as long as the change takes. The same request again succeeds. Invalid:
 	// the node has no vote there. Unavailable: it did not take over, and who led leads on.
 	Transfer(ctx context.Context, req *TransferRequest) error
+	// AddShard makes a further shard, without slots, on all masters that have a vote in the root
+	// group. It returns when that is logged; its leader is there soon after.
+	AddShard(ctx context.Context, req *AddShardRequest) error
 }

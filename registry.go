@@ -72,6 +72,10 @@ type TransferRequest struct {
 	To    NodeID
 }
 
+// AddShardRequest adds a shard that has no slots yet. Its number is the highest one plus 1; a
+// repeated request succeeds.
+type AddShardRequest struct{ Shard ShardID }
+
 // DiskUsage is the state of a server's disk.
 type DiskUsage struct {
 	Disk        DiskID

@@ -323,6 +323,45 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
+// TestAddShard adds shards while files are made.
+func TestAddShard(t *testing.T) {
+	d, f, ctx := dev(t, 1)
+	c := rpc.NewClient(rpc.ClientConfig{
+		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
+	})
+	defer c.Close()
+	masters, err := route.New(route.Options{
+		Addresses: d.Masters, Clock: clock.System(), Dial: func(a string) (quarry.Master, error) { return c.Master(a), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer masters.Close()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := f.Mkdir(ctx, fmt.Sprintf("/d%d", i)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range 3 {
+		shard, err := cluster.AddShard(ctx, masters, clock.System())
+		if want := quarry.ShardID(cluster.DefaultShards + 1 + i); err != nil || shard != want {
+			t.Errorf("shard %d, %v, want %d", shard, err, want)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
 // slowly is a logger's handler that takes its time whenever a Raft group is made.
 type slowly struct{ slog.Handler }
 

@@ -178,7 +178,7 @@ func (n *testNode) leads(id quarry.ShardID) bool {
 	if st, err := n.host.Status(id); err != nil || !st.Leading {
 		return false
 	}
-	return id == quarry.RootShard || n.groups[id].lead.Load() != nil
+	return id == quarry.RootShard || n.group(id) != nil && n.group(id).lead.Load() != nil
 }
 
 // leader waits until a node is in office for a group, and all voters that run know it.

@@ -38,7 +38,7 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, shard := range registry.topology.Shards {
-		sh := m.groups[shard.Shard]
+		sh := m.group(shard.Shard)
 		if sh == nil {
 			continue
 		}

@@ -24,10 +24,10 @@ type Master struct {
 	streams streams
 	failed  chan struct{} // closed when the host has stopped by itself
 
-	started atomic.Bool // host, node and groups below are set, and do not change any more
+	started atomic.Bool // host and node below are set, and do not change any more
 	host    *raft.Host
 	node    quarry.NodeID
-	groups  map[quarry.ShardID]*shard
+	groups  atomic.Pointer[map[quarry.ShardID]*shard] // replaced when a shard is added; see setGroup
 	root    rootGroup
 
 	pulseMu sync.Mutex
@@ -48,7 +48,7 @@ func Open(cfg Config) (*Master, error) {
 	m := &Master{cfg: cfg, failed: make(chan struct{}), pulses: map[quarry.ServerID]pulse{}}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.streams = streams{master: m, open: map[streamKey]*stream{}}
-	m.root.master = m
+	m.root.master, m.root.added = m, make(chan struct{}, 1)
 	var err error
 	if m.disk, _, _, err = raft.DiskIdentity(cfg.Folder); err != nil {
 		return nil, err
@@ -84,7 +84,8 @@ func (m *Master) start(o *origin) error {
 		return err
 	}
 	transport.lost = host.PeerLost
-	m.host, m.node, m.groups = host, o.Node, map[quarry.ShardID]*shard{}
+	m.host, m.node = host, o.Node
+	m.groups.Store(&map[quarry.ShardID]*shard{})
 	ids, members := o.groups()
 	for _, id := range ids {
 		if err := m.startGroup(id, members); err != nil {
@@ -97,21 +98,29 @@ func (m *Master) start(o *origin) error {
 	if o.Init != nil {
 		m.begin(func() { m.spread(o.Init) })
 	}
-	for id, sh := range m.groups {
+	for id, sh := range *m.groups.Load() {
 		if err := host.OnLeadership(id, sh.leadership); err != nil {
 			return err
 		}
 	}
-	return host.OnLeadership(quarry.RootShard, m.root.leadership)
+	if err := host.OnLeadership(quarry.RootShard, m.root.leadership); err != nil {
+		return err
+	}
+	m.begin(m.grow)
+	return nil
 }
 
 // startGroup starts one group: one that the folder has, a new one of these members, or an
 // empty one that its leader will fill.
-func (m *Master) startGroup(id quarry.ShardID, members []raft.Member) error {
+func (m *Master) startGroup(id quarry.ShardID, members []raft.Member) (err error) {
 	var machine raft.StateMachine = &m.root
 	if id != quarry.RootShard {
 		machine = &shardMachine{}
-		m.groups[id] = &shard{master: m, id: id}
+		defer func() {
+			if err == nil {
+				m.setGroup(id, &shard{master: m, id: id})
+			}
+		}()
 	}
 	if members != nil && !slices.Contains(m.host.Groups(), id) {
 		return m.host.Bootstrap(id, members, machine)
@@ -216,7 +225,7 @@ func (m *Master) shard(op string, id quarry.ShardID) (*shard, error) {
 	if !m.started.Load() {
 		return nil, m.waiting(op)
 	}
-	if sh := m.groups[id]; sh != nil {
+	if sh := m.group(id); sh != nil {
 		return sh, nil
 	}
 	return nil, quarry.Errorf(op, quarry.WrongShard, "", "node %d has no shard %d", m.node, id)

@@ -18,6 +18,7 @@ import (
 type rootGroup struct {
 	master *Master
 	known  atomic.Pointer[registry]
+	added  chan struct{} // has a value: there may be a shard without a group here
 
 	mu        sync.Mutex
 	confirmed map[quarry.ServerID]quarry.Incarnation // told to the log by this node
@@ -26,6 +27,7 @@ type rootGroup struct {
 // registry is what the root group's state says, as this node has it. Never changed.
 type registry struct {
 	topology *quarry.TopologyReply
+	shards   []root.Shard
 	owners   [quarry.Slots]quarry.ShardID
 	servers  map[quarry.ServerID]root.Server
 	keys     quarry.Keys
@@ -49,7 +51,7 @@ func (g *rootGroup) learn(v meta.View) {
 	if t.Cluster.IsZero() {
 		return
 	}
-	r := &registry{topology: t, servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v), level: root.Level(v)}
+	r := &registry{topology: t, shards: root.Shards(v), servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v), level: root.Level(v)}
 	for _, s := range root.Servers(v) {
 		r.servers[s.Server] = s
 	}
@@ -61,6 +63,10 @@ func (g *rootGroup) learn(v meta.View) {
 		}
 	}
 	g.known.Store(r)
+	select {
+	case g.added <- struct{}{}:
+	default:
+	}
 }
 
 // owner returns the shard that owns a slot.

@@ -197,15 +197,16 @@ func (s *shard) serve(ctx context.Context, number uint64) {
 	t.chunks.Run(ctx)
 }
 
-// takeOffice learns the log time, and gives the slots of a new cluster to the shard.
+// takeOffice learns the log time, and gives the slots of a new cluster to the shard. A shard that
+// was added later has none until they are moved to it.
 func (s *shard) takeOffice(ctx context.Context, t *term) error {
 	var slots []quarry.SlotRange
 	err := s.local(func(v meta.View) error {
 		t.base, slots = meta.Time(v), meta.Slots(v)
 		return nil
 	})
-	if err == nil && len(slots) == 0 {
-		_, err = s.proposeIn(ctx, t, quarry.Op{}, &meta.Init{Slots: s.beginning()})
+	if first := s.beginning(); err == nil && len(slots) == 0 && len(first) > 0 {
+		_, err = s.proposeIn(ctx, t, quarry.Op{}, &meta.Init{Slots: first})
 	}
 	return err
 }
@@ -213,7 +214,7 @@ func (s *shard) takeOffice(ctx context.Context, t *term) error {
 // beginning is the slots that the shard of a new cluster begins with.
 func (s *shard) beginning() []quarry.SlotRange {
 	o := s.master.originNow()
-	if o == nil || o.Init == nil {
+	if o == nil || o.Init == nil || int(s.id) > o.Init.Shards {
 		return nil
 	}
 	return []quarry.SlotRange{root.Split(o.Init.Shards)[s.id-1]}

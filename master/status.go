@@ -116,7 +116,7 @@ func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
 	if st, err := m.host.Status(info.Shard); err == nil {
 		s.Term, s.Applied = st.Term, st.Applied
 	}
-	sh := m.groups[info.Shard]
+	sh := m.group(info.Shard)
 	if sh == nil {
 		return s
 	}

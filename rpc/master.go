@@ -32,6 +32,7 @@ const (
 	opJoin      Op = 22
 	opReplace   Op = 23
 	opTransfer  Op = 24
+	opAddShard  Op = 25
 )
 
 var (
@@ -60,6 +61,7 @@ var (
 	joinMethod      = method[quarry.JoinRequest, nothing]{op: opJoin, name: "join", request: joinRequestFields, reply: nothingFields}
 	replaceMethod   = method[quarry.ReplaceRequest, quarry.ReplaceReply]{op: opReplace, name: "replace", request: replaceRequestFields, reply: replaceReplyFields}
 	transferMethod  = method[quarry.TransferRequest, nothing]{op: opTransfer, name: "transfer", request: transferRequestFields, reply: nothingFields}
+	addShardMethod  = method[quarry.AddShardRequest, nothing]{op: opAddShard, name: "addShard", request: addShardRequestFields, reply: nothingFields}
 )
 
 // ServeMaster has a server serve the operations of a master.
@@ -88,6 +90,7 @@ func ServeMaster(s *Server, m quarry.Master) {
 	handle(s, &joinMethod, noReply(m.Join))
 	handle(s, &replaceMethod, m.Replace)
 	handle(s, &transferMethod, noReply(m.Transfer))
+	handle(s, &addShardMethod, noReply(m.AddShard))
 }
 
 // noReply makes a handler with a reply out of one that has none.
@@ -217,5 +220,10 @@ func (s *masterStub) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*
 
 func (s *masterStub) Transfer(ctx context.Context, req *quarry.TransferRequest) error {
 	_, err := do(ctx, s.stub, &transferMethod, req)
+	return err
+}
+
+func (s *masterStub) AddShard(ctx context.Context, req *quarry.AddShardRequest) error {
+	_, err := do(ctx, s.stub, &addShardMethod, req)
 	return err
 }

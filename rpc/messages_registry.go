@@ -166,3 +166,5 @@ func transferRequestFields(w *wire.Walk, m *quarry.TransferRequest) {
 	wire.Uint(w, 1, &m.Shard)
 	wire.Uint(w, 2, &m.To)
 }
+
+func addShardRequestFields(w *wire.Walk, m *quarry.AddShardRequest) { wire.Uint(w, 1, &m.Shard) }

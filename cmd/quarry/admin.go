@@ -22,7 +22,9 @@ func adminCommand(o *options) *cobra.Command {
 	c := &cobra.Command{Use: "admin", Short: "Make, watch and change a cluster"}
 	m := &cobra.Command{Use: "master", Short: "Change the masters of a cluster"}
 	m.AddCommand(masterReplaceCommand(o), masterLeadCommand(o))
-	c.AddCommand(initCommand(o), statusCommand(o), m)
+	s := &cobra.Command{Use: "shard", Short: "Change the shards of a cluster"}
+	s.AddCommand(shardAddCommand(o))
+	c.AddCommand(initCommand(o), statusCommand(o), m, s)
 	return c
 }
 
@@ -250,7 +252,7 @@ can simply be said again. "quarry admin status" shows the numbers.`,
 }
 
 // replace does the whole change: the root group first, which numbers the new master, then
-// every shard.
+// every shard, those among them that were added meanwhile.
 func replace(ctx context.Context, client *rpc.Client, addresses []string, gone quarry.NodeID, by string) (quarry.MasterNode, error) {
 	id, err := client.Master(by).Identify(ctx)
 	if err != nil {
@@ -261,14 +263,17 @@ func replace(ctx context.Context, client *rpc.Client, addresses []string, gone q
 		return quarry.MasterNode{}, err
 	}
 	defer masters.Close()
-	topology, err := masters.Topology(ctx)
-	if err != nil {
-		return quarry.MasterNode{}, err
-	}
 	node := quarry.MasterNode{Disk: id.Disk, Address: id.Address}
-	for _, s := range topology.Shards {
+	for next := quarry.RootShard; ; next++ { // shards are numbered without gaps
+		topology, err := masters.Topology(ctx)
+		if err != nil {
+			return quarry.MasterNode{}, err
+		}
+		if int(next) >= len(topology.Shards) {
+			return node, nil
+		}
 		for {
-			reply, err := masters.Replace(ctx, &quarry.ReplaceRequest{Shard: s.Shard, Gone: gone, New: node})
+			reply, err := masters.Replace(ctx, &quarry.ReplaceRequest{Shard: next, Gone: gone, New: node})
 			if err == nil {
 				node = reply.Node
 				break
@@ -278,7 +283,6 @@ func replace(ctx context.Context, client *rpc.Client, addresses []string, gone q
 			}
 		}
 	}
-	return node, nil
 }
 
 func masterLeadCommand(o *options) *cobra.Command {

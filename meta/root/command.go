@@ -23,6 +23,7 @@ const (
 	KindAddKey       Kind = 7
 	KindRetireKey    Kind = 8
 	KindRaiseLevel   Kind = 9
+	KindAddShard     Kind = 10
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -50,6 +51,7 @@ var verbs = [...]struct {
 	KindAddKey:       {"add key", func() Body { return new(AddKey) }},
 	KindRetireKey:    {"retire key", func() Body { return new(RetireKey) }},
 	KindRaiseLevel:   {"raise level", func() Body { return new(RaiseLevel) }},
+	KindAddShard:     {"add shard", func() Body { return new(AddShard) }},
 }
 
 // Command is one entry of the root group's log.

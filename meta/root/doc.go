@@ -18,5 +18,5 @@
 //	's' server(8)     chunk server: disks, incarnation, boot, address, rack
 //	'd' disk(16)      the server that the disk belongs to
 //	'k' number(4)     capability key
-//	'p' shard(8)      shard: its slots
+//	'p' shard(8)      shard: its slots, and the masters that its group began with
 package root

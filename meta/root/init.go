@@ -53,7 +53,7 @@ func (c *Init) apply(t *tx, _ *Result) error {
 	}
 	put(t, keyKey(c.Key.Number), &c.Key, keyFields)
 	for i, slots := range Split(c.Shards) {
-		s := quarry.ShardInfo{Shard: quarry.ShardID(i + 1), Slots: []quarry.SlotRange{slots}}
+		s := Shard{Shard: quarry.ShardID(i + 1), Slots: []quarry.SlotRange{slots}}
 		put(t, shardKey(s.Shard), &s, shardFields)
 	}
 	return nil

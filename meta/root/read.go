@@ -9,11 +9,11 @@ import (
 func Topology(v meta.View) *quarry.TopologyReply {
 	s := state{view: v}
 	h := s.loadHeader()
-	return &quarry.TopologyReply{
-		Cluster: h.Cluster, Version: h.MapVersion,
-		Masters: all(&s, tableMaster, masterFields),
-		Shards:  all(&s, tableShard, shardFields),
+	t := &quarry.TopologyReply{Cluster: h.Cluster, Version: h.MapVersion, Masters: all(&s, tableMaster, masterFields)}
+	for _, shard := range Shards(v) {
+		t.Shards = append(t.Shards, quarry.ShardInfo{Shard: shard.Shard, Slots: shard.Slots})
 	}
+	return t
 }
 
 // Servers returns all chunk servers, in the order of their numbers; those that were given up

@@ -314,7 +314,33 @@ func script(t testing.TB) *group {
 	g.ok(&AddKey{Key: quarry.Key{Number: 2, Secret: [32]byte{6}}})
 	g.ok(&AddKey{Key: quarry.Key{Number: 3, Secret: [32]byte{7}}})
 	g.ok(&RetireKey{Number: 2})
+	g.ok(&AddShard{Shard: Shards(g.kv)[len(Shards(g.kv))-1].Shard + 1, Founders: Topology(g.kv).Masters})
 	return g
+}
+
+// A shard is added once, with the next number and without slots, and the map's version grows.
+func TestAddShard(t *testing.T) {
+	g := newGroup(t)
+	before := Topology(g.kv)
+	next := before.Shards[len(before.Shards)-1].Shard + 1
+	for _, bad := range []AddShard{
+		{Shard: next}, {Shard: 0, Founders: before.Masters}, {Shard: next + 1, Founders: before.Masters},
+		{Shard: next, Founders: append(before.Masters[:1:1], before.Masters[0])}, {Shard: next, Founders: []quarry.MasterNode{{Node: 1}}},
+	} {
+		g.refused(quarry.Invalid, &bad)
+	}
+	for range 2 {
+		g.ok(&AddShard{Shard: next, Founders: before.Masters})
+		after := Topology(g.kv)
+		last := after.Shards[len(after.Shards)-1]
+		if after.Version != before.Version+1 || len(after.Shards) != len(before.Shards)+1 || last.Shard != next || len(last.Slots) != 0 {
+			t.Fatalf("%+v after %+v", after, before)
+		}
+	}
+	if s := Shards(g.kv); !slices.Equal(s[len(s)-1].Founders, before.Masters) || len(s[0].Founders) != 0 {
+		t.Errorf("%+v", s)
+	}
+	(&group{t: t, kv: meta.NewMemory()}).refused(quarry.Unavailable, &AddShard{Shard: 1, Founders: before.Masters})
 }
 
 var rewrite = flag.Bool("rewrite", false, "write the golden file, which has not been released")

@@ -96,16 +96,6 @@ func keyFields(w *wire.Walk, k *quarry.Key) {
 	k.Secret = [32]byte(secret)
 }
 
-func shardFields(w *wire.Walk, s *quarry.ShardInfo) {
-	wire.Uint(w, 1, &s.Shard)
-	wire.List(w, 2, &s.Slots, quarry.Slots, slotRangeFields)
-}
-
-func slotRangeFields(w *wire.Walk, r *quarry.SlotRange) {
-	wire.Uint(w, 1, &r.First)
-	wire.Uint(w, 2, &r.Last)
-}
-
 // Disk is a disk of a server.
 type Disk struct {
 	Disk   quarry.DiskID

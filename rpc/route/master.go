@@ -118,6 +118,11 @@ func (m *Masters) Transfer(ctx context.Context, req *quarry.TransferRequest) err
 	return callErr(ctx, m, "transfer", byShard(req.Shard), req, quarry.Master.Transfer)
 }
 
+// AddShard goes to the leader of the root group.
+func (m *Masters) AddShard(ctx context.Context, req *quarry.AddShardRequest) error {
+	return callErr(ctx, m, "add shard", byShard(quarry.RootShard), req, quarry.Master.AddShard)
+}
+
 // Heartbeat is refused: it addresses one node.
 func (m *Masters) Heartbeat(context.Context, *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
 	return nil, notRouted("heartbeat")

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/cluster"
+)
+
+func shardAddCommand(o *options) *cobra.Command {
+	var wait time.Duration
+	c := &cobra.Command{
+		Use:   "add",
+		Short: "Add a shard to a cluster that is in use",
+		Long: `Makes a further shard: a Raft group on all masters, which has no slots yet, so that nothing is
+kept there until slots are moved to it. Nothing waits meanwhile. The command succeeds when
+the shard has a leader. "quarry admin status" shows all shards.`,
+		Example: "  quarry admin shard add",
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, addresses, err := o.connect()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			masters, err := newRoute(client, addresses)
+			if err != nil {
+				return err
+			}
+			defer masters.Close()
+			ctx, cancel := context.WithTimeout(c.Context(), wait)
+			defer cancel()
+			shard, err := cluster.AddShard(ctx, masters, clock.System())
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(os.Stdout, map[string]any{"shard": shard})
+			}
+			fmt.Printf("shard %d is there; it has no slots yet\n", shard)
+			return nil
+		},
+	}
+	c.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the shard's leader")
+	return c
+}
