@@ -30,6 +30,8 @@ type Master struct {
 	groups  atomic.Pointer[map[quarry.ShardID]*shard] // replaced when a shard is added; see setGroup
 	root    rootGroup
 
+	failpoint atomic.Pointer[func(point string)] // told how far transactions have come, if a test sets it
+
 	pulseMu sync.Mutex
 	pulses  map[quarry.ServerID]pulse
 
@@ -204,6 +206,7 @@ func (m *Master) Serve(srv *rpc.Server, calls quarry.Master) {
 		}
 		return m.streams.take(ctx, req)
 	})
+	srv.HandleRaw(opAsk, m.serveAsk)
 }
 
 // Identity is what the process says of itself to others.

@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
@@ -9,15 +10,15 @@ import (
 
 // Lookup walks a path from an inode.
 func (m *Master) Lookup(ctx context.Context, req *quarry.LookupRequest) (*quarry.LookupReply, error) {
-	return read(ctx, m, "lookup", req.From.Slot(), func(v meta.View) (*quarry.LookupReply, error) {
-		return meta.Lookup(v, req, nil)
+	return readNames(ctx, m, "lookup", req.From.Slot(), func(v meta.View, met *[]meta.Intent) (*quarry.LookupReply, error) {
+		return meta.Lookup(v, req, met)
 	})
 }
 
 // List returns a page of a directory.
 func (m *Master) List(ctx context.Context, req *quarry.ListRequest) (*quarry.ListReply, error) {
-	return read(ctx, m, "list", req.Dir.Slot(), func(v meta.View) (*quarry.ListReply, error) {
-		return meta.List(v, req, nil)
+	return readNames(ctx, m, "list", req.Dir.Slot(), func(v meta.View, met *[]meta.Intent) (*quarry.ListReply, error) {
+		return meta.List(v, req, met)
 	})
 }
 
@@ -57,24 +58,60 @@ func (m *Master) Remove(ctx context.Context, req *quarry.RemoveRequest) error {
 	return err
 }
 
-// change proposes a change of the namespace.
+// Bounds of how often a change is proposed again by the leader itself; clients go on for longer.
+const (
+	changeTries    = 6
+	changePauseMin = 5 * time.Millisecond
+)
+
+// change proposes a change of the namespace. If other shards are concerned it waits for the
+// decision; what is in the way of it is settled, if that is possible.
 func (m *Master) change(ctx context.Context, op string, parent quarry.Inode, once quarry.Op, body meta.Body) (*quarry.AttrReply, error) {
 	sh, err := m.shardOf(op, home(once, parent.Slot()))
 	if err != nil {
 		return nil, err
 	}
-	result, err := sh.propose(ctx, once, body)
-	if err == nil && result.Tx != 0 && !result.Decided {
-		err = quarry.Errorf(op, quarry.Unsupported, "", "it concerns several shards")
-		if _, giveUp := sh.propose(ctx, quarry.Op{}, &meta.Decide{Tx: result.Tx, Err: err}); giveUp != nil {
-			err = giveUp
+	for tries, pause := 1, changePauseMin; ; tries, pause = tries+1, 2*pause {
+		result, err := sh.changeOnce(ctx, once, body)
+		if err == nil && result == nil { // decided meanwhile: the log has the result
+			err = quarry.Errorf(op, quarry.Unavailable, "", "it is decided; the same operation can be sent again")
+		}
+		switch kind := quarry.KindOf(err); {
+		case err == nil:
+			sh.orphaned(result.Orphans)
+			return &quarry.AttrReply{Attr: result.Attr}, nil
+		case kind != quarry.Busy && kind != quarry.Unavailable || tries == changeTries || sh.lead.Load() == nil:
+			return nil, m.wrongShard(op, err)
+		}
+		if m.cfg.Clock.Sleep(ctx, pause) != nil {
+			return nil, quarry.Wrap(op, "", err)
 		}
 	}
-	if err != nil {
-		return nil, m.wrongShard(op, err)
+}
+
+// changeOnce proposes a change once, and sees to the transaction that it begins or meets.
+func (s *shard) changeOnce(ctx context.Context, once quarry.Op, body meta.Body) (*meta.Result, error) {
+	t := s.lead.Load()
+	if t == nil {
+		return nil, s.notLeader("propose")
 	}
-	sh.orphaned(result.Orphans)
-	return &quarry.AttrReply{Attr: result.Attr}, nil
+	result, err := s.proposeIn(ctx, t, once, body)
+	switch {
+	case err != nil:
+		if result != nil && result.HeldUp() != nil {
+			_, _ = s.settle(ctx, *result.Met) // if it fails, the change is still Busy
+		}
+		return nil, err
+	case result.Tx == 0:
+		return result, nil
+	case result.Decided:
+		t.transactions.start(result.Tx, false)
+		return result, nil
+	}
+	if result, err = t.transactions.await(ctx, result.Tx); err != nil || result == nil {
+		return nil, err
+	}
+	return result, result.Err
 }
 
 // read answers from a linearizable view of the shard that owns a slot.

@@ -29,10 +29,11 @@ type shard struct {
 
 // term is one term of leadership of a shard.
 type term struct {
-	number uint64
-	chunks *chunks.Leader
-	base   meta.LogTime  // the last logged time when it began
-	began  clock.Instant // when that was, here
+	number       uint64
+	chunks       *chunks.Leader
+	transactions *coordinator
+	base         meta.LogTime  // the last logged time when it began
+	began        clock.Instant // when that was, here
 }
 
 // shardMachine adapts meta.Machine to the host.
@@ -186,6 +187,7 @@ func (s *shard) serve(ctx context.Context, number uint64) {
 		}
 	}
 	t.chunks = chunks.New(s.chunksConfig(t))
+	t.transactions = newCoordinator(ctx, s, t)
 	for _, req := range s.master.heardLately() {
 		t.chunks.Seen(req)
 	}
@@ -194,7 +196,10 @@ func (s *shard) serve(ctx context.Context, number uint64) {
 		s.lead.Store(t)
 	}
 	s.mu.Unlock()
+	var work sync.WaitGroup
+	work.Go(t.transactions.run)
 	t.chunks.Run(ctx)
+	work.Wait()
 }
 
 // takeOffice learns the log time, and gives the slots of a new cluster to the shard. A shard that

@@ -315,3 +315,12 @@ func Climb(v View, from, dir quarry.Inode) (quarry.Inode, error) {
 	}
 	return 0, quarry.Errorf("climb", quarry.Invalid, "", "the directory is more than %d levels deep", depthMax)
 }
+
+// Append appends the transaction's encoding to dst.
+func (x *Transaction) Append(dst []byte) []byte { return wire.Marshal(dst, x, transactionFields) }
+
+// DecodeTransaction reads an encoded transaction.
+func DecodeTransaction(src []byte) (x Transaction, err error) {
+	err = wire.Unmarshal(src, &x, transactionFields)
+	return x, err
+}

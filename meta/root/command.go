@@ -24,6 +24,8 @@ const (
 	KindRetireKey    Kind = 8
 	KindRaiseLevel   Kind = 9
 	KindAddShard     Kind = 10
+	KindTakeOrder    Kind = 20
+	KindEndOrder     Kind = 21
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -52,6 +54,8 @@ var verbs = [...]struct {
 	KindRetireKey:    {"retire key", func() Body { return new(RetireKey) }},
 	KindRaiseLevel:   {"raise level", func() Body { return new(RaiseLevel) }},
 	KindAddShard:     {"add shard", func() Body { return new(AddShard) }},
+	KindTakeOrder:    {"take order", func() Body { return new(TakeOrder) }},
+	KindEndOrder:     {"end order", func() Body { return new(EndOrder) }},
 }
 
 // Command is one entry of the root group's log.
@@ -91,6 +95,7 @@ type Result struct {
 	SameBoot    bool            // the server's last process was of the same boot of its host
 	Absent      []quarry.DiskID // disks of the server that it does not report
 	Node        quarry.MasterNode
+	Holder      meta.TxID // the transaction that moves a directory
 }
 
 func resultFields(w *wire.Walk, r *Result) {
@@ -100,6 +105,7 @@ func resultFields(w *wire.Walk, r *Result) {
 	wire.Bool(w, 4, &r.SameBoot)
 	wire.Fixed16s(w, 5, &r.Absent, disksMax)
 	wire.Message(w, 6, &r.Node, masterFields)
+	wire.Uint(w, 20, &r.Holder)
 }
 
 // Append appends the result's encoding to dst.

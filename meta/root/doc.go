@@ -19,4 +19,5 @@
 //	'd' disk(16)      the server that the disk belongs to
 //	'k' number(4)     capability key
 //	'p' shard(8)      shard: its slots, and the masters that its group began with
+//	'o'               the transaction that may give a directory another parent
 package root

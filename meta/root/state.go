@@ -29,6 +29,7 @@ const (
 	tableDisk   = 'd'
 	tableKey    = 'k'
 	tableShard  = 'p'
+	tableOrder  = 'o'
 )
 
 func headerKey() []byte { return []byte{tableHeader} }
