@@ -33,6 +33,7 @@ type Attr struct {
 	LayoutVersion   uint64
 	TruncateVersion uint64
 	Mutable         bool
+	Elsewhere       bool // only Inode and Kind are told: the inode lives on another shard, which knows the rest
 }
 
 // Entry is a name in a directory.
@@ -80,8 +81,8 @@ type LookupRequest struct {
 	Path string // slash-separated names below From; "" is From itself
 }
 
-// LookupReply is the end of the walk. If Rest is not empty, the walk goes on, from Attr, at
-// the shard of Attr's slot.
+// LookupReply is the end of the walk. If Rest is not empty or Attr is Elsewhere, the walk goes
+// on, from Attr, at the shard of Attr's slot.
 type LookupReply struct {
 	Attr Attr
 	Rest string

@@ -5,6 +5,8 @@ import (
 	"iter"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/quarryfs/quarry"
 )
 
@@ -61,6 +63,9 @@ func (f *FS) list(ctx context.Context, path string, dir quarry.Inode, after stri
 	if prefix != "/" {
 		prefix += "/"
 	}
+	if err := f.complete(ctx, dir, reply.Entries); err != nil {
+		return nil, false, err
+	}
 	infos := make([]Info, len(reply.Entries))
 	for i, e := range reply.Entries {
 		infos[i] = Info{Path: prefix + e.Name, Attr: e.Attr}
@@ -69,4 +74,32 @@ func (f *FS) list(ctx context.Context, path string, dir quarry.Inode, after stri
 		return nil, false, quarry.Errorf("list", quarry.Internal, "", "the master gave an empty page and says there is more")
 	}
 	return infos, reply.More, nil
+}
+
+// listParallel is how many inodes of other shards one page is completed with at a time.
+const listParallel = 16
+
+// complete fetches the attributes of entries that lead to other shards. One that is gone meanwhile
+// stays as it was seen.
+func (f *FS) complete(ctx context.Context, dir quarry.Inode, entries []quarry.Entry) error {
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(listParallel)
+	for i := range entries {
+		e := &entries[i]
+		if !e.Attr.Elsewhere {
+			continue
+		}
+		work.Go(func() error {
+			attr, err := f.walk(ctx, dir, e.Name)
+			switch quarry.KindOf(err) {
+			case 0:
+				e.Attr = attr
+			case quarry.NotFound:
+			default:
+				return err
+			}
+			return nil
+		})
+	}
+	return work.Wait()
 }

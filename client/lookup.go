@@ -28,26 +28,52 @@ func split(path string) ([]string, error) {
 	return names, nil
 }
 
-// lookup walks names from the root. Each call goes as far as one shard owns the directories.
+// lookup walks names from the root.
 func (f *FS) lookup(ctx context.Context, names []string) (quarry.Attr, error) {
+	return f.walk(ctx, quarry.RootInode, strings.Join(names, "/"))
+}
+
+// walkTries bounds how often a walk begins anew because what it came to was removed under it.
+const walkTries = 16
+
+// walk walks a path from a directory. Each call goes as far as one shard owns the directories; so
+// a path that several shards own is found step by step, as it is in any file system, each step
+// at an instant of its own.
+func (f *FS) walk(ctx context.Context, from quarry.Inode, path string) (quarry.Attr, error) {
 	if f.ctx.Err() != nil {
 		return quarry.Attr{}, errClosed
 	}
-	at, rest := quarry.RootInode, strings.Join(names, "/")
+	for tries := 1; ; tries++ {
+		attr, lost, err := f.walkOnce(ctx, from, path)
+		if !lost || tries == walkTries {
+			return attr, err
+		}
+	}
+}
+
+// walkOnce is walk; lost says that what an entry had led to was gone when its shard was asked:
+// by then the entry may lead to something else.
+func (f *FS) walkOnce(ctx context.Context, from quarry.Inode, path string) (attr quarry.Attr, lost bool, err error) {
+	at, rest := from, path
 	for range quarry.PathPartsMax + 1 {
 		reply, err := f.masters.Lookup(ctx, &quarry.LookupRequest{From: at, Path: rest})
-		if err != nil {
-			return quarry.Attr{}, err
+		if quarry.KindOf(err) == quarry.NotFound && at != from && rest != "" { // is it the directory, or the name in it?
+			if _, err := f.masters.Lookup(ctx, &quarry.LookupRequest{From: at}); quarry.KindOf(err) == quarry.NotFound {
+				return quarry.Attr{}, true, err
+			}
 		}
-		if reply.Rest == "" {
-			return reply.Attr, nil
+		if err != nil {
+			return quarry.Attr{}, quarry.KindOf(err) == quarry.NotFound && at != from && rest == "", err
+		}
+		if reply.Rest == "" && !reply.Attr.Elsewhere {
+			return reply.Attr, false, nil
 		}
 		if len(reply.Rest) >= len(rest) && reply.Attr.Inode == at {
 			break
 		}
 		at, rest = reply.Attr.Inode, reply.Rest
 	}
-	return quarry.Attr{}, quarry.Errorf("lookup", quarry.Internal, rest, "the masters do not get on with the path")
+	return quarry.Attr{}, false, quarry.Errorf("lookup", quarry.Internal, path, "the masters do not get on with the path")
 }
 
 // lookupPath walks a path.

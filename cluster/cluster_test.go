@@ -158,6 +158,78 @@ func TestPlacedDirectory(t *testing.T) {
 	}
 }
 
+// TestNamesAcrossShards changes names between directories that different shards keep.
+func TestNamesAcrossShards(t *testing.T) {
+	_, f, ctx := dev(t, 3)
+	check := func(what string, err error, kind quarry.Kind) {
+		t.Helper()
+		if quarry.KindOf(err) != kind {
+			t.Fatalf("%s: %v, want kind %d", what, err, kind)
+		}
+	}
+	is := func(path, content string) {
+		t.Helper()
+		file, err := f.Open(ctx, path)
+		check("open "+path, err, 0)
+		defer file.Close()
+		got := make([]byte, len(content)+1)
+		if n, err := file.ReadAt(got, 0); string(got[:n]) != content || err != io.EOF {
+			t.Fatalf("%s has %q, %v", path, got[:n], err)
+		}
+	}
+	const step = quarry.Slots / cluster.DefaultShards
+	for i := range quarry.Slot(cluster.DefaultShards) {
+		check("mkdir", f.MkdirIn(ctx, fmt.Sprintf("/%d", i), i*step+1), 0)
+	}
+	check("mkdir there", f.MkdirIn(ctx, "/3/sub", 2*step), 0)
+	check("mkdir again", f.MkdirIn(ctx, "/3/sub", step), quarry.Exists)
+	check("mkdir all", f.MkdirAll(ctx, "/3/sub/a/b"), 0)
+	put := func(path, content string) {
+		t.Helper()
+		_, err := f.Put(ctx, path, strings.NewReader(content), client.PutOptions{})
+		check("put "+path, err, 0)
+	}
+	long := strings.Repeat("chunk", 20000)
+	put("/1/f", long)
+	put("/2/f", "inline")
+	check("mv a file", f.Rename(ctx, "/1/f", "/3/sub/a/f"), 0)
+	is("/3/sub/a/f", long)
+	check("mv over it", f.Rename(ctx, "/2/f", "/3/sub/a/f"), 0)
+	is("/3/sub/a/f", "inline")
+	put("/3/sub/a/f", "put over what came from elsewhere")
+	is("/3/sub/a/f", "put over what came from elsewhere")
+	check("mv a directory", f.Rename(ctx, "/3/sub", "/1/sub"), 0)
+	is("/1/sub/a/f", "put over what came from elsewhere")
+	check("mv a directory into itself", f.Rename(ctx, "/1", "/1/sub/a/b/1"), quarry.Invalid)
+	infos, _, err := f.List(ctx, "/", "", 10)
+	check("list", err, 0)
+	for _, info := range infos {
+		if info.Attr.Elsewhere || info.Attr.Mode == 0 {
+			t.Errorf("%+v", info)
+		}
+	}
+	check("rm what is not empty", f.Remove(ctx, "/1"), quarry.NotEmpty)
+	for i := range 30 {
+		put(fmt.Sprintf("/1/sub/a/b/%d", i), "x")
+	}
+	check("mv one away", f.Rename(ctx, "/1/sub/a/b/7", "/0/7"), 0)
+	stopped, cancel := context.WithCancel(ctx)
+	cancel()
+	check("rm all, cancelled", f.RemoveAll(stopped, "/1"), quarry.Unavailable)
+	check("rm all", f.RemoveAll(ctx, "/1"), 0)
+	check("rm all again", f.RemoveAll(ctx, "/1"), 0)
+	_, err = f.Stat(ctx, "/1")
+	check("stat", err, quarry.NotFound)
+	is("/0/7", "x")
+	for i := range cluster.DefaultShards {
+		check("rm", f.RemoveAll(ctx, fmt.Sprintf("/%d", i)), 0)
+	}
+	infos, _, err = f.List(ctx, "/", "", 10)
+	if check("list", err, 0); len(infos) != 0 {
+		t.Errorf("left over: %v", infos)
+	}
+}
+
 // TestAppendersOfOneFile has many appenders, from two clients, append to one file.
 func TestAppendersOfOneFile(t *testing.T) {
 	d, f, ctx := dev(t, 4)

@@ -28,10 +28,6 @@ func (m *Master) Make(ctx context.Context, req *quarry.MakeRequest) (*quarry.Att
 	slot := req.Parent.Slot()
 	if req.Placed && req.Kind == quarry.KindDir {
 		slot = req.Slot
-		here, _ := m.root.owner(req.Parent.Slot())
-		if there, ok := m.root.owner(slot); ok && there != here {
-			return nil, quarry.Errorf("make", quarry.Unsupported, "", "slot %d lives on shard %d, the directory above on shard %d", slot, there, here)
-		}
 	}
 	return m.change(ctx, "make", req.Parent, req.Op, &meta.Make{
 		Parent: req.Parent, Name: req.Name, Kind: req.Kind, Mode: req.Mode, Existing: req.Existing, Slot: slot,

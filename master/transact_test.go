@@ -136,7 +136,7 @@ func (c *caller) clean() {
 		for id := quarry.ShardID(1); id <= testShards; id++ {
 			n := meta.Counters{Transactions: 1}
 			if m := c.leaderNow(id); m != nil {
-				_ = m.groups[id].local(func(v meta.View) error {
+				_ = m.group(id).local(func(v meta.View) error {
 					n = meta.Totals(v)
 					return nil
 				})
@@ -160,7 +160,7 @@ func (c *caller) clean() {
 	c.count(quarry.RootInode, &dirs, &files)
 	var n meta.Counters
 	for id := quarry.ShardID(1); id <= testShards; id++ {
-		_ = c.leader(id).groups[id].local(func(v meta.View) error {
+		_ = c.leader(id).group(id).local(func(v meta.View) error {
 			t := meta.Totals(v)
 			n.Dirs += t.Dirs
 			n.Files += t.Files

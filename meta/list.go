@@ -37,7 +37,7 @@ func list(s *state, req *quarry.ListRequest, met *[]Intent) (*quarry.ListReply, 
 		var e entryRecord
 		decode(key, value, &e, entryFields)
 		reply.Entries = append(reply.Entries, quarry.Entry{
-			Name: string(key[len(prefix):]), Attr: quarry.Attr{Inode: e.Inode, Kind: e.Kind},
+			Name: string(key[len(prefix):]), Attr: e.attr(),
 		})
 		return true
 	})

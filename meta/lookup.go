@@ -52,7 +52,7 @@ func lookup(s *state, req *quarry.LookupRequest, met *[]Intent) (*quarry.LookupR
 			return nil, refuse(quarry.NotFound, walked(req.Path, name, rest), "there is no such name")
 		}
 		if id = e.Inode; !h.owns(id.Slot()) {
-			return &quarry.LookupReply{Attr: quarry.Attr{Inode: id, Kind: e.Kind}, Rest: strings.TrimLeft(rest, "/")}, nil
+			return &quarry.LookupReply{Attr: e.attr(), Rest: strings.TrimLeft(rest, "/")}, nil
 		}
 		at = s.namedInode(id)
 	}

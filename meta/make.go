@@ -81,11 +81,16 @@ func (c *Make) apply(t *tx, r *Result) error {
 	return nil
 }
 
+// attr is all that an entry tells of the inode it leads to, if that lives on another shard.
+func (e entryRecord) attr() quarry.Attr {
+	return quarry.Attr{Inode: e.Inode, Kind: e.Kind, Elsewhere: true}
+}
+
 // attr returns the attributes of what an entry leads to; of what lives on another shard only
 // the inode and its kind.
 func (t *tx) attr(e entryRecord) quarry.Attr {
 	if !t.header.owns(e.Inode.Slot()) {
-		return quarry.Attr{Inode: e.Inode, Kind: e.Kind}
+		return e.attr()
 	}
 	return t.namedInode(e.Inode).attr(e.Inode)
 }

@@ -75,6 +75,7 @@ func attrFields(w *wire.Walk, a *quarry.Attr) {
 	wire.Uint(w, 10, &a.LayoutVersion)
 	wire.Uint(w, 11, &a.TruncateVersion)
 	wire.Bool(w, 12, &a.Mutable)
+	wire.Bool(w, 13, &a.Elsewhere)
 }
 
 func wholePieceFields(w *wire.Walk, p *quarry.Piece) {

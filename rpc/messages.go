@@ -85,6 +85,7 @@ func attrFields(w *wire.Walk, m *quarry.Attr) {
 	wire.Uint(w, 10, &m.LayoutVersion)
 	wire.Uint(w, 11, &m.TruncateVersion)
 	wire.Bool(w, 12, &m.Mutable)
+	wire.Bool(w, 13, &m.Elsewhere)
 }
 
 func pieceFields(w *wire.Walk, m *quarry.Piece) {

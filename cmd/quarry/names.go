@@ -55,16 +55,23 @@ replaced. If TO ends with "/" or is a directory, the name is kept inside it.`,
 }
 
 func rmCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	c := &cobra.Command{
 		Use:   "rm PATH…",
 		Short: "Remove files and empty directories",
-		Long: `Removes files and empty directories. The space of a file is freed after the time for
-which the masters keep removed files (24 hours, unless they were told otherwise).`,
+		Long: `Removes files and empty directories; with --recursive, directories and everything in them.
+Interrupted, that has removed a part; said again it goes on. The space of a file is freed
+after the time for which the masters keep removed files (24 hours, unless they were told
+otherwise).`,
 		Args: args(1, -1, "at least one path"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.with(c, func(ctx context.Context, fs *client.FS) error {
+				remove := fs.Remove
+				if all {
+					remove = fs.RemoveAll
+				}
 				for _, p := range args {
-					if err := fs.Remove(ctx, p); err != nil {
+					if err := remove(ctx, p); err != nil {
 						return err
 					}
 				}
@@ -72,4 +79,6 @@ which the masters keep removed files (24 hours, unless they were told otherwise)
 			})
 		},
 	}
+	c.Flags().BoolVarP(&all, "recursive", "r", false, "remove directories and everything in them")
+	return c
 }

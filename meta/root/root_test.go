@@ -315,6 +315,9 @@ func script(t testing.TB) *group {
 	g.ok(&AddKey{Key: quarry.Key{Number: 3, Secret: [32]byte{7}}})
 	g.ok(&RetireKey{Number: 2})
 	g.ok(&AddShard{Shard: Shards(g.kv)[len(Shards(g.kv))-1].Shard + 1, Founders: Topology(g.kv).Masters})
+	g.ok(&TakeOrder{Tx: 7})
+	g.ok(&EndOrder{Tx: 7})
+	g.ok(&TakeOrder{Tx: 8})
 	return g
 }
 
@@ -403,4 +406,21 @@ func FuzzApply(f *testing.F) {
 			t.Fatalf("%x took all masters or keys", command)
 		}
 	})
+}
+
+// One transaction at a time has the right to move a directory.
+func TestOrder(t *testing.T) {
+	g := newGroup(t)
+	g.ok(&TakeOrder{Tx: 5})
+	g.ok(&TakeOrder{Tx: 5})
+	g.refused(quarry.Busy, &TakeOrder{Tx: 6})
+	if r := g.do(&TakeOrder{Tx: 6}); r.Holder != 5 || OrderHolder(g.kv) != 5 {
+		t.Errorf("%+v", r)
+	}
+	g.ok(&EndOrder{Tx: 6}) // it does not have it
+	g.refused(quarry.Busy, &TakeOrder{Tx: 6})
+	g.ok(&EndOrder{Tx: 5})
+	g.ok(&EndOrder{Tx: 5})
+	g.ok(&TakeOrder{Tx: 6})
+	g.refused(quarry.Invalid, &TakeOrder{})
 }
