@@ -157,8 +157,9 @@ type Grant struct {
 	Shard  ShardID
 	Term   uint64
 	Slots  []SlotRange
-	EndMS  int64 // the right to say where an open chunk ends
-	ReadMS int64 // the right to answer reads that are not validated
+	Map    uint64 // the version of the slot map that Slots is of
+	EndMS  int64  // the right to say where an open chunk ends
+	ReadMS int64  // the right to answer reads that are not validated
 	Items  []Item
 	More   bool
 }

@@ -93,20 +93,50 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 	p.mu.Lock()
 	p.answered, p.received = req.Nonce, s.cfg.Clock.Now()
 	p.mu.Unlock()
-	var settled []quarry.Item
-	for i := range reply.Grants {
-		g := &reply.Grants[i]
+	settled := s.take(ctx, reply.Grants, req.Nonce, sent)
+	p.mu.Lock()
+	p.settled = settled
+	p.mu.Unlock()
+}
+
+// take settles what grants ask for and takes their leases, and returns what is settled, as much
+// as the next heartbeat can say. No shard waits for another one: neither for a disk that hangs,
+// nor because another one asks for a lot.
+func (s *Server) take(ctx context.Context, grants []quarry.Grant, nonce uint64, sent clock.Instant) []quarry.Item {
+	done := make([][]quarry.Item, len(grants))
+	one := func(i int) {
+		g := &grants[i]
 		if !s.settle(ctx, g.Items) {
-			continue
+			return
 		}
-		settled = append(settled, g.Items...)
+		done[i] = g.Items
 		if !g.More {
-			s.leases.granted(g, req.Nonce, sent)
+			s.leases.granted(g, nonce, sent)
 		}
 	}
-	p.mu.Lock()
-	p.settled = settled[:min(len(settled), quarry.ItemsMax)]
-	p.mu.Unlock()
+	var wg sync.WaitGroup
+	for i := range grants {
+		if len(grants[i].Items) == 0 {
+			one(i)
+			continue
+		}
+		wg.Go(func() { one(i) })
+	}
+	wg.Wait()
+	return share(done, quarry.ItemsMax)
+}
+
+// share returns at most n items, of each list as many as of the others while it has some.
+func share(lists [][]quarry.Item, n int) (out []quarry.Item) {
+	for at, more := 0, true; more && len(out) < n; at++ {
+		more = false
+		for _, list := range lists {
+			if at < len(list) && len(out) < n {
+				out, more = append(out, list[at]), true
+			}
+		}
+	}
+	return out
 }
 
 // settle does items, side by side, and reports whether all of them are durable. It does not

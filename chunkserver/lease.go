@@ -17,6 +17,7 @@ type leases struct {
 	mu     sync.RWMutex
 	shards map[quarry.ShardID]*held
 	owner  [quarry.Slots]quarry.ShardID
+	slots  uint64 // the version of the slot map that owner is of
 }
 
 type held struct {
@@ -52,11 +53,21 @@ func (l *leases) granted(g *quarry.Grant, nonce uint64, sent clock.Instant) {
 		return // a leader of an older term: its word about items may be incomplete
 	}
 	h.term = g.Term
-	for _, s := range g.Slots {
+	for _, s := range l.newer(g) {
 		for slot := int(s.First); slot <= int(s.Last) && slot < quarry.Slots; slot++ {
 			l.owner[slot] = g.Shard
 		}
 	}
 	h.lease.Ask(nonce, protocol.Instant(sent))
 	h.lease.Granted(nonce, protocol.Instant(g.EndMS)*1e6, protocol.Instant(g.ReadMS)*1e6)
+}
+
+// newer returns the slots of a grant, unless they are of an older slot map than the one known: a
+// slot that has moved does not go back because the master that it came from is behind.
+func (l *leases) newer(g *quarry.Grant) []quarry.SlotRange {
+	if g.Map < l.slots {
+		return nil
+	}
+	l.slots = g.Map
+	return g.Slots
 }

@@ -52,13 +52,14 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 				m.cfg.Logger.Debug("no grant", "shard", uint64(sh.id), "server", uint64(req.Server), "error", err)
 				return
 			}
-			grant.Slots = shard.Slots
+			grant.Slots, grant.Map = shard.Slots, registry.topology.Version
 			mu.Lock()
 			reply.Grants = append(reply.Grants, *grant)
 			mu.Unlock()
 		})
 	}
 	wg.Wait()
+	slices.SortFunc(reply.Grants, func(a, b quarry.Grant) int { return cmp.Compare(a.Shard, b.Shard) })
 	m.noteReply(req)
 	return reply, nil
 }
