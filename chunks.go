@@ -190,7 +190,21 @@ type CopyRequest struct {
 	Hint            string
 	Sources         []Member
 	BytesPerSecond  int64 // bound on the bandwidth used; 0: none
+	// Parts, if any, are what a new chunk is put together from, whole and one behind the other,
+	// with their records; then there are no Sources.
+	Parts []CopyPart
 }
+
+// CopyPart is a sealed chunk that becomes a part of another one.
+type CopyPart struct {
+	Handle  Handle
+	Version Version // of its seal
+	Length  int64
+	Sources []Member
+}
+
+// CopyPartsMax bounds the parts of a CopyRequest.
+const CopyPartsMax = 64
 
 // AddRequest lets a copied replica serve, after the master has logged it.
 type AddRequest struct {

@@ -54,8 +54,9 @@ type ChunkServer interface {
 	// A replica that cannot hold the seal answers Holds false and stays as it is.
 	Seal(ctx context.Context, req *SealRequest) (*SealReply, error)
 
-	// Copy fetches a sealed chunk with its records from one of the sources, verifies every
-	// checksum, and returns when all is durable. The replica does not serve before Add.
+	// Copy fetches a sealed chunk with its records from one of the sources, or puts one together
+	// from its parts, verifies every checksum, and returns when all is durable. The replica does
+	// not serve before Add.
 	Copy(ctx context.Context, req *CopyRequest) error
 
 	// Add lets a copied replica serve.

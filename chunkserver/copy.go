@@ -30,7 +30,7 @@ func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 		return err
 	}
 	defer r.release()
-	if len(req.Sources) == 0 || len(req.Sources) > quarry.ReplicasMax {
+	if len(req.Parts) == 0 && len(req.Sources) == 0 || len(req.Sources) > quarry.ReplicasMax {
 		return quarry.Errorf("copy", quarry.Invalid, req.Handle.String(), "%d sources", len(req.Sources))
 	}
 	here, err := look(r, func(m *protocol.Member) (bool, error) {
@@ -40,6 +40,9 @@ func (s *Server) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 	})
 	if err != nil || here {
 		return err // here: the same request again
+	}
+	if len(req.Parts) > 0 {
+		return r.gatherParts(ctx, req)
 	}
 	err = quarry.Errorf("copy", quarry.Unavailable, req.Handle.String(), "no source could be read")
 	for _, source := range req.Sources {

@@ -110,6 +110,14 @@ func copyRequestFields(w *wire.Walk, m *quarry.CopyRequest) {
 	wire.String(w, 10, &m.Hint, quarry.PathBytesMax)
 	wire.List(w, 11, &m.Sources, membersMax, memberFields)
 	wire.Uint(w, 12, &m.BytesPerSecond)
+	wire.List(w, 13, &m.Parts, quarry.CopyPartsMax, copyPartFields)
+}
+
+func copyPartFields(w *wire.Walk, m *quarry.CopyPart) {
+	wire.Uint(w, 1, &m.Handle)
+	wire.Uint(w, 2, &m.Version)
+	wire.Uint(w, 3, &m.Length)
+	wire.List(w, 4, &m.Sources, membersMax, memberFields)
 }
 
 func addRequestFields(w *wire.Walk, m *quarry.AddRequest) {
