@@ -35,6 +35,7 @@ const (
 	KindDecide         Kind = 23
 	KindForget         Kind = 24
 	KindReopen         Kind = 25
+	KindMerge          Kind = 26
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -85,6 +86,7 @@ var verbs = [...]verb{
 	KindDecide:         {"decide", func() Body { return new(Decide) }, false, 0},
 	KindForget:         {"forget", func() Body { return new(Forget) }, false, 0},
 	KindReopen:         {"reopen", func() Body { return new(Reopen) }, false, 2},
+	KindMerge:          {"merge", func() Body { return new(Merge) }, false, 2},
 }
 
 // Command is one entry of the shard's log.

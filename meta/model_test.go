@@ -75,7 +75,7 @@ func (m *model) step() {
 	m.time += LogTime(m.rand.IntN(50))
 	m.wall += int64(m.rand.IntN(5))
 	steps := []func(){
-		m.make, m.make, m.link, m.rename, m.rename, m.remove, m.openTail, m.openTail, m.reopen, m.reopen, m.openOwned,
+		m.make, m.make, m.link, m.rename, m.rename, m.remove, m.openTail, m.openTail, m.reopen, m.reopen, m.merge, m.openOwned,
 		m.beginSeal, m.beginSeal, m.seal, m.seal, m.hold, m.hold, m.dropReplica, m.addReplica, m.serverGone,
 		m.settle, m.settle, m.collect, m.sessions, m.retry, m.restart,
 	}

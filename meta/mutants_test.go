@@ -33,6 +33,7 @@ var mutants = []struct {
 	{CopyOfOldSeal, "TestAddReplica"},
 	{ReopenedUnconfirmed, "TestReopen"},
 	{ReopenedByOne, "TestReopen"},
+	{MergedOldSeal, "TestMerge"},
 }
 
 // TestMutants runs, for each rule, its tests in a process in which the rule does not hold:

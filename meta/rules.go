@@ -34,4 +34,5 @@ const (
 
 	ReopenedUnconfirmed Rule = "re-opened with replicas that have not confirmed the seal"
 	ReopenedByOne       Rule = "re-opened by some of the replicas"
+	MergedOldSeal       Rule = "part merged as of an older seal"
 )
