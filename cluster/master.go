@@ -25,9 +25,11 @@ type MasterOptions struct {
 	LogBytes, CacheBytes int64
 	// Observe, if set, stands between the network and the master.
 	Observe func(quarry.Master) quarry.Master
-	// DeadAfter, RepairBytesPerSecond, SessionExpiry and TrashKeep are as in master.Config.
+	// DeadAfter, RepairBytesPerSecond, MergePieces, SessionExpiry and TrashKeep are as in
+	// master.Config.
 	DeadAfter            time.Duration
 	RepairBytesPerSecond int64
+	MergePieces          int
 	SessionExpiry        time.Duration
 	TrashKeep            time.Duration
 }
@@ -95,7 +97,7 @@ func startMaster(opts *MasterOptions, fsys disk.FS, address string) (*Process, e
 		Address: address, Client: client,
 		Servers: func(member quarry.Member) quarry.ChunkServer { return client.ChunkServer(member.Address) },
 		Clock:   opts.Clock, Release: Release, Logger: opts.Logger,
-		DeadAfter: opts.DeadAfter, RepairBytesPerSecond: opts.RepairBytesPerSecond,
+		DeadAfter: opts.DeadAfter, RepairBytesPerSecond: opts.RepairBytesPerSecond, MergePieces: opts.MergePieces,
 		SessionExpiry: opts.SessionExpiry, TrashKeep: opts.TrashKeep, LogBytes: opts.LogBytes, CacheBytes: opts.CacheBytes,
 	})
 	close(opened)

@@ -38,6 +38,9 @@ type Config struct {
 	DeadAfter time.Duration
 	// RepairBytesPerSecond bounds the bandwidth of all repairs of a shard. Default 200 MiB/s.
 	RepairBytesPerSecond int64
+	// MergePieces is how many small pieces in a row of a file become one, in the background.
+	// Default 8. It exists for simulations, which have little time.
+	MergePieces int
 	// SessionExpiry is how long a client's session lives without a sign of life, in log time.
 	// Default 1 h.
 	SessionExpiry time.Duration

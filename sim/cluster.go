@@ -24,6 +24,7 @@ const (
 	journalBytes = 256 << 10 // checkpoints come often
 	reserveBytes = 16 << 20
 	deadAfter    = 8 * time.Second
+	mergePieces  = 3
 )
 
 // idleAfter are the times, chosen by the seed, after which nobody writes to a chunk any more:
@@ -97,7 +98,7 @@ func (c *Cluster) startMaster(p *process) (closer, error) {
 	state := h.state
 	h.mu.Unlock()
 	return cluster.StartMaster(cluster.MasterOptions{
-		Common: c.common(p, "7400"), Dir: "/", State: state, LogBytes: raftLogBytes, CacheBytes: cacheBytes,
+		Common: c.common(p, "7400"), Dir: "/", State: state, LogBytes: raftLogBytes, CacheBytes: cacheBytes, MergePieces: mergePieces,
 		DeadAfter: deadAfter, Observe: c.watch.master(p),
 	})
 }

@@ -122,7 +122,9 @@ func (s *observedServer) Seal(ctx context.Context, req *quarry.SealRequest) (*qu
 func (s *observedServer) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 	s.o.end(s.p, func() { s.o.sealTold(req.Handle, req.Version, req.Length, "a copy") })
 	err := s.ChunkServer.Copy(ctx, req)
-	s.o.end(s.p, func() { s.o.count("copy", err) })
+	s.o.end(s.p, func() {
+		s.o.count(map[bool]string{false: "copy", true: "merge of pieces at a server"}[len(req.Parts) > 0], err)
+	})
 	return err
 }
 

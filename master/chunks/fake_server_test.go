@@ -263,6 +263,9 @@ func (s *fakeServer) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 	if req.CRCKnown && req.CRC != crcOf(req.Handle, req.Length) {
 		return quarry.Errorf("copy", quarry.Corrupt, "", "the checksum is wrong")
 	}
+	if len(req.Parts) > 0 {
+		return s.gather(ctx, req)
+	}
 	var table protocol.Records
 	found := false
 	for _, src := range req.Sources {
@@ -283,6 +286,35 @@ func (s *fakeServer) Copy(ctx context.Context, req *quarry.CopyRequest) error {
 		return quarry.Errorf("copy", quarry.Unavailable, "", "no source has the chunk")
 	}
 	_, err := s.do(ctx, "copy", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
+		return m.Copied(c, req, &table, nil)
+	})
+	return err
+}
+
+// gather puts a chunk together from parts.
+func (s *fakeServer) gather(ctx context.Context, req *quarry.CopyRequest) error {
+	var runs []quarry.RecordRun
+	base := int64(0)
+	for _, p := range req.Parts {
+		o := s.net.server(p.Sources[0].Server)
+		o.mu.Lock()
+		m := o.members[p.Handle]
+		if o.down || m == nil || m.Info().SealVersion != p.Version || m.Info().Length != p.Length {
+			o.mu.Unlock()
+			return quarry.Errorf("gather", quarry.Unavailable, "", "server %d does not hold chunk %v", o.id, p.Handle)
+		}
+		for _, run := range m.Replica().Records.Runs() {
+			run.Offset += base
+			runs = append(runs, run)
+		}
+		o.mu.Unlock()
+		base += p.Length
+	}
+	table, err := protocol.MakeRecords(runs)
+	if err != nil {
+		return err
+	}
+	_, err = s.do(ctx, "gather", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
 		return m.Copied(c, req, &table, nil)
 	})
 	return err

@@ -66,6 +66,8 @@ type Config struct {
 	// TrashAfter is how long removed files and their chunks are kept. 24 h if 0; it must be
 	// longer than SessionExpiry, whose clients may still ask for fates.
 	TrashAfter time.Duration
+	// MergePieces is how many small pieces in a row become one. 8 if 0.
+	MergePieces int
 	// SessionExpiry is how long a session lives without a sign of life. 1 h if 0.
 	SessionExpiry time.Duration
 }
@@ -83,6 +85,9 @@ func (c Config) withDefaults() Config {
 		c.Copies = 3
 	}
 	c.Copies = min(c.Copies, quarry.ReplicasMax)
+	if c.MergePieces == 0 {
+		c.MergePieces = meta.MergeMin
+	}
 	if c.RepairBytesPerSecond == 0 {
 		c.RepairBytesPerSecond = 200 << 20
 	}
@@ -118,6 +123,7 @@ type Leader struct {
 	seals   flights[quarry.Handle, *meta.ChunkRecord]
 	settles flights[quarry.Handle, struct{}]
 	rolls   flights[quarry.Inode, *meta.Result]
+	merges  flights[quarry.Inode, struct{}]
 	reports flights[quarry.Handle, struct{}] // open chunks that are to be sealed soon
 	visits  flights[quarry.ServerID, struct{}]
 	walk    chan struct{} // has a value: the active chunks are to be looked at
@@ -156,6 +162,7 @@ func New(cfg Config) *Leader {
 	l.seals.init(l, sealsMax)
 	l.settles.init(l, sealsMax)
 	l.rolls.init(l, rollsMax)
+	l.merges.init(l, mergesMax)
 	l.reports.init(l, sealsMax)
 	l.visits.init(l, visitsMax)
 	return l

@@ -24,6 +24,7 @@ var mutants = []struct {
 	{OwnRangeJudged, "TestHandlesOfUnknownOutcomeAreNotJudged"},
 	{ServesBeforeAdded, "TestFailedDiskIsRepaired"},
 	{ActivatedEarly, "TestReopenThatAMemberRefuses"},
+	{MergedUnheld, "TestMergeThatFails"},
 }
 
 // TestMutants runs, for each rule, its tests in a process in which the rule does not hold:

@@ -120,6 +120,9 @@ func (l *Leader) roll(ctx context.Context, req *quarry.RollRequest, tail *meta.R
 			continue // another chunk had come, and gone again
 		}
 		if failure = l.activate(ctx, tail.Chunk); failure == nil {
+			if tail.Chunk.Version == 1 {
+				l.considerMerge(req.File)
+			}
 			return tail, nil
 		}
 		l.Logger.Warn("the primary of a chunk did not take its role", "chunk", tail.Chunk.Handle, "error", failure)

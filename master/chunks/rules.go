@@ -20,4 +20,5 @@ const (
 	OwnRangeJudged    Rule = "own range judged garbage"
 	ServesBeforeAdded Rule = "copy serves before it is logged"
 	ActivatedEarly    Rule = "primary activated before all have re-opened"
+	MergedUnheld      Rule = "merge logged before all hold it"
 )
