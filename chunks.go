@@ -255,6 +255,20 @@ type ReadRequest struct {
 	Length    int64  // 1 to ReadBytesMax
 	Validated bool   // the caller has asked the master for the layout since its read began
 	Into      []byte // where the bytes may be put, if it has room; does not travel
+	// Sink, if set, may be given the bytes as they come, in place of Into; does not travel.
+	Sink ReadSink
+}
+
+// ReadSink is told of a reply that comes over a network. Its methods are called one after the
+// other and before Read returns, or not at all: a server in the same process just returns Data.
+type ReadSink interface {
+	// Place returns the memory for the n bytes that are about to be received. It may wait for
+	// it, well below a second: until then the bytes stay in the network, and the server, which
+	// gives up a client that takes nothing, keeps what it needs to send them.
+	Place(n int) []byte
+	// Arrived says that data, a beginning of what Place returned, is there. The checksums are
+	// those of the whole reply.
+	Arrived(crcs []uint32, data []byte)
 }
 
 // ReadReply carries the bytes and their checksums.

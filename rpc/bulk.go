@@ -180,6 +180,9 @@ func bulkTrip[Q, R any](ctx context.Context, c *Client, address string, m *metho
 // exchange sends a request and receives the reply.
 func exchange[Q, R any](ctx context.Context, c *bulkConn, m *method[Q, R], q *Q) (*R, error) {
 	t := newCall(m, q, c.address)
+	if m.sink != nil {
+		t.sink = m.sink(q)
+	}
 	out := outgoing{}
 	if m.requestPayload != nil {
 		out.payload = *m.requestPayload(q)

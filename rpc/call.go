@@ -52,10 +52,14 @@ type call struct {
 type reception interface {
 	// limits returns the most bytes that the body and the payload of the reply may have.
 	limits() (body, payload int64)
-	// place returns where a payload of n bytes is to be received.
+	// accept takes the reply's body, before the payload. It does not keep it.
+	accept(body []byte) error
+	// place returns where a payload of n bytes, at least one, is to be received.
 	place(n int) []byte
-	// accept takes the reply's body and payload. It does not keep the body.
-	accept(body, payload []byte) error
+	// arrived is told how much of the payload has come.
+	arrived(payload []byte)
+	// deliver takes the whole payload.
+	deliver(payload []byte)
 }
 
 var errDraining = errors.New("the server is stopping")
@@ -206,18 +210,30 @@ func (l *link) take(r reception, h *head) (result, err error) {
 	if h.kind == kindError {
 		return decodeError(body), nil
 	}
-	var payload []byte
-	if h.payload > 0 {
-		payload = r.place(int(h.payload))
-		if err := l.reader.payload(payload); err != nil {
+	if err := r.accept(body); err != nil || h.payload == 0 {
+		return err, l.reader.discard(int(h.payload))
+	}
+	l.reading.Store(readingNot) // it may take a moment to find a place, and that is nobody's fault
+	payload := r.place(int(h.payload))
+	l.reading.Store(readingFrame)
+	for done := 0; done < len(payload); {
+		n := min(arrivalBytes, len(payload)-done)
+		if err := l.reader.payload(payload[done:done+n], len(payload)-done-n); err != nil {
 			return nil, err
 		}
-		if err := h.checkPayload(payload); err != nil {
-			return err, nil
-		}
+		done += n
+		r.arrived(payload[:done])
 	}
-	return r.accept(body, payload), nil
+	if err := h.checkPayload(payload); err != nil {
+		return err, nil
+	}
+	r.deliver(payload)
+	return nil, nil
 }
+
+// arrivalBytes is how much of a payload is received before its receiver is told. It is less
+// than what the processor's own caches hold, so that checksums find the bytes there.
+const arrivalBytes = 256 << 10
 
 // closeDrained closes a connection that is draining when its last call has ended.
 func (c *clientConn) closeDrained() {
@@ -272,6 +288,7 @@ type typedCall[Q, R any] struct {
 	reply   R
 	into    []byte
 	max     int
+	sink    quarry.ReadSink // if the reading goroutine may wait for it
 }
 
 func newCall[Q, R any](m *method[Q, R], q *Q, address string) *typedCall[Q, R] {
@@ -288,21 +305,29 @@ func (t *typedCall[Q, R]) limits() (body, payload int64) {
 }
 
 func (t *typedCall[Q, R]) place(n int) []byte {
-	if n <= len(t.into) {
+	switch {
+	case t.sink != nil:
+		if b := t.sink.Place(n); len(b) >= n {
+			return b[:n]
+		}
+		t.sink = nil
+	case n <= len(t.into):
 		return t.into[:n]
 	}
 	return make([]byte, n)
 }
 
-func (t *typedCall[Q, R]) accept(body, payload []byte) error {
-	if err := wire.Unmarshal(body, &t.reply, t.method.reply); err != nil {
-		return quarry.Wrap(t.method.name, t.address, err)
-	}
-	if len(payload) > 0 {
-		t.method.setPayload(&t.reply, payload)
-	}
-	return nil
+func (t *typedCall[Q, R]) accept(body []byte) error {
+	return quarry.Wrap(t.method.name, t.address, wire.Unmarshal(body, &t.reply, t.method.reply))
 }
+
+func (t *typedCall[Q, R]) arrived(payload []byte) {
+	if t.sink != nil {
+		t.sink.Arrived(t.method.sums(&t.reply), payload)
+	}
+}
+
+func (t *typedCall[Q, R]) deliver(payload []byte) { t.method.setPayload(&t.reply, payload) }
 
 // send sends a call's request. errNotSent: the connection cannot be used, nothing was sent,
 // and the call may be sent over another one.

@@ -65,6 +65,8 @@ var (
 		room: func(q *quarry.ReadRequest) ([]byte, int) {
 			return q.Into, int(min(max(q.Length, 0), quarry.ReadBytesMax))
 		},
+		sink: func(q *quarry.ReadRequest) quarry.ReadSink { return q.Sink },
+		sums: func(r *quarry.ReadReply) []uint32 { return r.CRCs },
 	}
 )
 

@@ -41,7 +41,8 @@
 // # Buffers
 //
 // The caller's memory is used until the call returns, or done is called: a request's payload
-// is sent from it and ReadRequest.Into is received into. A server's handler has the payload
+// is sent from it and ReadRequest.Into is received into. On LaneBulk ReadRequest.Sink may find
+// the memory when the reply has begun to come, and sees the bytes as they come. A server's handler has the payload
 // of its request until it returns or calls done, because then the buffer is used for another
 // one. What a handler returns as payload belongs to the connection until ReadReply.Release
 // is called. What a client gets as a reply's payload is the caller's.

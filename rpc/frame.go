@@ -228,7 +228,7 @@ func (r *frameReader) body(h *head) ([]byte, error) {
 		for len(body) < n {
 			step := min(n-len(body), max(len(body), 256<<10))
 			body = append(body, make([]byte, step)...)
-			if err := r.payload(body[len(body)-step:]); err != nil {
+			if err := r.payload(body[len(body)-step:], n-len(body)); err != nil {
 				return nil, err
 			}
 		}
@@ -240,10 +240,13 @@ func (r *frameReader) body(h *head) ([]byte, error) {
 }
 
 // payload fills b with the next bytes, directly from the connection but for those that
-// have come already.
-func (r *frameReader) payload(b []byte) error {
+// have come already. At least more bytes follow them in the same frame.
+func (r *frameReader) payload(b []byte, more int) error {
 	n := copy(b, r.buf[r.start:r.end])
 	r.start += n
+	if f, ok := r.conn.(fullReceiver); ok && len(b)-n >= fillBytes {
+		return noEOF(f.Fill(b[n:], more, r.received))
+	}
 	for n < len(b) {
 		k, err := r.conn.Read(b[n:])
 		if k > 0 {
@@ -256,6 +259,9 @@ func (r *frameReader) payload(b []byte) error {
 	}
 	return nil
 }
+
+// fillBytes is the size from which a payload is received by Fill, if the connection has it.
+const fillBytes = 32 << 10
 
 // discard skips n bytes.
 func (r *frameReader) discard(n int) error {

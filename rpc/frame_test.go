@@ -48,7 +48,7 @@ func TestFramesOneAfterTheOther(t *testing.T) {
 				err = r.discard(int(h.payload))
 			} else {
 				payload := make([]byte, h.payload)
-				err = errors.Join(r.payload(payload), h.checkPayload(payload))
+				err = errors.Join(r.payload(payload, 0), h.checkPayload(payload))
 				if !bytes.Equal(payload, payloads[i]) {
 					t.Fatalf("%s: payload %d differs", name, i)
 				}

@@ -242,7 +242,7 @@ func hear(r *frameReader) (m hello, heard, mac []byte, err error) {
 		return m, nil, nil, fmt.Errorf("a proof has %d bytes", h.payload)
 	}
 	mac = make([]byte, h.payload)
-	if err = r.payload(mac); err != nil {
+	if err = r.payload(mac, 0); err != nil {
 		return m, nil, nil, err
 	}
 	err = wire.Unmarshal(heard, &m, helloFields)

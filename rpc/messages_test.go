@@ -17,7 +17,7 @@ import (
 
 // stays are the fields that do not travel as part of a body.
 var stays = map[string]bool{
-	"ReadRequest.Into": true, "ReadReply.File": true, "ReadReply.Release": true,
+	"ReadRequest.Into": true, "ReadRequest.Sink": true, "ReadReply.File": true, "ReadReply.Release": true,
 }
 
 // filler sets fields to values that are all different.

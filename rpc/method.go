@@ -44,6 +44,10 @@ type method[Q, R any] struct {
 	// received and how large it may be.
 	setPayload func(*R, []byte)
 	room       func(*Q) (into []byte, max int)
+	// sink is who wants to be told of a reply's payload while it comes, and sums what it is to
+	// be checked with; nil: nobody ever does.
+	sink func(*Q) quarry.ReadSink
+	sums func(*R) []uint32
 
 	checksum bool // payloads have no checksums of their own: the frame's head has one
 	parked   bool // the handler waits for something to happen; bounded apart from the others

@@ -49,6 +49,13 @@ type fileSender interface {
 	SendFile(before []byte, file quarry.FileRange) error
 }
 
+// fullReceiver is a Conn that receives much with few wake-ups.
+type fullReceiver interface {
+	// Fill receives len(b) bytes, or fails; io.EOF if the stream ends before. more is how many
+	// bytes at least follow them. received is called whenever some have come.
+	Fill(b []byte, more int, received func()) error
+}
+
 // writeBuffers writes buffers in as few calls to the system as the connection can.
 func writeBuffers(c Conn, buffers [][]byte) error {
 	if w, ok := c.(buffersWriter); ok && len(buffers) > 1 {

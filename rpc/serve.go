@@ -109,7 +109,7 @@ func (c *serverConn) receivePayload(in *inbound, h *head) error {
 	in.budgeted = n
 	c.reading.Store(readingFrame)
 	in.payload = getBuffer(int(h.payload))
-	err := c.reader.payload(in.payload)
+	err := c.reader.payload(in.payload, 0)
 	if err == nil {
 		err = h.checkPayload(in.payload)
 	}

@@ -80,6 +80,8 @@ func (l tcpListener) Address() string { return l.Addr().String() }
 type tcpConn struct {
 	*net.TCPConn
 	raw syscall.RawConn
+	// lowWater is how many bytes wake the reader; 0: one. Its alone.
+	lowWater int
 }
 
 func newTCPConn(c *net.TCPConn) (Conn, error) {

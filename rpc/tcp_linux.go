@@ -59,6 +59,51 @@ func (c *tcpConn) whenWritable(fn func(fd int) (done bool, err error)) error {
 	return failed
 }
 
+// lowWaterBytes is how much of a payload has to come before its reader is woken.
+const lowWaterBytes = 256 << 10
+
+// Fill receives len(b) bytes. Before it sleeps it has the system wake it only when much or
+// the rest has come (SO_RCVLOWAT), because a wake-up costs as much as the copy of 64 KiB.
+func (c *tcpConn) Fill(b []byte, more int, received func()) error {
+	var failed error
+	err := c.raw.Read(func(fd uintptr) bool {
+		for len(b) > 0 {
+			n, err := unix.Read(int(fd), b)
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case errors.Is(err, unix.EAGAIN):
+				c.wakeAt(int(fd), min(len(b)+more, lowWaterBytes))
+				return false
+			case err != nil:
+				failed = os.NewSyscallError("read", err)
+				return true
+			case n == 0:
+				failed = io.EOF
+				return true
+			default:
+				received()
+				b = b[n:]
+			}
+		}
+		if more == 0 {
+			c.wakeAt(int(fd), 1)
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// wakeAt sets how many bytes wake the reader. A system that cannot do it wakes it for one.
+func (c *tcpConn) wakeAt(fd, n int) {
+	if n != max(c.lowWater, 1) {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
+		c.lowWater = n
+	}
+}
+
 // bindAddress gives a socket its own address. The port is picked when it is connected, so that
 // connections to different servers can share one.
 func bindAddress(fd uintptr, from netip.Addr) error {
