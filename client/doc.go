@@ -48,5 +48,7 @@
 // # Bounds
 //
 // The memory of a stream does not depend on the size of its file: a writer keeps at most
-// quarry.WindowBytes, a reader [Options.ReadAhead]. Layouts are cached a few pages per file.
+// quarry.WindowBytes, a reader [Options.ReadAhead]. A sequential reader that comes with 1 MiB of
+// memory at a time, in step with the network, has it filled straight from there, without a copy
+// (readahead.go). Layouts are cached a few pages per file.
 package client

@@ -151,11 +151,14 @@ func (file *File) Read(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	s, err := file.ahead.get(file.position)
+	s, err := file.ahead.get(file.position, p)
 	if err != nil {
 		return 0, file.readError(err)
 	}
-	n := copy(p, s.rest(file.position))
+	n := s.n
+	if s.whole != nil {
+		n = copy(p, s.rest(file.position))
+	}
 	file.position += int64(n)
 	file.ahead.release(file.position)
 	return n, nil
@@ -177,7 +180,7 @@ func (file *File) WriteTo(w io.Writer) (int64, error) {
 		if err := file.check(file.position); err != nil {
 			return written, err
 		}
-		s, err := file.ahead.get(file.position)
+		s, err := file.ahead.get(file.position, nil)
 		if err == io.EOF {
 			return written, nil
 		}

@@ -27,7 +27,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // several chunks and replicas at the same time.
 func (l *layout) read(ctx context.Context, p []byte, offset int64) error {
 	if len(p) <= quarry.ReadBytesMax {
-		return l.readPart(ctx, p, offset)
+		return l.readPart(ctx, memory{known: p, n: len(p)}, offset)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -40,7 +40,7 @@ func (l *layout) read(ctx context.Context, p []byte, offset int64) error {
 		part, at := p[:n:n], offset
 		slots <- struct{}{}
 		wg.Go(func() {
-			if err := l.readPart(ctx, part, at); err != nil {
+			if err := l.readPart(ctx, memory{known: part, n: len(part)}, at); err != nil {
 				cancel(err)
 			}
 			<-slots
@@ -51,11 +51,11 @@ func (l *layout) read(ctx context.Context, p []byte, offset int64) error {
 	return context.Cause(ctx)
 }
 
-// readPart fills p, piece after piece.
-func (l *layout) readPart(ctx context.Context, p []byte, offset int64) error {
+// readPart fills p, of at most ReadBytesMax, piece after piece.
+func (l *layout) readPart(ctx context.Context, p memory, offset int64) error {
 	var refused *page
 	wait := l.f.patience()
-	for len(p) > 0 {
+	for p.n > 0 {
 		at, err := l.at(ctx, offset, refused)
 		n := 0
 		switch {
@@ -67,13 +67,13 @@ func (l *layout) readPart(ctx context.Context, p []byte, offset int64) error {
 		default:
 			want := p
 			if at.piece.Length != quarry.OpenEnded {
-				want = p[:min(int64(len(p)), at.piece.Offset+at.piece.Length-offset)]
+				want = p.first(at.piece.Offset + at.piece.Length - offset)
 			}
 			if n, err = l.f.readPiece(ctx, at, want, offset-at.piece.Offset); quarry.KindOf(err) == quarry.Corrupt {
 				return err
 			}
 		}
-		p, offset = p[n:], offset+int64(n)
+		p, offset = p.behind(n), offset+int64(n)
 		if n > 0 {
 			wait.progress()
 			refused = nil
@@ -93,13 +93,13 @@ func (l *layout) readPart(ctx context.Context, p []byte, offset int64) error {
 }
 
 // readPiece fills as much of p as it can, at least a byte or it errs, from within a piece.
-func (f *FS) readPiece(ctx context.Context, at place, p []byte, within int64) (int, error) {
+func (f *FS) readPiece(ctx context.Context, at place, p memory, within int64) (int, error) {
 	switch at.piece.Kind {
 	case quarry.PieceHole:
-		clear(p)
-		return len(p), nil
+		clear(p.bytes())
+		return p.n, nil
 	case quarry.PieceInline:
-		return copy(p, at.piece.Inline[within:]), nil
+		return copy(p.bytes(), at.piece.Inline[within:]), nil
 	case quarry.PieceChunk:
 		fresh := f.clock.Now().Sub(at.page.asked) < freshTime
 		return f.readChunk(ctx, at.chunk, p, at.piece.ChunkOffset+within, fresh)
@@ -110,7 +110,7 @@ func (f *FS) readPiece(ctx context.Context, at place, p []byte, within int64) (i
 // readChunk reads from the replicas of a chunk, one after the other until one gives bytes.
 // When one is slow the next is asked as well. An error is StaleVersion if a server refused
 // what is known of the chunk.
-func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p []byte, offset int64, fresh bool) (int, error) {
+func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p memory, offset int64, fresh bool) (int, error) {
 	if chunk.Mutable {
 		return 0, quarry.Errorf("read", quarry.Unsupported, chunk.Handle.String(), "files that may be overwritten cannot be read by this release")
 	}
@@ -125,7 +125,7 @@ func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p []byte, offse
 type chunkRead struct {
 	f      *FS
 	chunk  *quarry.Chunk
-	p      []byte
+	p      memory
 	offset int64
 	fresh  bool // what is known of the chunk is
 
@@ -138,7 +138,7 @@ type chunkRead struct {
 
 type chunkAnswer struct {
 	n      int
-	buf    []byte // what the bytes are in: p itself, or a buffer of their own
+	buf    []byte // what the bytes are in; nil: where they are wanted
 	err    error
 	member quarry.Member
 }
@@ -154,7 +154,7 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	first := r.left[0]
-	r.send(ctx, r.p)
+	r.send(ctx, r.p, nil)
 	timer := r.f.clock.NewTimer(r.f.health.hedgeAfter())
 	defer timer.Stop()
 	for r.sent > 0 {
@@ -164,19 +164,24 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 			if a.err == nil {
 				cancel()
 				r.drain()
-				if &a.buf[0] != &r.p[0] { // the hedge has won
+				if a.buf != nil { // the hedge has won
 					r.f.health.failed(first.Server)
+					copy(r.p.bytes(), a.buf[:a.n])
 				}
-				return copyOut(r.p, a), nil
+				return a.n, nil
 			}
 			r.note(ctx, a)
 			if r.sent == 0 && r.goesOn() && ctx.Err() == nil {
-				r.send(ctx, r.p)
+				r.send(ctx, r.p, nil)
 			}
 		case <-timer.C():
-			if len(r.left) > 0 && r.f.health.mayHedge() {
+			switch {
+			case len(r.left) > 0 && r.p.waits(): // the answer is there, and the reader is not
+				timer.Reset(hedgeMin)
+			case len(r.left) > 0 && r.f.health.mayHedge():
 				// The first request may still be putting bytes into p.
-				r.send(ctx, make([]byte, len(r.p)))
+				own := make([]byte, r.p.n)
+				r.send(ctx, memory{known: own, n: len(own)}, own)
 			}
 		}
 	}
@@ -189,14 +194,14 @@ func (r *chunkRead) goesOn() bool {
 	return len(r.left) > 0 && (r.stale == 0 || r.fresh && r.stale == 1)
 }
 
-// send asks the next replica.
-func (r *chunkRead) send(ctx context.Context, into []byte) {
+// send asks the next replica. own is set if into is not where the bytes are wanted.
+func (r *chunkRead) send(ctx context.Context, into memory, own []byte) {
 	m := r.left[0]
 	r.left = r.left[1:]
 	r.sent++
 	go func() {
 		n, err := r.f.readReplica(ctx, m, r.chunk, into, r.offset)
-		r.done <- chunkAnswer{n, into, err, m}
+		r.done <- chunkAnswer{n, own, err, m}
 	}()
 }
 
@@ -205,13 +210,6 @@ func (r *chunkRead) drain() {
 	for ; r.sent > 0; r.sent-- {
 		<-r.done
 	}
-}
-
-func copyOut(p []byte, a chunkAnswer) int {
-	if &a.buf[0] != &p[0] {
-		copy(p, a.buf[:a.n])
-	}
-	return a.n
 }
 
 // note deals with a replica's failure.
@@ -244,10 +242,11 @@ func (r *chunkRead) note(ctx context.Context, a chunkAnswer) {
 
 // readReplica reads and verifies bytes of one replica, at least one. A server that has no
 // lease is asked again when the master has confirmed what is known of the chunk.
-func (f *FS) readReplica(ctx context.Context, m quarry.Member, chunk *quarry.Chunk, p []byte, offset int64) (int, error) {
+func (f *FS) readReplica(ctx context.Context, m quarry.Member, chunk *quarry.Chunk, p memory, offset int64) (int, error) {
 	ctx, cancel := f.clock.WithTimeout(ctx, readMax)
 	defer cancel()
-	req := &quarry.ReadRequest{ChunkRef: reference(chunk, m), Offset: offset, Length: int64(min(len(p), quarry.ReadBytesMax)), Into: p}
+	in := &arrival{p: p, clock: f.clock, check: check{handle: chunk.Handle, offset: offset}}
+	req := &quarry.ReadRequest{ChunkRef: reference(chunk, m), Offset: offset, Length: int64(p.n), Into: p.known, Sink: in}
 	start := f.clock.Now()
 	reply, err := f.servers(m).Read(ctx, req)
 	if quarry.KindOf(err) == quarry.Confirm {
@@ -268,37 +267,14 @@ func (f *FS) readReplica(ctx context.Context, m quarry.Member, chunk *quarry.Chu
 	if reply.Release != nil {
 		defer reply.Release()
 	}
-	if err := verify(chunk.Handle, reply, offset, len(p)); err != nil {
+	if err := in.take(reply); err != nil {
 		return 0, err
 	}
 	if len(reply.Data) == 0 {
 		return 0, quarry.Errorf("read", quarry.Busy, chunk.Handle.String(), "server %d does not know byte %d to be committed", m.Server, offset)
 	}
-	if &reply.Data[0] != &p[0] {
-		copy(p, reply.Data)
-	}
-	f.health.answered(m.Server, f.clock.Now().Sub(start))
+	f.health.answered(m.Server, f.clock.Now().Sub(start)-in.waited)
 	return len(reply.Data), nil
-}
-
-// verify checks a reply's bytes against its checksums, one for each part of a block.
-func verify(h quarry.Handle, reply *quarry.ReadReply, offset int64, most int) error {
-	data := reply.Data
-	if len(data) > most {
-		return quarry.Errorf("read", quarry.Corrupt, h.String(), "%d bytes came, %d were asked for", len(data), most)
-	}
-	crcs := reply.CRCs
-	for at := offset; len(data) > 0; {
-		n := min(int64(len(data)), quarry.BlockBytes-at%quarry.BlockBytes)
-		if len(crcs) == 0 {
-			return quarry.Errorf("read", quarry.Corrupt, h.String(), "the bytes at %d have no checksum", at)
-		}
-		if crc32.Checksum(data[:n], castagnoli) != crcs[0] {
-			return quarry.Errorf("read", quarry.Corrupt, h.String(), "the bytes at %d do not match their checksum", at)
-		}
-		data, crcs, at = data[n:], crcs[1:], at+n
-	}
-	return nil
 }
 
 // cancelled reports whether an error is the end of a context.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 )
 
 const (
@@ -13,8 +16,17 @@ const (
 	segmentBytes = quarry.ReadBytesMax
 	// directBytes is the size from which a Read bypasses the segments.
 	directBytes = 4 << 20
+	// directMin is the size from which a Read is worth waiting for its memory.
+	directMin = 256 << 10
 	// firstBytes is what the first read at a new position fetches at least.
 	firstBytes = 64 << 10
+	// placeMax is how long bytes that have come wait, in the network, for the reader to give
+	// them its own memory. It is less than hedgeMin, and enough for the segments in front of
+	// them at 400 MiB/s.
+	placeMax = 20 * time.Millisecond
+	// copiedSegments is how many segments do not wait for a reader that came too late for
+	// one: while they wait, others have to do without their connections.
+	copiedSegments = 16
 )
 
 // ahead fetches a file in segments before they are asked for: more of them the longer the
@@ -25,16 +37,27 @@ type ahead struct {
 	next     int64      // where the segment behind them begins
 	window   int        // how many segments to have
 	end      int64      // how far the reader may see, as far as asked
+	large    bool       // the reader comes with much memory
+	copied   int        // how many segments more go to buffers, because the reader came late
 }
 
-// segment is a part of the file on its way.
+// segment is a part of the file on its way. Its memory is the reader's own if the reader
+// comes for it soon enough, which spares a copy; else a buffer.
 type segment struct {
 	start int64
-	buf   []byte
+	n     int
 	err   error
 	done  chan struct{}
 	stop  context.CancelFunc
-	whole *[segmentBytes]byte
+
+	clock   clock.Clock
+	ended   <-chan struct{} // nobody wants the bytes any more
+	offer   chan []byte     // memory of the reader's; nil: it has none. At most one.
+	asked   bool            // an offer was made; the reader's
+	waits   atomic.Bool     // bytes have come and wait for an offer
+	finding gate            // held while memory waits; guards what follows
+	buf     []byte
+	whole   *[segmentBytes]byte // what buf is a part of if it is a buffer
 }
 
 var segmentBuffers = sync.Pool{New: func() any { return new([segmentBytes]byte) }}
@@ -44,10 +67,71 @@ func (a *ahead) init(file *File) { a.file = file }
 // rest returns the segment's bytes from a position in it.
 func (s *segment) rest(position int64) []byte { return s.buf[position-s.start:] }
 
-func (s *segment) stops() int64 { return s.start + int64(len(s.buf)) }
+func (s *segment) stops() int64 { return s.start + int64(s.n) }
 
-// get returns the segment that has the byte at position; io.EOF if the file ends there.
-func (a *ahead) get(position int64) (*segment, error) {
+// memory returns where the segment's bytes are to be. The first call waits for an offer, for
+// as long as placeMax.
+func (s *segment) memory() []byte {
+	s.finding.wait()
+	defer s.finding.unlock()
+	if s.buf != nil {
+		return s.buf
+	}
+	if s.buf = s.offered(); s.buf == nil {
+		s.whole = segmentBuffers.Get().(*[segmentBytes]byte)
+		s.buf = s.whole[:s.n]
+	}
+	return s.buf
+}
+
+// offered returns the reader's memory; nil if it has none, or does not come.
+func (s *segment) offered() []byte {
+	select {
+	case p := <-s.offer:
+		return p
+	default:
+	}
+	s.waits.Store(true)
+	defer s.waits.Store(false)
+	timer := s.clock.NewTimer(placeMax)
+	defer timer.Stop()
+	select {
+	case p := <-s.offer:
+		return p
+	case <-timer.C():
+	case <-s.ended:
+	}
+	return nil
+}
+
+// late reports whether the bytes have waited for the reader in vain.
+func (s *segment) late() bool {
+	select {
+	case <-s.done:
+		return !s.asked
+	default:
+		return false
+	}
+}
+
+// give offers the segment p if it has room for all of it. Only the first offer counts.
+func (s *segment) give(p []byte) {
+	if s.asked {
+		return
+	}
+	s.asked = true
+	if len(p) < s.n {
+		s.offer <- nil
+		return
+	}
+	s.offer <- p[:s.n:s.n]
+}
+
+// get returns the segment that has the byte at position; io.EOF if the file ends there. If
+// p has room for all of the segment its bytes may be there, and not in a buffer; then they
+// begin at position.
+func (a *ahead) get(position int64, p []byte) (*segment, error) {
+	a.large = len(p) >= directMin
 	if len(a.segments) > 0 && (position < a.segments[0].start || position >= a.segments[0].stops()) {
 		a.drop()
 	}
@@ -61,6 +145,13 @@ func (a *ahead) get(position int64) (*segment, error) {
 		}
 	}
 	s := a.segments[0]
+	if position != s.start {
+		p = nil
+	}
+	if s.late() {
+		a.copied = copiedSegments
+	}
+	s.give(p)
 	<-s.done
 	if s.err != nil {
 		err := s.err
@@ -99,13 +190,16 @@ func (a *ahead) fill() {
 }
 
 func (a *ahead) launch(n int64) {
-	whole := segmentBuffers.Get().(*[segmentBytes]byte)
-	s := &segment{start: a.next, whole: whole, buf: whole[:n], done: make(chan struct{})}
+	s := &segment{start: a.next, n: int(n), done: make(chan struct{}), clock: a.file.f.clock, offer: make(chan []byte, 1), finding: newGate()}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(a.file.ctx)
+	s.ended = ctx.Done()
+	if a.copied = max(a.copied-1, 0); a.copied > 0 || !a.large {
+		s.give(nil)
+	}
 	go func() {
 		defer close(s.done)
-		s.err = a.file.layout.read(ctx, s.buf, s.start)
+		s.err = a.file.layout.readPart(ctx, memory{segment: s, n: s.n}, s.start)
 	}()
 	a.segments = append(a.segments, s)
 	a.next += n
@@ -128,7 +222,9 @@ func (a *ahead) release(position int64) {
 func (s *segment) free() {
 	s.stop()
 	<-s.done
-	segmentBuffers.Put(s.whole)
+	if s.whole != nil {
+		segmentBuffers.Put(s.whole)
+	}
 	s.buf, s.whole = nil, nil
 }
 
