@@ -222,6 +222,20 @@ type ShardStatus struct {
 	UnderCopied int64 // sealed chunks with fewer replicas than they should have
 	Repairing   int64
 	Suspect     int64 // chunks sealed with an alarm
+	Slots       int64 // how many it owns
+	// Lacking are some of the chunks that are missing or under-copied, at most LackingMax; only
+	// the shard's leader tells them, and how many are under repair.
+	Lacking []Lack
+}
+
+// LackingMax bounds the chunks that a shard's status names.
+const LackingMax = 16
+
+// Lack is a chunk with too few replicas.
+type Lack struct {
+	Handle         Handle
+	Copies, Wanted int
+	Why            string // for people
 }
 
 // ServerStatus is a chunk server's health.

@@ -118,7 +118,7 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := cluster.Init(ctx, c.conns, c.cfg.Clock, c.Addresses(), 1); err != nil {
+	if _, err := cluster.Init(ctx, c.conns, c.cfg.Clock, c.Addresses(), cluster.DefaultShards); err != nil {
 		return err
 	}
 	for i := range c.cfg.Servers {
@@ -184,10 +184,12 @@ func (c *Cluster) processes() []*Process {
 	return slices.Concat(c.Masters, c.Servers)
 }
 
-// Status asks the leader of the first shard, who hears from every chunk server, how the
-// cluster is.
+// Status asks the leaders of all groups how the cluster is. The reply is of the leader of the
+// first shard, who hears from every chunk server.
 func (c *Cluster) Status(ctx context.Context) (*quarry.StatusReply, error) {
-	var last error = errors.New("nobody was asked")
+	var last error = errors.New("no master leads the first shard")
+	var first *quarry.StatusReply
+	var all []*quarry.StatusReply
 	for _, m := range c.Masters {
 		if !m.Running() {
 			continue
@@ -199,14 +201,20 @@ func (c *Cluster) Status(ctx context.Context) (*quarry.StatusReply, error) {
 			last = err
 			continue
 		}
+		all = append(all, st)
 		for _, s := range st.Shards {
 			if s.Shard == 1 && s.Leader == st.Node {
-				return st, nil
+				first = st
 			}
 		}
-		last = fmt.Errorf("%s does not lead", m.Name)
 	}
-	return nil, quarry.Errorf("status", quarry.Unavailable, "", "no master leads the first shard: %w", last)
+	if first == nil {
+		return nil, quarry.Errorf("status", quarry.Unavailable, "", "the leader of the first shard does not tell: %w", last)
+	}
+	for _, st := range all {
+		route.Better(first.Shards, st)
+	}
+	return first, nil
 }
 
 // Whole waits until nothing is missing: every process is heard from, every group has a leader,

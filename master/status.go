@@ -113,6 +113,9 @@ func (m *Master) masterStatus(ctx context.Context, nodes []quarry.MasterNode) []
 // shardStatus tells what this node's replica of a group says.
 func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
 	s := quarry.ShardStatus{Shard: info.Shard, Leader: info.Leader}
+	for _, r := range info.Slots {
+		s.Slots += int64(r.Last) - int64(r.First) + 1
+	}
 	if st, err := m.host.Status(info.Shard); err == nil {
 		s.Term, s.Applied = st.Term, st.Applied
 	}
@@ -128,6 +131,9 @@ func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
 	})
 	if t := sh.lead.Load(); t != nil {
 		s.Repairing = int64(t.chunks.Repairing())
+		if s.Missing+s.UnderCopied > 0 {
+			s.Lacking = t.chunks.Lacking(quarry.LackingMax)
+		}
 	}
 	return s
 }

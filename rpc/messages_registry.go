@@ -117,6 +117,15 @@ func shardStatusFields(w *wire.Walk, m *quarry.ShardStatus) {
 	wire.Uint(w, 9, &m.UnderCopied)
 	wire.Uint(w, 10, &m.Repairing)
 	wire.Uint(w, 11, &m.Suspect)
+	wire.Uint(w, 12, &m.Slots)
+	wire.List(w, 13, &m.Lacking, quarry.LackingMax, lackFields)
+}
+
+func lackFields(w *wire.Walk, m *quarry.Lack) {
+	wire.Uint(w, 1, &m.Handle)
+	wire.Uint(w, 2, &m.Copies)
+	wire.Uint(w, 3, &m.Wanted)
+	wire.String(w, 4, &m.Why, errorTextMax)
 }
 
 func serverStatusFields(w *wire.Walk, m *quarry.ServerStatus) {

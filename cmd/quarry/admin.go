@@ -84,9 +84,8 @@ func statusCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show how the cluster is",
-		Long: `Shows the masters, the shards and the chunk servers, and what is missing. It asks the
-leader of the first shard, which hears from every chunk server. The exit code is 0 if
-nothing is missing, and 1 if something is.`,
+		Long: `Shows the masters, every shard and the chunk servers, and what is missing and why. It asks
+the leader of each shard. The exit code is 0 if nothing is missing, and 1 if something is.`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, addresses, err := o.connect()
@@ -106,7 +105,7 @@ nothing is missing, and 1 if something is.`,
 	}
 }
 
-// status asks the leader of the first shard, or whoever answers.
+// status asks the leaders of all groups.
 func status(ctx context.Context, client *rpc.Client, addresses []string) (*quarry.StatusReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -115,23 +114,7 @@ func status(ctx context.Context, client *rpc.Client, addresses []string) (*quarr
 		return nil, err
 	}
 	defer masters.Close()
-	st, err := masters.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range st.Shards {
-		if s.Shard != 1 || s.Leader == st.Node {
-			continue
-		}
-		for _, m := range st.Masters {
-			if m.Node == s.Leader {
-				if better, err := client.Master(m.Address).Status(ctx); err == nil {
-					return better, nil
-				}
-			}
-		}
-	}
-	return st, nil
+	return masters.Status(ctx)
 }
 
 func newRoute(client *rpc.Client, addresses []string) (*route.Masters, error) {
@@ -159,12 +142,12 @@ func printStatus(st *quarry.StatusReply) error {
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", m.Node, m.Address, state, strings.Join(leads, " "))
 	}
-	fmt.Fprintln(w, "\nSHARD\tLEADER\tTERM\tINODES\tCHUNKS\tOPEN\tUNDER-COPIED\tMISSING\tREPAIRING\tSUSPECT")
+	fmt.Fprintln(w, "\nSHARD\tLEADER\tTERM\tSLOTS\tINODES\tCHUNKS\tOPEN\tUNDER-COPIED\tMISSING\tREPAIRING\tSUSPECT")
 	for _, s := range st.Shards {
 		if s.Leader == 0 || s.Missing > 0 || s.UnderCopied > 0 {
 			wrong++
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", shardName(s.Shard), s.Leader, s.Term, s.Inodes, s.Chunks, s.OpenChunks, s.UnderCopied, s.Missing, s.Repairing, s.Suspect)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", shardName(s.Shard), s.Leader, s.Term, s.Slots, s.Inodes, s.Chunks, s.OpenChunks, s.UnderCopied, s.Missing, s.Repairing, s.Suspect)
 	}
 	fmt.Fprintln(w, "\nSERVER\tADDRESS\tRACK\tLAST HEARD\tCHUNKS\tUSED\tFREE\tSTATE")
 	for _, s := range st.Servers {
@@ -175,11 +158,28 @@ func printStatus(st *quarry.StatusReply) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	printLacking(st.Shards)
 	if wrong > 0 {
 		return quarry.Errorf("status", quarry.Internal, "", "%d things are not as they should be, see above", wrong)
 	}
 	fmt.Println("\nEverything is there.")
 	return nil
+}
+
+// printLacking tells of each shard some of the chunks that have too few replicas, and why.
+func printLacking(shards []quarry.ShardStatus) {
+	for _, s := range shards {
+		if len(s.Lacking) == 0 {
+			continue
+		}
+		fmt.Printf("\nShard %s lacks replicas:\n", shardName(s.Shard))
+		for _, c := range s.Lacking {
+			fmt.Printf("  chunk %s has %d of %d: %s\n", c.Handle, c.Copies, c.Wanted, oneLine(c.Why))
+		}
+		if more := s.Missing + s.UnderCopied - int64(len(s.Lacking)); more > 0 {
+			fmt.Printf("  and %d more\n", more)
+		}
+	}
 }
 
 func shardName(id quarry.ShardID) string {

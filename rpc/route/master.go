@@ -101,13 +101,6 @@ func (m *Masters) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 	})
 }
 
-// Status asks the leader of the root group, which hears of all servers.
-func (m *Masters) Status(ctx context.Context) (*quarry.StatusReply, error) {
-	return call(ctx, m, "status", byShard(quarry.RootShard), struct{}{}, func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.StatusReply, error) {
-		return node.Status(ctx)
-	})
-}
-
 // Replace goes to the group that is to take the new master. It waits while that catches up.
 func (m *Masters) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
 	return call(ctx, m, "replace", byShard(req.Shard), req, quarry.Master.Replace)

@@ -100,3 +100,51 @@ func (n lagging) Stat(ctx context.Context, req *quarry.StatRequest) (*quarry.Sta
 	}
 	return reply, err
 }
+
+// telling is a node that tells how the shards are, as it knows it.
+type telling struct {
+	*node
+	fails bool
+}
+
+func (n telling) Status(ctx context.Context) (*quarry.StatusReply, error) {
+	if n.fails {
+		return nil, quarry.NotLeader
+	}
+	st := &quarry.StatusReply{Node: quarry.NodeID(n.i + 1)}
+	for i := range n.c.nodes {
+		st.Masters = append(st.Masters, quarry.MasterStatus{MasterNode: quarry.MasterNode{Node: quarry.NodeID(i + 1), Address: address(i)}})
+	}
+	for s := range quarry.ShardID(3) {
+		st.Shards = append(st.Shards, quarry.ShardStatus{Shard: s, Leader: quarry.NodeID(n.lead(s) + 1), Repairing: int64(10 * (n.i + 1))})
+	}
+	return st, nil
+}
+
+// TestStatusOfEveryLeader has each shard described by the node that leads it, if that answers.
+func TestStatusOfEveryLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.leaders[2] = 2
+		m := c.masters(t, func(o *Options) {
+			o.Dial = func(at string) (quarry.Master, error) {
+				n, err := c.dial(at)
+				return telling{n.(*node), false}, err
+			}
+		})
+		st, err := m.Status(t.Context())
+		if err != nil || st.Node != 1 || st.Shards[1].Repairing != 10 || st.Shards[2].Repairing != 30 {
+			t.Errorf("%+v, %v", st, err)
+		}
+		m.Close()
+		m = c.masters(t, func(o *Options) {
+			o.Dial = func(at string) (quarry.Master, error) {
+				n, err := c.dial(at)
+				return telling{n.(*node), at == address(2)}, err
+			}
+		})
+		if st, err := m.Status(t.Context()); err != nil || st.Shards[2].Repairing != 10 {
+			t.Errorf("%+v, %v", st, err)
+		}
+	})
+}
