@@ -9,6 +9,7 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/cluster"
 	"github.com/quarryfs/quarry/rpc"
 	"github.com/quarryfs/quarry/rpc/route"
 )
@@ -20,17 +21,7 @@ var appendsFlag = flag.Int("appends", 60, "how many appends TestAppendsNowAndThe
 // while: the file stays one chunk.
 func TestAppendsNowAndThen(t *testing.T) {
 	d, f, ctx := dev(t, 3)
-	c := rpc.NewClient(rpc.ClientConfig{
-		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
-	})
-	defer c.Close()
-	masters, err := route.New(route.Options{
-		Addresses: d.Masters, Clock: clock.System(), Dial: func(a string) (quarry.Master, error) { return c.Master(a), nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer masters.Close()
+	masters := operator(t, d)
 	w, err := f.Create(ctx, "/log")
 	if err != nil {
 		t.Fatal(err)
@@ -88,4 +79,73 @@ func TestAppendsNowAndThen(t *testing.T) {
 	if got := readBack(ctx, t, f, "/log"); !bytes.Equal(got, want) {
 		t.Errorf("%d bytes come back, %d were appended", len(got), len(want))
 	}
+}
+
+// TestCrumbsAreMerged has a writer give up one chunk after the other, as it does when servers
+// fail, and reads the file all the while: by the layout of before, and by that of after.
+func TestCrumbsAreMerged(t *testing.T) {
+	d, f, ctx := dev(t, 4)
+	masters := operator(t, d)
+	w, err := f.Create(ctx, "/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var want []byte
+	var reader *client.File
+	for i := range 40 {
+		record := randomBytes(100+977*i, uint64(i))
+		if _, err := f.Append(ctx, "/log", record); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, record...)
+		if i == 0 {
+			if reader, err = f.Open(ctx, "/log"); err != nil {
+				t.Fatal(err)
+			}
+			defer reader.Close()
+		}
+		got := make([]byte, len(want))
+		if _, err := reader.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("after record %d: %v", i, err)
+		}
+		stat, err := masters.Stat(ctx, &quarry.StatRequest{Inode: reader.Info().Attr.Inode})
+		if err != nil || stat.Tail == nil {
+			t.Fatalf("after record %d: %+v, %v", i, stat, err)
+		}
+		req := &quarry.RollRequest{File: reader.Info().Attr.Inode, Last: stat.Tail.Handle, Version: stat.Tail.Version}
+		if _, err := masters.Roll(ctx, req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layout, err := masters.Locate(ctx, &quarry.LocateRequest{File: reader.Info().Attr.Inode, Max: quarry.PiecesMax})
+	if err != nil || len(layout.Pieces) >= 40 {
+		t.Fatalf("%d pieces, %v", len(layout.Pieces), err)
+	}
+	t.Logf("40 chunks were given up, there are %d pieces", len(layout.Pieces))
+	if got := readBack(ctx, t, f, "/log"); !bytes.Equal(got, want) {
+		t.Errorf("%d bytes come back, %d were appended", len(got), len(want))
+	}
+	if info, err := f.Stat(ctx, "/log"); err != nil || info.Size() != int64(len(want)) {
+		t.Errorf("the file is %+v, %v", info, err)
+	}
+}
+
+// operator returns a router to a cluster's masters.
+func operator(t *testing.T, d *cluster.Dev) *route.Masters {
+	t.Helper()
+	c := rpc.NewClient(rpc.ClientConfig{
+		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
+	})
+	t.Cleanup(func() { c.Close() })
+	masters, err := route.New(route.Options{
+		Addresses: d.Masters, Clock: clock.System(), Dial: func(a string) (quarry.Master, error) { return c.Master(a), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { masters.Close() })
+	return masters
 }
