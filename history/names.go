@@ -88,6 +88,11 @@ func dirsOf(op *Op) []string {
 	switch op.Kind {
 	case KindList:
 		return []string{op.Path}
+	case KindStat:
+		// How many entries a directory has is asked where it lives, when it is found.
+		if op.Found == FoundDir {
+			return []string{op.Path}
+		}
 	case KindRename:
 		to, _ := cutPath(op.To)
 		return []string{dir, to}
@@ -217,6 +222,12 @@ func (t *treeState) work(s *nameStep, dir, toDir int) (*treeState, []quarry.Kind
 		}
 		return t, nil
 	}
+	if op.Kind == KindStat && op.Found == FoundDir {
+		if op.Outcome == Done && op.Length != t.entries(dir) {
+			return nil, nil
+		}
+		return t, nil
+	}
 	_, name := cutPath(op.Path)
 	at := t.child(dir, name)
 	switch op.Kind {
@@ -312,8 +323,7 @@ func (t *treeState) look(op *Op, at int) (*treeState, []quarry.Kind) {
 		return nil, []quarry.Kind{quarry.IsDir}
 	case op.Outcome != Done:
 	case op.Kind == KindRead && n.value != op.Value,
-		op.Kind == KindStat && n.dir != (op.Found == FoundDir),
-		op.Kind == KindStat && n.dir && op.Length != t.entries(at):
+		op.Kind == KindStat && n.dir:
 		return nil, nil
 	}
 	return t, nil

@@ -31,6 +31,24 @@ func (m *Master) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 	return &reply, nil
 }
 
+// Totals returns the counters of this node's state of a shard, and up to which entry of the log
+// that is at least.
+func (m *Master) Totals(id quarry.ShardID) (applied uint64, n meta.Counters, err error) {
+	sh, err := m.shard("totals", id)
+	if err != nil {
+		return 0, n, err
+	}
+	st, err := m.host.Status(id)
+	if err != nil {
+		return 0, n, quarry.Wrap("totals", "", err)
+	}
+	err = sh.local(func(v meta.View) error {
+		n = meta.Totals(v)
+		return nil
+	})
+	return st.Applied, n, err
+}
+
 // Digest sums up this node's state of a group, and tells up to which entry of the log that is.
 // Nodes that have applied the same entries have the same digest. Busy: entries were applied
 // meanwhile.

@@ -56,6 +56,9 @@ func readNames[R any](ctx context.Context, m *Master, op string, slot quarry.Slo
 			return f(v, &met)
 		})
 		again := false
+		if off(IntentPassedOver) {
+			met = nil
+		}
 		for _, in := range met {
 			sh, err := m.shardOf(op, slot)
 			if err != nil {

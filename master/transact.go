@@ -26,6 +26,7 @@ type coordinator struct {
 // running is a transaction that is being carried out.
 type running struct {
 	decided chan struct{}
+	told    bool         // decided is closed
 	result  *meta.Result // of the operation, once it is decided; nil: ask again
 }
 
@@ -134,23 +135,35 @@ func (c *coordinator) carryOut(id meta.TxID, begun bool, r *running) {
 		} else {
 			d.Err = quarry.Errorf("transact", quarry.Unavailable, "", "the leader changed before it was decided")
 		}
+		if d.Commit && off(ToldBeforeLogged) {
+			r.tell(&meta.Result{Attr: d.Attr})
+		}
 		c.shard.master.reached("decide")
 		result, ok := c.decide(d)
 		if !ok {
 			return // the term has ended: nobody knows, the log does
 		}
 		c.shard.master.reached("decided")
-		if r.result = result; d.Err != nil {
-			close(r.decided)
+		r.tell(result)
+		if d.Err != nil {
 			c.undo(&x, d.Parts)
 			return
 		}
 		x, known = c.load(id)
 	}
-	close(r.decided)
+	r.tell(nil)
+	c.shard.master.reached("told")
 	if known && c.finish(&x) {
 		_, _ = c.insist(&meta.Forget{Tx: id}) // if it fails the next leader finishes it again
 		c.shard.master.reached("forgotten")
+	}
+}
+
+// tell lets those go on who wait for the decision. Only the first call counts.
+func (r *running) tell(result *meta.Result) {
+	if !r.told {
+		r.told, r.result = true, result
+		close(r.decided)
 	}
 }
 
@@ -270,6 +283,9 @@ func (c *coordinator) takeOrder(ctx context.Context, x *meta.Transaction) error 
 	patience, cancel := m.cfg.Clock.WithTimeout(ctx, orderTime)
 	defer cancel()
 	for pause := askPauseMin; ; pause = min(2*pause, 4*askPauseMin) {
+		if off(MovedOutOfOrder) {
+			return c.climb(ctx, x)
+		}
 		a, err := m.ask(patience, &question{Verb: askTakeOrder, Tx: x.ID})
 		if err != nil {
 			return err

@@ -246,7 +246,7 @@ func TestNamesAcrossShards(t *testing.T) {
 }
 
 // crashPoints are the points of a transaction at which nodes are stopped.
-var crashPoints = []string{"begun", "ordered", "prepared", "part", "part applied", "decide", "decided", "finished", "forgotten"}
+var crashPoints = []string{"begun", "ordered", "prepared", "part", "part applied", "decide", "decided", "told", "finished", "forgotten"}
 
 // TestCrashesAcrossShards stops the coordinator's node, a participant's, or both, at each step of
 // each operation. The operation is asked for again under its Op: it happens once, and in the
@@ -361,4 +361,92 @@ func (c *caller) crashed(point, who string, nth int, do func()) {
 	for _, n := range c.nodes {
 		n.failpoint.Store(nil)
 	}
+}
+
+// hold has transactions wait at a point for some time.
+func (c *caller) hold(point string, d time.Duration) {
+	f := func(at string) {
+		if at == point {
+			c.sleep(d)
+		}
+	}
+	for _, n := range c.nodes {
+		n.failpoint.Store(&f)
+	}
+}
+
+// Between the decision and its last part, both names are as they will be.
+func TestReadersMeetIntents(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, cluster *testCluster) {
+		c := cluster.caller()
+		far, err := c.mkdir(quarry.RootInode, "far", farSlot)
+		c.check("make far", err, 0)
+		file, err := c.touch(quarry.RootInode, "f")
+		c.check("make a file", err, 0)
+		old, err := c.touch(far, "f")
+		c.check("make another", err, 0)
+		c.clean()
+
+		c.hold("told", 5*time.Second)
+		begun := time.Now()
+		c.check("move it", c.mv(quarry.RootInode, "f", far, "f"), 0)
+		if c.find(quarry.RootInode, "f") != 0 || c.find(far, "f") != file {
+			t.Errorf("the file is %v and %v, not %v", c.find(quarry.RootInode, "f"), c.find(far, "f"), file)
+		}
+		if got := names(t, c.leader(2), far); !slices.Equal(got, []string{"f"}) {
+			t.Errorf("far has %q", got)
+		}
+		if time.Since(begun) > time.Second {
+			t.Error("readers have waited for the parts")
+		}
+		c.clean()
+
+		c.hold("prepared", time.Second)
+		done := make(chan error)
+		go func() { done <- c.mv(far, "f", quarry.RootInode, "g") }()
+		c.sleep(1500 * time.Millisecond) // the entry that is to come is prepared, and not decided
+		c.quick("an undecided rename hides nothing and shows nothing", func() {
+			if c.find(quarry.RootInode, "g") != 0 || c.find(far, "f") != file {
+				t.Errorf("the file is %v and %v, not %v", c.find(quarry.RootInode, "g"), c.find(far, "f"), file)
+			}
+		})
+		c.check("move it back", <-done, 0)
+		if old == file || c.find(quarry.RootInode, "g") != file {
+			t.Error("the file is not back")
+		}
+		c.clean()
+	})
+}
+
+// quick fails the test if something takes a moment.
+func (c *caller) quick(what string, do func()) {
+	c.t.Helper()
+	begun := time.Now()
+	do()
+	if d := time.Since(begun); d > 200*time.Millisecond {
+		c.t.Errorf("%s: it took %v", what, d)
+	}
+}
+
+// Two directories are moved into each other at the same time: one of them is refused.
+func TestDirectoriesMovedIntoEachOther(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, cluster *testCluster) {
+		c, other := cluster.caller(), cluster.caller()
+		near, err := c.mkdir(quarry.RootInode, "near", 1)
+		c.check("make near", err, 0)
+		in, err := c.mkdir(near, "in", farSlot)
+		c.check("make in", err, 0)
+		far, err := c.mkdir(quarry.RootInode, "far", farSlot)
+		c.check("make far", err, 0)
+		c.clean()
+		c.hold("ordered", time.Second)
+		done := make(chan error)
+		go func() { done <- c.mv(quarry.RootInode, "near", far, "near") }()
+		second := other.mv(quarry.RootInode, "far", in, "far")
+		first := <-done
+		if (first == nil) == (second == nil) || first != nil && quarry.KindOf(first) != quarry.Invalid || second != nil && quarry.KindOf(second) != quarry.Invalid {
+			t.Errorf("near into far: %v; far into near: %v", first, second)
+		}
+		c.clean()
+	})
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/master"
+	"github.com/quarryfs/quarry/meta"
 )
 
 // The states of all masters are equal when they have applied the same entries: what one says
@@ -13,7 +14,7 @@ import (
 // compareStates compares what the masters hold at this instant. It reports false if they have
 // not applied the same entries, so that nothing can be said.
 func (c *Cluster) compareStates() (compared bool, err error) {
-	for _, id := range []quarry.ShardID{quarry.RootShard, 1} {
+	for id := quarry.RootShard; int(id) <= c.shards; id++ {
 		var first uint64
 		var sum [32]byte
 		for i, h := range c.Masters {
@@ -34,6 +35,28 @@ func (c *Cluster) compareStates() (compared bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// counters returns the totals of a shard's state at a master that has applied what any other has.
+func (c *Cluster) counters(id quarry.ShardID) (meta.Counters, error) {
+	var last uint64
+	var n meta.Counters
+	for _, h := range c.Masters {
+		h.mu.Lock()
+		p := h.process
+		h.mu.Unlock()
+		if p == nil || p.master.Load() == nil {
+			return n, fmt.Errorf("%s does not run", h.name)
+		}
+		applied, totals, err := p.master.Load().Totals(id)
+		if err != nil {
+			return n, err
+		}
+		if applied >= last {
+			last, n = applied, totals
+		}
+	}
+	return n, nil
 }
 
 // observeMaster keeps a process's master, whose state is compared at the end.

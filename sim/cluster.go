@@ -39,6 +39,7 @@ type Cluster struct {
 	Masters []*Host
 	Servers []*Host
 	admin   *Host
+	shards  int // beside the root group
 
 	connections *rpc.Client // the operator's
 	operator    *route.Masters
@@ -50,6 +51,7 @@ type Cluster struct {
 // NewCluster makes the hosts of a cluster; Start starts it.
 func NewCluster(w *World, masters, servers int, log *Log) *Cluster {
 	c := &Cluster{w: w, net: newNetwork(w, log), key: []byte("the key of a simulated cluster"), log: log}
+	c.shards = 1 + int(w.seed/3%4)
 	c.net.SetAll(Link{Delay: 50 * time.Microsecond, Jitter: 300 * time.Microsecond})
 	c.watch = newObserver(log)
 	c.watch.host = c.net.host
@@ -128,7 +130,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := cluster.Init(ctx, c.connections, c.admin.clock, c.addresses(), 1); err != nil {
+	if _, err := cluster.Init(ctx, c.connections, c.admin.clock, c.addresses(), c.shards); err != nil {
 		return err
 	}
 	for _, h := range c.Servers {

@@ -432,7 +432,7 @@ func (n *nemesis) jump(time.Duration) func() {
 }
 
 func (n *nemesis) moveLeadership(time.Duration) func() {
-	to, shard := 1+n.r.IntN(len(n.c.Masters)), n.r.IntN(2)
+	to, shard := 1+n.r.IntN(len(n.c.Masters)), n.r.IntN(1+n.c.shards)
 	n.tell("leadership of group %d is moved to m%d", shard, to)
 	go n.c.moveLeadership(shard, to)
 	return func() {}

@@ -102,7 +102,7 @@ func (r *run) all() {
 			r.violation("stuck: no client can be opened: %v", err)
 			return
 		}
-		files, hosts = append(files, fs), append(hosts, host)
+		files, hosts = append(files, placing{fs, r.o.Seed}), append(hosts, host)
 	}
 	if !r.c.whole(nil, time.Minute) {
 		r.violation("stuck: the cluster is not whole before any fault")
@@ -152,6 +152,7 @@ func (r *run) work(files []client.FileSystem, hosts []*Host) {
 	if !r.c.whole(nil, recoverTime) {
 		r.violation("stuck: %v after everything is healed: %s", recoverTime, r.c.ailing(settle))
 	}
+	r.clean(files[0])
 	r.compare()
 	r.result.History = r.rec.History()
 	r.result.Operations = len(r.result.History.Ops)

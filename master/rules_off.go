@@ -1,0 +1,5 @@
+//go:build !mutant
+
+package master
+
+func off(Rule) bool { return false }
