@@ -20,6 +20,7 @@ type remote struct {
 	requests int
 	places   map[*byte]int // where replies were received
 	spoil    func(server quarry.ServerID, data []byte)
+	delay    func()                // before the reply begins
 	stall    func(context.Context) // before the bytes come
 }
 
@@ -37,6 +38,9 @@ func (s remoteServer) Read(ctx context.Context, req *quarry.ReadRequest) (*quarr
 	data := bytes.Clone(reply.Data)
 	if s.spoil != nil {
 		s.spoil(s.id, data)
+	}
+	if s.delay != nil {
+		s.delay()
 	}
 	p := req.Sink.Place(len(data))[:len(data)]
 	s.mu.Lock()
@@ -135,9 +139,9 @@ func TestLateReaderAsksOnce(t *testing.T) {
 	run(t, small, client.Options{}, func(e *env) {
 		data := clienttest.Bytes(1, 30<<20)
 		e.put("/f", data)
-		r := &remote{}
+		r := &remote{delay: func() { e.sleep(35 * time.Millisecond) }} // with placeMax more than hedgeMin
 		f := over(e, r, "/f")
-		got := readBy(e, f, make([]byte, 1<<20), func(i int) { e.sleep(time.Duration(i*7%90) * time.Millisecond) })
+		got := readBy(e, f, make([]byte, 1<<20), func(int) { e.sleep(70 * time.Millisecond) })
 		e.must(f.Close())
 		if !bytes.Equal(got, data) {
 			e.Errorf("%d bytes were read, want %d", len(got), len(data))

@@ -84,10 +84,15 @@ func TestPlaceMayWait(t *testing.T) {
 		e := newEnv(t)
 		data := make([]byte, 2<<20)
 		server := patterned(e, data)
-		s := &sink{memory: make([]byte, 1<<20), wait: func() { sleep(t, 2*defaultKeepAlive) }}
-		r, err := server.Read(t.Context(), &quarry.ReadRequest{Length: 1 << 20, Sink: s})
-		if err != nil || !bytes.Equal(r.Data, data[:1<<20]) {
-			t.Errorf("got %v", err)
+		for n, wait := range map[int64]time.Duration{
+			smallReadBytes + 1: 2 * frameTime, // all of it has left the server
+			1 << 20:            2 * defaultKeepAlive,
+		} {
+			s := &sink{memory: make([]byte, n), wait: func() { sleep(t, wait) }}
+			r, err := server.Read(t.Context(), &quarry.ReadRequest{Length: n, Sink: s})
+			if err != nil || !bytes.Equal(r.Data, data[:n]) {
+				t.Errorf("%d bytes: %v", n, err)
+			}
 		}
 		e.close()
 	})
@@ -131,6 +136,9 @@ func TestReceiveFull(t *testing.T) {
 			}
 			_ = clock.System().Sleep(t.Context(), 2*time.Millisecond) // the receiver waits for the byte below
 			_, _ = out.Write([]byte{9})
+			if _, err := out.Read(make([]byte, 1)); err != nil { // it has noticed
+				return
+			}
 		}
 		_, _ = out.Write(make([]byte, 100))
 		out.Close()
@@ -152,6 +160,7 @@ func TestReceiveFull(t *testing.T) {
 		if _, err := io.ReadFull(in, b[:1]); err != nil || b[0] != 9 {
 			t.Fatalf("the byte after %d: %d, %v", n, b[0], err)
 		}
+		_, _ = in.Write([]byte{8})
 	}
 	if err := f.Fill(make([]byte, 1<<20), 0, func() {}); err != io.EOF {
 		t.Errorf("an end in the middle: %v", err)
