@@ -130,7 +130,7 @@ func TestNames(t *testing.T) {
 // TestPlacedDirectory makes directories in slots of the caller's choice.
 func TestPlacedDirectory(t *testing.T) {
 	d, f, ctx := dev(t, 3)
-	for _, slot := range []quarry.Slot{0, 7, quarry.Slots/cluster.DefaultShards - 1} {
+	for _, slot := range []quarry.Slot{0, 7, quarry.Slots/cluster.DefaultShards - 1, quarry.Slots / cluster.DefaultShards, 3000, quarry.Slots - 1} {
 		path := fmt.Sprintf("/in-%d", slot)
 		if err := f.MkdirIn(ctx, path, slot); err != nil {
 			t.Fatal(err)
@@ -143,6 +143,21 @@ func TestPlacedDirectory(t *testing.T) {
 		}
 		if info, err := f.Stat(ctx, path+"/file"); err != nil || info.Attr.Inode.Slot() != slot {
 			t.Errorf("a file in slot %d: %+v, %v", slot, info, err)
+		}
+		if got := readBack(ctx, t, f, path+"/file"); !bytes.Equal(got, randomBytes(100000, 1)) {
+			t.Errorf("the file in slot %d reads back differently", slot)
+		}
+		w, err := f.Create(ctx, path+"/log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			if at, err := f.Append(ctx, path+"/log", []byte("record")); err != nil || at != int64(6*i) {
+				t.Errorf("slot %d: record %d at %d, %v", slot, i, at, err)
+			}
 		}
 	}
 	if err := f.MkdirIn(ctx, "/beyond", quarry.Slots); !errors.Is(err, quarry.Invalid) {

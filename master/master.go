@@ -32,6 +32,9 @@ type Master struct {
 
 	failpoint atomic.Pointer[func(point string)] // told how far transactions have come, if a test sets it
 
+	leadMu    sync.Mutex
+	renounced map[quarry.ShardID]bool // groups that this node was told to hand over
+
 	pulseMu sync.Mutex
 	pulses  map[quarry.ServerID]pulse
 
@@ -109,6 +112,7 @@ func (m *Master) start(o *origin) error {
 		return err
 	}
 	m.begin(m.grow)
+	m.begin(m.lead)
 	return nil
 }
 

@@ -152,6 +152,7 @@ func (s *shard) leadership(number uint64, leading bool) {
 	if !leading {
 		return
 	}
+	s.master.mark(s.id, false)
 	ctx, stop := context.WithCancel(s.master.ctx)
 	done := make(chan struct{})
 	s.stop, s.done = stop, done

@@ -24,5 +24,5 @@ func (m *Master) Transfer(ctx context.Context, req *quarry.TransferRequest) erro
 	case req.To == 0:
 		return quarry.Errorf("transfer", quarry.Invalid, "", "the node that is to lead must be named")
 	}
-	return quarry.Wrap("transfer", "", m.host.TransferLeadership(ctx, req.Shard, req.To))
+	return m.renounce(ctx, req.Shard, req.To)
 }

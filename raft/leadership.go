@@ -199,19 +199,28 @@ func (g *group) transfer(t *transfer, to quarry.NodeID) {
 }
 
 // successor returns the voter that is furthest, of those that have been heard of if there are
-// such; 0 if there is no other voter.
-func (g *group) successor() (best quarry.NodeID) {
+// such; 0 if there is no other voter. Of several that are equally far each group takes another
+// one, so that the groups of a node that stops are spread.
+func (g *group) successor() quarry.NodeID {
 	var of tracker.Progress
+	var best []quarry.NodeID
 	voters := g.members.Load().voters
 	g.rn.WithProgress(func(id uint64, _ etcd.ProgressType, pr tracker.Progress) {
 		if id == uint64(g.h.cfg.Node) || !slices.Contains(voters, id) {
 			return
 		}
-		if best == 0 || pr.RecentActive && !of.RecentActive || pr.RecentActive == of.RecentActive && pr.Match > of.Match {
-			best, of = quarry.NodeID(id), pr
+		switch better := pr.RecentActive && !of.RecentActive || pr.RecentActive == of.RecentActive && pr.Match > of.Match; {
+		case len(best) == 0 || better:
+			best, of = append(best[:0], quarry.NodeID(id)), pr
+		case pr.RecentActive == of.RecentActive && pr.Match == of.Match:
+			best = append(best, quarry.NodeID(id))
 		}
 	})
-	return best
+	if len(best) == 0 {
+		return 0
+	}
+	slices.Sort(best)
+	return best[uint64(g.id)%uint64(len(best))]
 }
 
 // checkTransfers answers those who wait for a transfer that has come to its end.
