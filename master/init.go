@@ -205,8 +205,8 @@ func sane(n quarry.MasterNode) bool {
 // come makes this master what o says, durably, and starts its groups. What was made durable
 // and could not be started is started by the same request again, or by the next process.
 func (m *Master) come(op string, o *origin) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
 	if m.ctx.Err() != nil {
 		return quarry.Errorf(op, quarry.Unavailable, m.cfg.Address, "the master is stopping")
 	}

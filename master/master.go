@@ -39,7 +39,7 @@ type Master struct {
 	pulses  map[quarry.ServerID]pulse
 
 	begun atomic.Pointer[origin] // what the folder says; nil while the master waits to be given a cluster
-	mu    sync.Mutex             // held by what starts and stops the master
+	turn  chan struct{}          // has one place: what starts or stops the master, which may wait for its disk, is in it
 }
 
 var _ quarry.Master = (*Master)(nil)
@@ -50,7 +50,7 @@ func Open(cfg Config) (*Master, error) {
 	if err := cfg.withDefaults(); err != nil {
 		return nil, err
 	}
-	m := &Master{cfg: cfg, failed: make(chan struct{}), pulses: map[quarry.ServerID]pulse{}}
+	m := &Master{cfg: cfg, failed: make(chan struct{}), turn: make(chan struct{}, 1), pulses: map[quarry.ServerID]pulse{}}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.streams = streams{master: m, open: map[streamKey]*stream{}}
 	m.root.master, m.root.added = m, make(chan struct{}, 1)
@@ -67,8 +67,8 @@ func Open(cfg Config) (*Master, error) {
 		return m, nil
 	}
 	m.begun.Store(o)
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
 	if err := m.start(o); err != nil {
 		m.stop()
 		return nil, err
@@ -76,7 +76,7 @@ func Open(cfg Config) (*Master, error) {
 	return m, nil
 }
 
-// start opens the host and its groups. m.mu is held.
+// start opens the host and its groups. The turn is the caller's.
 func (m *Master) start(o *origin) error {
 	transport := &peers{client: m.cfg.Client, clock: m.cfg.Clock}
 	host, err := raft.Open(raft.Config{
@@ -168,8 +168,8 @@ func (m *Master) Err() error {
 // Close stops the master. Leadership is handed over first, for as long as ctx lasts, so that
 // nobody notices.
 func (m *Master) Close(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
 	var err error
 	if m.started.Load() {
 		err = m.host.Stop(ctx)
