@@ -1,9 +1,8 @@
 package sim
 
 import (
-	"hash/crc32"
-
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/sim/image"
 )
 
 // I4: two replicas agree about all bytes that either has ever shown. The observer keeps the
@@ -33,22 +32,9 @@ func (o *observer) shown(h *Host, handle quarry.Handle, offset int64, data []byt
 // read judges and notes the answer to a read. Bytes that do not match the checksums that come
 // with them are not shown to anybody: the client passes the replica over.
 func (o *observer) read(h *Host, handle quarry.Handle, offset int64, reply *quarry.ReadReply) {
-	if !matches(reply, offset) {
+	if !image.Matches(reply, offset) {
 		o.log.Count("a read that does not match its checksums")
 		return
 	}
 	o.shown(h, handle, offset, reply.Data, "a read")
-}
-
-// matches compares the bytes of a read with their checksums.
-func matches(reply *quarry.ReadReply, offset int64) bool {
-	data, crcs := reply.Data, reply.CRCs
-	for len(data) > 0 {
-		n := min(int64(len(data)), quarry.BlockBytes-offset%quarry.BlockBytes)
-		if len(crcs) == 0 || crc32.Checksum(data[:n], castagnoli) != crcs[0] {
-			return false
-		}
-		data, crcs, offset = data[n:], crcs[1:], offset+n
-	}
-	return true
 }

@@ -1,12 +1,10 @@
 package sim
 
 import (
-	"bytes"
 	"fmt"
-	"path"
-	"strings"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/sim/image"
 )
 
 // I2: what is acknowledged is durable at every member of its version, by what the members'
@@ -26,7 +24,7 @@ func (o *observer) acknowledged(from moment, h *Host, req *quarry.AppendRequest,
 		if member.disk.replaced() != v.disks[i] {
 			continue // what was there went with the disk
 		}
-		if !member.disk.durable(req.Handle, offset, req.Data) {
+		if !image.Durable(member.disk.files(), req.Handle, offset, req.Data) {
 			o.violated("I2 acknowledged is durable", "record %d of session %d at %d+%d of chunk %v is acknowledged by %s and not on the disk of %s",
 				req.Sequence, req.Session, offset, len(req.Data), req.Handle, h.name, member.name)
 		}
@@ -69,29 +67,6 @@ func (o *observer) commitTold(ref *quarry.ChunkRef, commit int64, how string) {
 			o.violated("I3 commits are durable", "chunk %v is said to be committed to %d, %s, and %s has said %d", ref.Handle, commit, how, member.name, have)
 		}
 	}
-}
-
-// durable reports whether a crash at this moment would leave bytes of a chunk on the disk:
-// in the chunk's file, or in the journal, which carries what is small.
-func (d *Disk) durable(handle quarry.Handle, offset int64, data []byte) bool {
-	d.mu.Lock()
-	mem := d.mem
-	d.mu.Unlock()
-	file := handle.String()
-	file = path.Join("chunks", file[len(file)-2:], file)
-	if b := mem.Durable(file); offset+int64(len(data)) <= int64(len(b)) && bytes.Equal(b[offset:][:len(data)], data) {
-		return true
-	}
-	segments, err := mem.List("journal")
-	if err != nil {
-		return false
-	}
-	for i := len(segments) - 1; i >= 0; i-- {
-		if strings.HasSuffix(segments[i], ".journal") && bytes.Contains(mem.Durable(path.Join("journal", segments[i])), data) {
-			return true
-		}
-	}
-	return false
 }
 
 // acks are the ends of what was acknowledged, and when.

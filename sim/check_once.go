@@ -37,6 +37,31 @@ func (o *observer) committed(handle quarry.Handle, s sequence, offset int64, who
 		return
 	}
 	o.records[key] = at
+	o.inOrder(key, at)
+}
+
+// inOrder judges that a record stands behind the one before it, and before the one behind it.
+func (o *observer) inOrder(key recordKey, at position) {
+	if key.file == 0 {
+		return // its place says nothing yet
+	}
+	for _, step := range []int{-1, 1} {
+		next := key
+		next.record.number = quarry.Sequence(int64(key.record.number) + int64(step))
+		there, known := o.records[next]
+		if !known {
+			continue
+		}
+		first, second := there, at
+		if step > 0 {
+			first, second = at, there
+		}
+		a, b := o.chunk(first.handle), o.chunk(second.handle)
+		if first.handle == second.handle && first.offset > second.offset || first.handle != second.handle && a.made && b.made && a.position > b.position {
+			o.violated("I7 records are committed once", "record %d of session %d is at %d of chunk %v, and the one on the other side of it, %d, at %d of chunk %v",
+				key.record.number, key.record.session, at.offset, at.handle, next.record.number, there.offset, there.handle)
+		}
+	}
 }
 
 // fates judges and notes what a replica says became of records.

@@ -1,6 +1,10 @@
 package sim
 
-import "github.com/quarryfs/quarry"
+import (
+	"slices"
+
+	"github.com/quarryfs/quarry"
+)
 
 // I1: promised and version never fall, and there is one writable version at a time.
 //
@@ -33,6 +37,21 @@ func (o *observer) obeyed(from moment, h *Host, ref *quarry.ChunkRef, what strin
 			return
 		}
 	}
+}
+
+// meant judges that a request that was obeyed was meant for this incarnation of the server: one
+// that is on its way while the server is started again, maybe with another disk, is not.
+func (s *observedServer) meant(ref *quarry.ChunkRef, what string) {
+	if ref.Target != s.incarnation {
+		s.o.violated("N1 requests are for one incarnation", "%s, incarnation %d, obeys %s of chunk %v that is for incarnation %d",
+			s.p.host.name, s.incarnation, what, ref.Handle, ref.Target)
+	}
+}
+
+// created notes that a member has made its replica for a version, or opened it again.
+func (o *observer) created(s *observedServer, ref *quarry.ChunkRef) {
+	c := o.chunk(ref.Handle)
+	c.madeBy = append(c.madeBy, madeBy{leaseKey{s.id, s.incarnation}, ref.Version})
 }
 
 // fenced judges and notes what a host says of its fenced replica.
@@ -78,9 +97,16 @@ func (o *observer) named(req *quarry.ActivateRequest) {
 	}
 	seen := &seenVersion{members: append([]quarry.Member(nil), req.Members...)}
 	for _, m := range seen.members {
+		if !slices.Contains(c.madeBy, madeBy{leaseKey{m.Server, m.Incarnation}, req.Version}) {
+			o.violated("I1 one primary", "version %d of chunk %v begins with %s, which has not made a replica", req.Version, req.Handle, name(m))
+		}
 		seen.disks = append(seen.disks, o.at(m).disk.replaced())
 	}
 	c.versions[req.Version] = seen
+	if !slices.Contains(o.probed, req.Handle) {
+		o.probed = append(o.probed, req.Handle)
+	}
+	c.highest = max(c.highest, req.Version)
 }
 
 // opened notes a writable version of a chunk that a server is told of.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"slices"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/sim/image"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -69,6 +71,9 @@ func (c *Cluster) compareChunk(ctx context.Context, chunk *quarry.Chunk) error {
 		if err != nil {
 			return fmt.Errorf("the replica of chunk %v on %s: %w", chunk.Handle, name(m), err)
 		}
+		if err := c.askFates(ctx, chunk, m); err != nil {
+			return fmt.Errorf("the fates in chunk %v on %s: %w", chunk.Handle, name(m), err)
+		}
 		c.log.Count("replicas compared at the end")
 		if i == 0 {
 			first = data
@@ -87,6 +92,30 @@ func (c *Cluster) compareChunk(ctx context.Context, chunk *quarry.Chunk) error {
 	return nil
 }
 
+// askFates asks a replica of the records that are known to stand in its chunk. The checker of I8
+// judges the answers.
+func (c *Cluster) askFates(ctx context.Context, chunk *quarry.Chunk, m quarry.Member) error {
+	known := map[quarry.SessionID][]quarry.Sequence{}
+	c.watch.mu.Lock()
+	for key, at := range c.watch.records {
+		if at.handle == chunk.Handle && len(known[key.record.session]) < quarry.WindowRecords {
+			known[key.record.session] = append(known[key.record.session], key.record.number)
+		}
+	}
+	c.watch.mu.Unlock()
+	ref := quarry.ChunkRef{Handle: chunk.Handle, Version: chunk.Version, Target: m.Incarnation, Capability: chunk.Capability}
+	for _, session := range slices.Sorted(maps.Keys(known)) {
+		slices.Sort(known[session])
+		_, err := c.connections.ChunkServer(m.Address).Fate(ctx, &quarry.FateRequest{
+			ChunkRef: ref, Length: chunk.Length, Session: session, Sequences: known[session],
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readReplica returns all bytes of a sealed replica.
 func (c *Cluster) readReplica(ctx context.Context, chunk *quarry.Chunk, m quarry.Member) ([]byte, error) {
 	ref := quarry.ChunkRef{Handle: chunk.Handle, Version: chunk.Version, Target: m.Incarnation, Capability: chunk.Capability}
@@ -99,7 +128,7 @@ func (c *Cluster) readReplica(ctx context.Context, chunk *quarry.Chunk, m quarry
 		if err == nil && len(reply.Data) == 0 {
 			return nil, fmt.Errorf("it ends at %d of %d", offset, chunk.Length)
 		}
-		if err == nil && !matches(reply, offset) {
+		if err == nil && !image.Matches(reply, offset) {
 			// A bit that has turned over is found by whoever reads it first; it is then repaired.
 			err = quarry.Errorf("compare", quarry.Corrupt, chunk.Handle.String(), "the bytes at %d do not match their checksum", offset)
 			_ = c.operator.Report(ctx, &quarry.ReportRequest{ // it is reported again if it is still so

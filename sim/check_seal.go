@@ -19,7 +19,8 @@ func (o *observer) sealTold(handle quarry.Handle, v quarry.Version, length int64
 		o.violated("I6 seals never change", "seal %d of chunk %v is told by %s for the first time, and version %d and seal %d are known", v, handle, who, c.openVer, c.sealVer)
 		return
 	}
-	c.sealVer, c.sealLen = v, length
+	c.sealVer, c.sealLen, c.sealedAt[v], c.sealedSince = v, length, o.clock, o.log.w.Now()
+	go o.probeChunk(handle) // whoever holds a lease to say where it ends is to have lost it by now
 	if end := max(c.acked.last(), c.shown.last(), int64(c.lastKnown())); length < end {
 		o.violated("I5 seals keep what is acknowledged", "chunk %v is sealed at %d, and bytes up to %d were acknowledged or shown", handle, length, end)
 	}

@@ -18,9 +18,7 @@ func (c *Cluster) compareStates() (compared bool, err error) {
 		var first uint64
 		var sum [32]byte
 		for i, h := range c.Masters {
-			h.mu.Lock()
-			p := h.process
-			h.mu.Unlock()
+			p := h.life()
 			if p == nil || p.master.Load() == nil {
 				return false, nil
 			}
@@ -42,9 +40,7 @@ func (c *Cluster) counters(id quarry.ShardID) (meta.Counters, error) {
 	var last uint64
 	var n meta.Counters
 	for _, h := range c.Masters {
-		h.mu.Lock()
-		p := h.process
-		h.mu.Unlock()
+		p := h.life()
 		if p == nil || p.master.Load() == nil {
 			return n, fmt.Errorf("%s does not run", h.name)
 		}

@@ -2,11 +2,11 @@ package sim
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/sim/deadline"
 )
 
 // nodeClock is the true time as the processes of a host wait for it: its timers are events of
@@ -141,75 +141,12 @@ func (c *nodeClock) Sleep(ctx context.Context, d time.Duration) error {
 // WithTimeout implements Clock. The context tells a deadline of the bubble's time, by which
 // package rpc reckons how long a call may take.
 func (c *nodeClock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	t := &timeout{Context: ctx, deadline: c.w.base.Wall().Add(d), done: make(chan struct{})}
-	if at, ok := ctx.Deadline(); ok && at.Before(t.deadline) {
-		t.deadline = at
-	}
-	stop := context.AfterFunc(ctx, func() { t.end(ctx.Err()) })
-	e := c.after(d, func() { t.end(context.DeadlineExceeded) })
+	t := deadline.New(ctx, c.w.base.Wall().Add(d))
+	stop := context.AfterFunc(ctx, func() { t.End(ctx.Err()) })
+	e := c.after(d, func() { t.End(context.DeadlineExceeded) })
 	return t, func() {
 		stop()
 		c.w.cancel(e)
-		t.end(context.Canceled)
+		t.End(context.Canceled)
 	}
-}
-
-// timeout is a context that an event of the world ends. Package context has no such type: the
-// timers of its own contexts are the runtime's and would go on while a host is held still.
-type timeout struct {
-	context.Context
-	deadline time.Time
-	done     chan struct{}
-
-	mu    sync.Mutex
-	err   error
-	after []*func() // what AfterFunc is to call, in its order
-}
-
-func (t *timeout) Deadline() (time.Time, bool) { return t.deadline, true }
-func (t *timeout) Done() <-chan struct{}       { return t.done }
-
-func (t *timeout) Err() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err == nil {
-		return t.Context.Err() // its end may not have been noticed yet
-	}
-	return t.err
-}
-
-// AfterFunc calls f in a goroutine of its own when the context ends; package context uses it
-// for contexts derived from this one.
-func (t *timeout) AfterFunc(f func()) (stop func() bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err != nil {
-		go f()
-		return func() bool { return false }
-	}
-	key := &f
-	t.after = append(t.after, key)
-	return func() bool {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		i := slices.Index(t.after, key)
-		if i >= 0 {
-			t.after = slices.Delete(t.after, i, i+1)
-		}
-		return i >= 0
-	}
-}
-
-func (t *timeout) end(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err != nil {
-		return
-	}
-	t.err = err
-	close(t.done)
-	for _, f := range t.after {
-		go (*f)()
-	}
-	t.after = nil
 }

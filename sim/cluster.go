@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/quarryfs/quarry"
-	"github.com/quarryfs/quarry/client"
 	"github.com/quarryfs/quarry/cluster"
 	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/rpc"
@@ -25,6 +25,8 @@ const (
 	reserveBytes = 16 << 20
 	deadAfter    = 8 * time.Second
 	mergePieces  = 3
+	sessionLife  = 9 * time.Second // clients are cut off for longer
+	trashLife    = 10 * time.Second
 )
 
 // idleAfter are the times, chosen by the seed, after which nobody writes to a chunk any more:
@@ -46,6 +48,9 @@ type Cluster struct {
 
 	log   *Log
 	watch *observer
+
+	mu   sync.Mutex
+	gone quarry.NodeID // the master that is being replaced
 }
 
 // NewCluster makes the hosts of a cluster; Start starts it.
@@ -101,7 +106,7 @@ func (c *Cluster) startMaster(p *process) (closer, error) {
 	h.mu.Unlock()
 	return cluster.StartMaster(cluster.MasterOptions{
 		Common: c.common(p, "7400"), Dir: "/", State: state, LogBytes: raftLogBytes, CacheBytes: cacheBytes, MergePieces: mergePieces,
-		DeadAfter: deadAfter, Observe: c.watch.master(p),
+		DeadAfter: deadAfter, SessionExpiry: sessionLife, TrashKeep: trashLife, Observe: c.watch.master(p),
 	})
 }
 
@@ -152,15 +157,6 @@ func (c *Cluster) Close() {
 	for _, h := range append(c.Hosts(), c.admin) {
 		h.work.Wait()
 	}
-}
-
-// Client opens a client on a host of its own.
-func (c *Cluster) Client(ctx context.Context, number int, opts client.Options) (*client.FS, *Host, error) {
-	h := c.host(fmt.Sprintf("c%d", number), 300+number)
-	p := &process{host: h}
-	opts.Clock, opts.Network, opts.Key, opts.Hosts, opts.Log = h.clock, c.net.of(h, p), c.key, []string{h.name}, h.log
-	fs, err := client.Open(ctx, c.addresses(), opts)
-	return fs, h, err
 }
 
 // ailing tells what the cluster lacks, "" if nothing.

@@ -111,6 +111,7 @@ type pipe struct {
 	ready   []byte   // arrived and not read
 	stash   []byte   // frames that go with the next piece
 	doubled uint64   // requests that were given to the server again
+	old     int      // bytes of requests that are to be given again later
 	broken  bool     // a piece was not made of whole frames
 	fin     bool     // the writer has closed
 	finSent bool
@@ -229,11 +230,16 @@ func (p *pipe) send() {
 // launch sends a piece off, nil for the end; mu is held.
 func (p *pipe) launch(piece []byte) {
 	l := p.n.link(p.direction)
-	if piece != nil && l.Twice+l.Late+l.Drop > 0 {
+	if piece != nil && l.Twice+l.Late+l.Drop+l.Old > 0 {
 		before := len(piece)
 		piece = p.meddle(l, piece)
 		p.taken += len(piece) - before
 	}
+	p.setOut(l, piece)
+}
+
+// setOut sends a piece on its way, behind those before it; mu is held.
+func (p *pipe) setOut(l Link, piece []byte) {
 	p.flying = append(p.flying, piece)
 	p.sent += int64(len(piece)) + 1
 	if l.Blocked {

@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"math/rand/v2"
-	"path"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,8 +18,8 @@ type DiskFaults struct {
 	SyncMin, SyncMax time.Duration
 	// ReadMax is how long a read takes at most; most take none.
 	ReadMax time.Duration
-	// FailSync, FailRead and FailWrite are the chances that an operation fails with EIO.
-	FailSync, FailRead, FailWrite float64
+	// FailSync and FailWrite are the chances that an operation fails with EIO.
+	FailSync, FailWrite float64
 	// Full: files of chunks cannot grow. What else a server needs has a reserve.
 	Full bool
 }
@@ -36,7 +35,6 @@ type Disk struct {
 	mem     *disk.Mem
 	emptied int // how often the disk was replaced by an empty one
 	faults  DiskFaults
-	quota   int64 // 0: none
 }
 
 func newDisk(h *Host) *Disk { return &Disk{host: h, mem: disk.NewMem()} }
@@ -58,18 +56,7 @@ func (d *Disk) Faults() DiskFaults {
 // open returns the disk for a process; when the process is gone nothing it does reaches the
 // disk any more.
 func (d *Disk) open(p *process) (disk.FS, error) {
-	d.mu.Lock()
-	mem, quota := d.mem, d.quota
-	d.mu.Unlock()
-	var fs disk.FS = mem
-	if quota > 0 {
-		limited, err := disk.WithQuota(fs, quota)
-		if err != nil {
-			return nil, err
-		}
-		fs = limited
-	}
-	return disk.NewFaulty(fs, func(op disk.Op) disk.Fault { return d.fault(p, op) }), nil
+	return disk.NewFaulty(d.files(), func(op disk.Op) disk.Fault { return d.fault(p, op) }), nil
 }
 
 // fault decides on one operation. What is decided depends on the seed, on the host, on what
@@ -96,7 +83,6 @@ func (d *Disk) fault(p *process, op disk.Op) disk.Fault {
 		chance = f.FailSync
 		wait = f.SyncMin + jitter(r.Float64(), f.SyncMax-f.SyncMin)
 	case disk.OpRead:
-		chance = f.FailRead
 		if x := r.Float64(); x > 0.9 {
 			wait = jitter((x-0.9)*10, f.ReadMax)
 		}
@@ -126,38 +112,11 @@ func (d *Disk) crash(r *rand.Rand) {
 	d.mem = d.mem.Crash(r)
 }
 
-// rot turns one bit of a sealed chunk over and returns where; "" if there is none.
-func (d *Disk) rot(r *rand.Rand) (name string, bit int64) {
+// files returns what is on the disk.
+func (d *Disk) files() *disk.Mem {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var sealed []string
-	dirs, _ := d.mem.List("chunks") // without the folder there are no chunks
-	for _, dir := range dirs {
-		files, _ := d.mem.List(path.Join("chunks", dir))
-		for _, f := range files {
-			name := path.Join("chunks", dir, strings.TrimSuffix(f, ".idx"))
-			if size, err := d.mem.Size(name); strings.HasSuffix(f, ".idx") && err == nil && size > 0 {
-				sealed = append(sealed, name)
-			}
-		}
-	}
-	if len(sealed) == 0 {
-		return "", 0
-	}
-	name = sealed[r.IntN(len(sealed))]
-	f, err := d.mem.Open(name)
-	if err != nil {
-		return "", 0
-	}
-	defer f.Close()
-	size, _ := f.Size()
-	bit = r.Int64N(8 * size)
-	var b [1]byte
-	_, _ = f.ReadAt(b[:], bit/8) // it is within the file
-	b[0] ^= 1 << (bit % 8)
-	_, _ = f.WriteAt(b[:], bit/8)
-	_ = f.Sync() // all of a sealed chunk was synced before
-	return name, bit
+	return d.mem
 }
 
 // wipe leaves an empty disk.

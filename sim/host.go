@@ -58,9 +58,9 @@ type process struct {
 	ended  chan struct{}
 	ctx    context.Context // ends when it is to end
 	cancel context.CancelFunc
-	abort  atomic.Bool // as a crash, not as planned
-	up     chan struct{}
+	abort  atomic.Bool                   // as a crash, not as planned
 	master atomic.Pointer[master.Master] // if it is one
+	server atomic.Pointer[observedServer]
 }
 
 // gone reports whether the process has been killed or has ended.
@@ -88,22 +88,6 @@ func (h *Host) down() bool {
 	return h.off
 }
 
-// Up reports whether the host's process runs and can be used.
-func (h *Host) Up() bool {
-	h.mu.Lock()
-	p := h.process
-	h.mu.Unlock()
-	if p == nil || p.gone() {
-		return false
-	}
-	select {
-	case <-p.up:
-		return true
-	default:
-		return false
-	}
-}
-
 // boot names the present boot.
 func (h *Host) boot() string {
 	h.mu.Lock()
@@ -124,7 +108,7 @@ func (h *Host) Start() {
 		h.boots++
 	}
 	h.wanted = true
-	p := &process{host: h, ended: make(chan struct{}), up: make(chan struct{})}
+	p := &process{host: h, ended: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	h.process = p
 	h.work.Go(func() { h.live(p) })
@@ -137,7 +121,6 @@ const restartTime = time.Second
 func (h *Host) live(p *process) {
 	running, err := h.run(p.ctx, p)
 	if err == nil {
-		close(p.up)
 		select {
 		case <-running.Failed():
 			h.log.Info("sim: the process has failed", "error", running.Err())

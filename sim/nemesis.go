@@ -14,18 +14,20 @@ import (
 type nemesis struct {
 	c       *Cluster
 	r       *rand.Rand
-	clients []*Host
-	calm    Link // what the network is like when nothing is wrong with it
+	mortals []*mortal // the clients
+	clients []*Host   // theirs
+	calm    Link      // what the network is like when nothing is wrong with it
 	choices []choice
 	due     func(faults int) bool // the workload has come so far that it is time for the next fault
 	over    chan struct{}
 	ended   chan struct{}
 
-	mu      sync.Mutex
-	busy    map[*Host]bool // hosts whose process or disk is being broken
-	faults  int
-	damages int // faults that took data away for ever
-	healing sync.WaitGroup
+	mu       sync.Mutex
+	busy     map[*Host]bool // hosts whose process or disk is being broken
+	faults   int
+	damages  int  // faults that took data away for ever
+	replaced bool // a master was
+	healing  sync.WaitGroup
 }
 
 // choice is a sort of fault.
@@ -47,6 +49,7 @@ var faultKinds = []choice{
 	{"slow network", 2, (*nemesis).slowLinks},
 	{"lossy network", 2, (*nemesis).lossyLinks},
 	{"requests twice", 3, (*nemesis).twice},
+	{"old requests", 3, (*nemesis).oldRequests},
 	{"messages lost", 3, (*nemesis).loseMessages},
 	{"process killed", 4, (*nemesis).kill},
 	{"power failed", 4, (*nemesis).powerOff},
@@ -60,6 +63,11 @@ var faultKinds = []choice{
 	{"master's sync failed", 1, (*nemesis).failMasterSync},
 	{"master long away", 2, (*nemesis).longAway},
 	{"leadership moved", 2, (*nemesis).moveLeadership},
+	{"master replaced", 2, (*nemesis).replaceMaster},
+	{"client killed", 2, (*nemesis).killClient},
+	{"leader apart", 3, (*nemesis).leaderApart},
+	{"primary apart", 3, (*nemesis).primaryApart},
+	{"aimed", 4, (*nemesis).aimed},
 }
 
 // damageKinds are the faults that take one replica of something away for ever. There is one
@@ -74,16 +82,20 @@ var damageKinds = []choice{
 // damagesMax bounds the faults that take data away in one run: each needs a time of rest.
 const damagesMax = 2
 
-func newNemesis(c *Cluster, clients []*Host, due func(faults int) bool) *nemesis {
+func newNemesis(c *Cluster, mortals []*mortal, due func(faults int) bool) *nemesis {
 	n := &nemesis{
-		c: c, r: c.w.chance("nemesis"), clients: clients, due: due, busy: map[*Host]bool{},
+		c: c, r: c.w.chance("nemesis"), mortals: mortals, due: due, busy: map[*Host]bool{},
 		over: make(chan struct{}), ended: make(chan struct{}),
+	}
+	for _, m := range mortals {
+		n.clients = append(n.clients, m.host)
 	}
 	for _, k := range faultKinds {
 		k.weight *= n.r.IntN(4) // a quarter of the kinds never comes
 		n.choices = append(n.choices, k)
 	}
 	n.choices[n.r.IntN(len(n.choices))].weight += 4
+	n.choices[len(n.choices)-1].weight += 5 // what is aimed meets what no other does
 	n.calm = Link{Delay: time.Duration(20+n.r.IntN(200)) * time.Microsecond, Jitter: time.Duration(100+n.r.IntN(2000)) * time.Microsecond}
 	if n.r.IntN(3) == 0 {
 		n.calm.Loss = 0.02 * n.r.Float64()
@@ -93,6 +105,9 @@ func newNemesis(c *Cluster, clients []*Host, due func(faults int) bool) *nemesis
 	}
 	if n.r.IntN(3) == 0 {
 		n.calm.Twice = 0.05 * n.r.Float64()
+	}
+	if n.r.IntN(3) == 0 {
+		n.calm.Old = 0.05 * n.r.Float64()
 	}
 	return n
 }
@@ -307,6 +322,12 @@ func (n *nemesis) twice(d time.Duration) func() {
 	return n.between([]*Host{h}, n.all(), true, func(l *Link) { l.Twice = chance })
 }
 
+func (n *nemesis) oldRequests(d time.Duration) func() {
+	h, chance := n.any(n.all()), 0.3*n.r.Float64()
+	n.tell("%.0f %% of the requests of %s come once more, seconds later, for %v", 100*chance, h.name, d)
+	return n.between([]*Host{h}, n.all(), true, func(l *Link) { l.Old = chance })
+}
+
 func (n *nemesis) loseMessages(d time.Duration) func() {
 	drop, late := 0.4*n.r.Float64(), 0.4*n.r.Float64()
 	n.tell("%.0f %% of the messages between masters are lost and %.0f %% are late for %v", 100*drop, 100*late, d)
@@ -411,6 +432,20 @@ func (n *nemesis) blackout(d time.Duration) func() {
 		for _, f := range heal {
 			f()
 		}
+	}
+}
+
+// killClient ends a client's process. Another one begins on its host, with sessions of its own.
+func (n *nemesis) killClient(d time.Duration) func() {
+	m := n.mortals[n.r.IntN(len(n.mortals))]
+	if !n.claim(m.host) {
+		return nil
+	}
+	n.tell("%s is killed for %v", m.host.name, d)
+	m.kill()
+	return func() {
+		m.restart()
+		n.give(m.host)
 	}
 }
 

@@ -1,6 +1,10 @@
 package sim
 
-import "time"
+import (
+	"time"
+
+	"github.com/quarryfs/quarry/sim/image"
+)
 
 // Faults of disks.
 
@@ -152,10 +156,16 @@ func (n *nemesis) rot(time.Duration) func() {
 		return nil
 	}
 	defer n.give(h)
-	name, bit := h.disk.rot(n.r)
-	if name == "" {
+	turned := 0
+	for range 1 + n.r.IntN(3) {
+		if name, bit := image.Rot(h.disk.files(), n.r); name != "" {
+			n.tell("bit %d of %s on %s is turned over", bit, name, h.name)
+			n.c.log.Count("bits turned over")
+			turned++
+		}
+	}
+	if turned == 0 {
 		return nil
 	}
-	n.tell("bit %d of %s on %s is turned over", bit, name, h.name)
 	return func() {}
 }

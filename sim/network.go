@@ -30,6 +30,9 @@ type Link struct {
 	// Twice is the chance that a request or message is given to the server again, at once or
 	// with what comes next; Late that a message is held back until then, Drop that it is lost.
 	Twice, Late, Drop float64
+	// Old is the chance that a request is given to the server once more seconds later, when
+	// what it is about has long gone on.
+	Old float64
 	// Blocked: nothing goes this way. What was sent arrives some time after the end of that.
 	Blocked bool
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 )
 
 // observer stands between the network and every server: it is told of each request when it
@@ -29,6 +30,15 @@ type observer struct {
 	files    map[quarry.Inode]*fileLength
 	promises map[replicaKey][]promise
 	durable  map[replicaKey]int64
+	leases   map[lease]seenLease
+	owners   map[quarry.SlotRange]quarry.ShardID
+	sessions map[quarry.SessionID]*seenSession
+	touches  map[entryPlace]touches
+	made     entryPlace // the name that was made last and not touched since
+	aimed    []*aim
+	happened map[string]int  // how often each of aims
+	leader   *Host           // the master that was last seen to lead
+	probed   []quarry.Handle // that the prober asks about
 }
 
 // moment orders what is observed.
@@ -39,27 +49,39 @@ const brokenMax = 10
 
 // seenChunk is what has been seen of a chunk.
 type seenChunk struct {
-	file     quarry.Inode
-	position int64
-	made     bool
-	versions map[quarry.Version]*seenVersion
-	bytes    []byte // as they were shown or acknowledged
-	known    []bool // of each of them
-	acked    acks
-	shown    acks                     // ends that were told without a doubt
-	openVer  quarry.Version           // the highest writable version that a server was told of
-	seals    map[quarry.Version]int64 // lengths of all seals
-	sealVer  quarry.Version           // of the last one
-	sealLen  int64
-	absent   map[sequence]int64       // records told absent, and the longest seal of which that was said
-	fences   map[quarry.ServerID]bool // good replies to fences
-	sealing  bool                     // a seal has been told to a replica
+	file        quarry.Inode
+	position    int64
+	made        bool
+	versions    map[quarry.Version]*seenVersion
+	bytes       []byte // as they were shown or acknowledged
+	known       []bool // of each of them
+	acked       acks
+	shown       acks                     // ends that were told without a doubt
+	openVer     quarry.Version           // the highest writable version that a server was told of
+	seals       map[quarry.Version]int64 // lengths of all seals
+	sealVer     quarry.Version           // of the last one
+	sealLen     int64
+	absent      map[sequence]int64        // records told absent, and the longest seal of which that was said
+	fences      map[quarry.ServerID]bool  // good replies to fences
+	sealing     bool                      // a seal has been told to a replica
+	madeBy      []madeBy                  // the members that have made or opened a replica
+	told        acks                      // versions, by masters
+	sealedAt    map[quarry.Version]moment // of the first word of each seal
+	sealedSince clock.Instant             // the last
+	highest     quarry.Version            // of those that have got a primary
+	capability  quarry.Capability         // to read it
 }
 
 // seenVersion is a writable version of a chunk that has got a primary.
 type seenVersion struct {
 	members []quarry.Member
 	disks   []int // how often each member's disk had been replaced
+}
+
+// madeBy is a process that has made a replica for a version.
+type madeBy struct {
+	leaseKey
+	version quarry.Version
 }
 
 // sealed reports whether the last version that is known is a seal's.
@@ -82,6 +104,7 @@ func newObserver(log *Log) *observer {
 	return &observer{
 		log: log, chunks: map[quarry.Handle]*seenChunk{}, records: map[recordKey]position{},
 		files: map[quarry.Inode]*fileLength{}, promises: map[replicaKey][]promise{}, durable: map[replicaKey]int64{},
+		leases: map[lease]seenLease{}, owners: map[quarry.SlotRange]quarry.ShardID{}, sessions: map[quarry.SessionID]*seenSession{}, happened: map[string]int{}, touches: map[entryPlace]touches{},
 	}
 }
 
@@ -125,7 +148,7 @@ func (o *observer) violations() []string {
 func (o *observer) chunk(h quarry.Handle) *seenChunk {
 	c := o.chunks[h]
 	if c == nil {
-		c = &seenChunk{versions: map[quarry.Version]*seenVersion{}, absent: map[sequence]int64{}, seals: map[quarry.Version]int64{}, fences: map[quarry.ServerID]bool{}}
+		c = &seenChunk{versions: map[quarry.Version]*seenVersion{}, absent: map[sequence]int64{}, seals: map[quarry.Version]int64{}, sealedAt: map[quarry.Version]moment{}, fences: map[quarry.ServerID]bool{}}
 		o.chunks[h] = c
 	}
 	return c
@@ -189,10 +212,14 @@ func (o *observer) master(p *process) func(quarry.Master) quarry.Master {
 func (m *observedMaster) Register(ctx context.Context, req *quarry.RegisterRequest) (*quarry.RegisterReply, error) {
 	reply, err := m.Master.Register(ctx, req)
 	m.o.end(m.p, func() { m.o.count("a server registers", err) })
+	if err == nil {
+		m.o.reached("registered", m.p, 0)
+	}
 	return reply, err
 }
 
 func (m *observedMaster) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.RollReply, error) {
+	from := m.o.begin()
 	reply, err := m.Master.Roll(ctx, req)
 	m.o.end(m.p, func() {
 		if err != nil {
@@ -207,26 +234,31 @@ func (m *observedMaster) Roll(ctx context.Context, req *quarry.RollRequest) (*qu
 		default:
 			m.o.log.Count("roll to another chunk")
 		}
-		m.o.told(&reply.Chunk)
+		m.o.told(from, &reply.Chunk)
 	})
+	if err == nil {
+		m.o.reached("chunk told", m.p, reply.Chunk.Handle)
+	}
 	return reply, err
 }
 
 func (m *observedMaster) Finish(ctx context.Context, req *quarry.FinishRequest) (*quarry.ChunkReply, error) {
+	from := m.o.begin()
 	reply, err := m.Master.Finish(ctx, req)
 	m.o.end(m.p, func() {
 		if err == nil {
-			m.o.told(&reply.Chunk)
+			m.o.told(from, &reply.Chunk)
 		}
 	})
 	return reply, err
 }
 
 func (m *observedMaster) Chunk(ctx context.Context, req *quarry.ChunkRequest) (*quarry.ChunkReply, error) {
+	from := m.o.begin()
 	reply, err := m.Master.Chunk(ctx, req)
 	m.o.end(m.p, func() {
 		if err == nil {
-			m.o.told(&reply.Chunk)
+			m.o.told(from, &reply.Chunk)
 		}
 	})
 	return reply, err
@@ -240,7 +272,7 @@ func (m *observedMaster) Locate(ctx context.Context, req *quarry.LocateRequest) 
 			return
 		}
 		for i := range reply.Chunks {
-			m.o.told(&reply.Chunks[i])
+			m.o.told(from, &reply.Chunks[i])
 		}
 		m.o.lengthTold(from, &reply.Attr)
 	})
@@ -258,8 +290,30 @@ func (m *observedMaster) Stat(ctx context.Context, req *quarry.StatRequest) (*qu
 	return reply, err
 }
 
+func (m *observedMaster) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
+	came := m.p.host.w.Now()
+	reply, err := m.Master.Heartbeat(ctx, req)
+	m.o.end(m.p, func() {
+		if err == nil {
+			m.o.granted(came, req, reply)
+		}
+	})
+	if err == nil && len(reply.Grants) > 1 {
+		m.o.reached("granted", m.p, 0)
+	}
+	return reply, err
+}
+
 // told is what a master tells of a chunk; mu is held.
-func (o *observer) told(c *quarry.Chunk) {
+func (o *observer) told(from moment, c *quarry.Chunk) {
+	seen := o.chunk(c.Handle)
+	if c.Capability.Rights&quarry.RightRead != 0 {
+		seen.capability = c.Capability
+	}
+	if before, _ := seen.told.before(from); int64(c.Version) < before {
+		o.violated("I1 promises never fall", "a master tells version %d of chunk %v, and version %d was told before", c.Version, c.Handle, before)
+	}
+	seen.told.add(o.clock, int64(c.Version))
 	if c.State == quarry.ChunkSealed {
 		o.sealTold(c.Handle, c.Version, c.Length, "a master")
 	}

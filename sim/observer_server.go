@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/chunk"
+	"github.com/quarryfs/quarry/chunkserver"
 )
 
 // observedServer is a chunk server with the observer before it.
@@ -11,10 +13,20 @@ type observedServer struct {
 	quarry.ChunkServer
 	o *observer
 	p *process
+
+	id          quarry.ServerID
+	incarnation quarry.Incarnation
 }
 
 func (o *observer) server(p *process) func(quarry.ChunkServer) quarry.ChunkServer {
-	return func(s quarry.ChunkServer) quarry.ChunkServer { return &observedServer{s, o, p} }
+	return func(s quarry.ChunkServer) quarry.ChunkServer {
+		seen := &observedServer{ChunkServer: s, o: o, p: p}
+		if real, ok := s.(*chunkserver.Server); ok {
+			seen.id, seen.incarnation = real.ID(), real.Incarnation()
+		}
+		p.server.Store(seen)
+		return seen
+	}
 }
 
 func (s *observedServer) Create(ctx context.Context, req *quarry.CreateRequest) error {
@@ -23,10 +35,16 @@ func (s *observedServer) Create(ctx context.Context, req *quarry.CreateRequest) 
 	err := s.ChunkServer.Create(ctx, req)
 	s.o.end(s.p, func() {
 		if err == nil {
+			s.meant(&req.ChunkRef, "create")
 			s.o.obeyed(from, s.p.host, &req.ChunkRef, "create")
 			s.o.promised(s.p.host, req.Handle, req.Version)
+			s.o.created(s, &req.ChunkRef)
+			s.o.onDisk(s.p.host, req.Handle, "a replica is made", func(*chunk.State) bool { return true })
 		}
 	})
+	if err == nil {
+		s.o.reached("created", s.p, req.Handle)
+	}
 	return err
 }
 
@@ -37,10 +55,15 @@ func (s *observedServer) Activate(ctx context.Context, req *quarry.ActivateReque
 	err := s.ChunkServer.Activate(ctx, req)
 	s.o.end(s.p, func() {
 		if err == nil {
+			s.meant(&req.ChunkRef, "activate")
 			s.o.obeyed(from, s.p.host, &req.ChunkRef, "activate")
 			s.o.activated(req)
+			s.o.onDisk(s.p.host, req.Handle, "the role is taken", func(d *chunk.State) bool { return d.Adopted >= req.Version })
 		}
 	})
+	if err == nil {
+		s.o.reached("activated", s.p, req.Handle)
+	}
 	return err
 }
 
@@ -52,10 +75,16 @@ func (s *observedServer) Reopen(ctx context.Context, req *quarry.ReopenRequest) 
 		s.o.count("re-open of a replica", err)
 		if err == nil {
 			s.o.isDurable(s.p.host, req.Handle, req.Base)
+			s.meant(&req.ChunkRef, "reopen")
 			s.o.obeyed(from, s.p.host, &req.ChunkRef, "reopen")
 			s.o.promised(s.p.host, req.Handle, req.Version)
+			s.o.created(s, &req.ChunkRef)
+			s.o.onDisk(s.p.host, req.Handle, "it is opened again", func(d *chunk.State) bool { return d.Promised >= req.Version })
 		}
 	})
+	if err == nil {
+		s.o.reached("created", s.p, req.Handle)
+	}
 	return err
 }
 
@@ -67,8 +96,12 @@ func (s *observedServer) Append(ctx context.Context, req *quarry.AppendRequest, 
 				s.o.count("append", err)
 				return
 			}
+			s.meant(&req.ChunkRef, "append")
 			s.o.acknowledged(from, s.p.host, req, reply.Offset)
 		})
+		if err == nil {
+			s.o.reached("acknowledged", s.p, req.Handle)
+		}
 		done(reply, err)
 	})
 }
@@ -76,15 +109,20 @@ func (s *observedServer) Append(ctx context.Context, req *quarry.AppendRequest, 
 func (s *observedServer) Prepare(ctx context.Context, req *quarry.PrepareRequest, done func(*quarry.PrepareReply, error)) {
 	from := s.o.begin()
 	s.o.end(s.p, func() { s.o.commitTold(&req.ChunkRef, req.Commit, "with a batch") })
+	s.o.reached("batch come", s.p, req.Handle)
 	s.ChunkServer.Prepare(ctx, req, func(reply *quarry.PrepareReply, err error) {
 		s.o.end(s.p, func() {
 			if err != nil {
 				s.o.count("prepare", err)
 				return
 			}
+			s.meant(&req.ChunkRef, "prepare")
 			s.o.obeyed(from, s.p.host, &req.ChunkRef, "prepare")
 			s.o.isDurable(s.p.host, req.Handle, req.Offset+int64(len(req.Data)))
 		})
+		if err == nil {
+			s.o.reached("batch durable", s.p, req.Handle)
+		}
 		done(reply, err)
 	})
 }
@@ -99,8 +137,16 @@ func (s *observedServer) Fence(ctx context.Context, req *quarry.FenceRequest) (*
 	s.o.end(s.p, func() {
 		if err == nil {
 			s.o.fenced(s.p.host, req, reply)
+			if reply.Status == quarry.ReplicaGood {
+				s.o.onDisk(s.p.host, req.Handle, "it is fenced", func(d *chunk.State) bool {
+					return d.Promised >= req.Version && d.Length >= reply.DurableLength
+				})
+			}
 		}
 	})
+	if err == nil {
+		s.o.reached("fenced", s.p, req.Handle)
+	}
 	return reply, err
 }
 
@@ -109,13 +155,22 @@ func (s *observedServer) Seal(ctx context.Context, req *quarry.SealRequest) (*qu
 		s.o.sealTold(req.Handle, req.Version, req.Length, "a seal")
 		s.o.survivors(req.Handle)
 	})
+	s.o.reached("seal come", s.p, req.Handle)
 	reply, err := s.ChunkServer.Seal(ctx, req)
 	s.o.end(s.p, func() {
 		if err == nil {
 			s.o.log.Count(map[bool]string{true: "a replica holds a seal", false: "a replica cannot hold a seal"}[reply.Holds])
 			s.o.promised(s.p.host, req.Handle, req.Version)
+			if reply.Holds {
+				s.o.onDisk(s.p.host, req.Handle, "a seal is held", func(d *chunk.State) bool {
+					return d.SealVersion >= req.Version && d.SealLength == req.Length
+				})
+			}
 		}
 	})
+	if err == nil {
+		s.o.reached("sealed", s.p, req.Handle)
+	}
 	return reply, err
 }
 
@@ -125,6 +180,9 @@ func (s *observedServer) Copy(ctx context.Context, req *quarry.CopyRequest) erro
 	s.o.end(s.p, func() {
 		s.o.count(map[bool]string{false: "copy", true: "merge of pieces at a server"}[len(req.Parts) > 0], err)
 	})
+	if err == nil {
+		s.o.reached("copied", s.p, req.Handle)
+	}
 	return err
 }
 
@@ -152,6 +210,9 @@ func (s *observedServer) Read(ctx context.Context, req *quarry.ReadRequest) (*qu
 			s.o.count("read", err)
 			return
 		}
+		if !req.Validated {
+			s.o.mayRead(s, req.Handle)
+		}
 		s.o.read(s.p.host, req.Handle, req.Offset, reply)
 	})
 	return reply, err
@@ -165,6 +226,7 @@ func (s *observedServer) End(ctx context.Context, req *quarry.EndRequest) (*quar
 			s.o.count("end", err)
 			return
 		}
+		s.o.authorised(from, s, req, reply)
 		s.o.endTold(from, s.p.host, req, reply)
 	})
 	return reply, err

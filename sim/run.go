@@ -8,6 +8,7 @@ import (
 
 	"github.com/quarryfs/quarry/client"
 	"github.com/quarryfs/quarry/history"
+	"github.com/quarryfs/quarry/sim/lives"
 )
 
 // Options say what one run is like.
@@ -95,20 +96,20 @@ func (r *run) all() {
 		return
 	}
 	var files []client.FileSystem
-	var hosts []*Host
+	var mortals []*mortal
 	for i := range clients {
-		fs, host, err := r.c.Client(ctx, i+1, client.Options{Patience: 20 * time.Second})
+		m, err := r.c.Client(ctx, i+1, client.Options{Patience: 20 * time.Second})
 		if err != nil {
 			r.violation("stuck: no client can be opened: %v", err)
 			return
 		}
-		files, hosts = append(files, placing{fs, r.o.Seed}), append(hosts, host)
+		files, mortals = append(files, lives.Placing{FileSystem: &m.FileSystem, Seed: r.o.Seed}), append(mortals, m)
 	}
 	if !r.c.whole(nil, time.Minute) {
 		r.violation("stuck: the cluster is not whole before any fault")
 		return
 	}
-	r.work(files, hosts)
+	r.work(files, mortals)
 	for _, f := range files {
 		_ = f.Close()
 	}
@@ -116,13 +117,14 @@ func (r *run) all() {
 
 // work has the clients work while the nemesis does, lets everything heal, and looks at what is
 // left.
-func (r *run) work(files []client.FileSystem, hosts []*Host) {
+func (r *run) work(files []client.FileSystem, mortals []*mortal) {
 	clk := newNodeClock(r.w, nil)
 	r.rec = history.NewRecorder(clk, r.o.Seed, history.Limits{})
-	n := newNemesis(r.c, hosts, func(faults int) bool {
+	n := newNemesis(r.c, mortals, func(faults int) bool {
 		return r.rec.Progress().Begun > (faults+1)*r.o.Operations/(r.o.Faults+4)
 	})
 	go n.run()
+	defer r.c.watch.probe(r.w, r.c.Masters)()
 	life, stop := context.WithCancel(context.Background())
 	defer stop()
 	worked := make(chan struct{})

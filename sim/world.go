@@ -74,13 +74,6 @@ func (w *World) Sleep(d time.Duration) {
 	_ = newNodeClock(w, nil).Sleep(context.Background(), d) // such a context does not end
 }
 
-// Events returns how many events have happened.
-func (w *World) Events() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.count
-}
-
 // schedule has run called at an instant by the world's goroutine. run must not block.
 func (w *World) schedule(at clock.Instant, key uint64, host *Host, run func()) *event {
 	e := &event{at: at, key: key, host: host, run: run}

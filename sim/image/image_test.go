@@ -1,0 +1,25 @@
+package image
+
+import (
+	"hash/crc32"
+	"testing"
+
+	"github.com/quarryfs/quarry"
+)
+
+// Bytes that rot on a disk and go with the checksums they had are not shown to anybody.
+func TestRottenReadIsNoAnswer(t *testing.T) {
+	data := []byte("abcdef")
+	reply := &quarry.ReadReply{Data: data, CRCs: []uint32{crc32.Checksum(data[:4], castagnoli), crc32.Checksum(data[4:], castagnoli)}}
+	at := int64(quarry.BlockBytes - 4)
+	if !Matches(reply, at) {
+		t.Error("bytes that match are refused")
+	}
+	for i := range data {
+		data[i] ^= 4
+		if Matches(reply, at) {
+			t.Errorf("byte %d is wrong and passes", i)
+		}
+		data[i] ^= 4
+	}
+}
