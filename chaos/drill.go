@@ -116,7 +116,8 @@ func Watch(ctx context.Context, cfg DrillConfig) (*Drilled, error) {
 // drill is a drill under way.
 type drill struct {
 	cfg    *DrillConfig
-	root   string // the directory in which it writes
+	root   string                                      // the directory in which it writes
+	mkdir  func(ctx context.Context, dir string) error // one that exists is a success
 	stop   context.CancelFunc
 	work   sync.WaitGroup
 	pauses pauses
@@ -131,7 +132,11 @@ func beginDrill(ctx context.Context, cfg *DrillConfig) (*drill, error) {
 	d := &drill{cfg: cfg, root: fmt.Sprintf("/quarry-drill-%08x", rand.Uint32())}
 	d.out.Outages, d.out.Lost = []Outage{}, []string{}
 	d.pauses.clk, d.pauses.last = cfg.Clock, cfg.Clock.Now()
-	if err := cfg.Files.Mkdir(ctx, d.root); err != nil {
+	d.mkdir = cfg.Files.MkdirAll
+	if err := d.place(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.mkdir(ctx, d.root); err != nil {
 		return nil, err
 	}
 	// The writers do not end with ctx but behind the last outage, and look at what they wrote.
@@ -143,6 +148,34 @@ func beginDrill(ctx context.Context, cfg *DrillConfig) (*drill, error) {
 	return d, nil
 }
 
+// place has the directories of the drill made in a slot of the shard that is drilled. No file
+// lives in the root group.
+func (d *drill) place(ctx context.Context) error {
+	files, ok := d.cfg.Files.(interface {
+		MkdirIn(ctx context.Context, path string, slot quarry.Slot) error
+	})
+	if !ok || d.cfg.Shard == quarry.RootShard {
+		return nil
+	}
+	t, err := d.cfg.Masters.Topology(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range t.Shards {
+		if s.Shard != d.cfg.Shard || len(s.Slots) == 0 {
+			continue
+		}
+		d.mkdir = func(ctx context.Context, dir string) error {
+			err := files.MkdirIn(ctx, dir, s.Slots[0].First)
+			if quarry.KindOf(err) == quarry.Exists {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
 // write writes one small file after the other into a directory of its own.
 func (d *drill) write(ctx context.Context, dir string) {
 	after := context.WithoutCancel(ctx)
@@ -150,7 +183,7 @@ func (d *drill) write(ctx context.Context, dir string) {
 	made := false
 	for number := 0; ctx.Err() == nil; number++ {
 		if !made {
-			made = d.cfg.Files.MkdirAll(ctx, dir) == nil
+			made = d.mkdir(ctx, dir) == nil
 		}
 		if name := fmt.Sprint(number); made {
 			d.note(written, name, d.put(after, dir+"/"+name, name))

@@ -2,6 +2,10 @@ package master
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/fnv"
+	"io"
+	"math"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -23,15 +27,57 @@ func (m *Master) List(ctx context.Context, req *quarry.ListRequest) (*quarry.Lis
 }
 
 // Make makes an empty file or a directory. A new directory keeps its parent's slot, unless the
-// request says where it is to be.
+// request says where it is to be, or it is in one of the two top levels of the tree.
 func (m *Master) Make(ctx context.Context, req *quarry.MakeRequest) (*quarry.AttrReply, error) {
 	slot := req.Parent.Slot()
-	if req.Placed && req.Kind == quarry.KindDir {
+	switch {
+	case req.Kind != quarry.KindDir:
+	case req.Placed:
 		slot = req.Slot
+	default:
+		slot = m.slotFor(req.Parent, req.Name)
 	}
 	return m.change(ctx, "make", req.Parent, req.Op, &meta.Make{
 		Parent: req.Parent, Name: req.Name, Kind: req.Kind, Mode: req.Mode, Existing: req.Existing, Slot: slot,
 	})
+}
+
+// slotFor chooses the slot of a new directory. In the two top levels it is one of two that follow
+// from the name: the one whose shard keeps fewer files and directories, as far as this node knows.
+func (m *Master) slotFor(parent quarry.Inode, name string) quarry.Slot {
+	spread := false
+	if sh, err := m.shardOf("make", parent.Slot()); err == nil {
+		_ = sh.local(func(v meta.View) error {
+			spread = meta.Spread(v, parent)
+			return nil
+		})
+	}
+	if !spread {
+		return parent.Slot()
+	}
+	h := fnv.New64a()
+	_ = binary.Write(h, binary.BigEndian, uint64(parent)) // a hash takes everything
+	_, _ = io.WriteString(h, name)
+	sum := h.Sum64()
+	first, second := quarry.Slot(sum%quarry.Slots), quarry.Slot(sum>>32%quarry.Slots)
+	if m.load(second) < m.load(first) {
+		return second
+	}
+	return first
+}
+
+// load returns how many files and directories the shard keeps that owns a slot.
+func (m *Master) load(slot quarry.Slot) (n int64) {
+	sh, err := m.shardOf("make", slot)
+	if err != nil {
+		return math.MaxInt64
+	}
+	_ = sh.local(func(v meta.View) error {
+		t := meta.Totals(v)
+		n = t.Files + t.Dirs
+		return nil
+	})
+	return n
 }
 
 // Link publishes a file of sealed chunks.

@@ -135,3 +135,14 @@ func exists(name string, kind quarry.FileKind) error {
 func notFound(name string) error {
 	return refuse(quarry.NotFound, strconv.Quote(name), "there is no such name")
 }
+
+// Spread reports whether new directories in this one are spread over all slots, instead of being
+// kept in its slot: so are those of the two top levels of the tree.
+func Spread(v View, dir quarry.Inode) bool {
+	s := state{view: v}
+	if dir == quarry.RootInode {
+		return true
+	}
+	i := s.inode(dir)
+	return i != nil && i.Kind == quarry.KindDir && i.Parent == quarry.RootInode
+}
