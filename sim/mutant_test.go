@@ -21,7 +21,7 @@ var rulesFlag = flag.String("rules", "", `the rules to switch off, each by itsel
 // quick are the rules that the simulation must catch within quickSeeds seeds: the default run.
 var quick = []string{
 	"majority", "next chunk without fate", "ack before sync", "uncommitted read",
-	"state without the applied index", "handle range reused", "CREATE after logged",
+	"state without the applied index", "handle range reused", "CREATE after logged", "no lease check", "fence reports unsynced",
 }
 
 const quickSeeds = 6
