@@ -22,7 +22,7 @@ func devCommand(o *options) *cobra.Command {
 		Use:   "dev",
 		Short: "Run a whole cluster in this process",
 		Long: `Runs a whole cluster in this process, on one folder: three masters and four chunk servers,
-each in a rack of its own, on loopback addresses. The masters have the ports P, P+1 and
+each in a rack of its own, with four shards, on loopback addresses. The masters have the ports P, P+1 and
 P+2, the chunk servers the four behind them. Started again on the same folder, everything
 is there, also after kill -9.`,
 		Args: args(0, 0, "no arguments"),
