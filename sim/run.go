@@ -165,12 +165,13 @@ func (r *run) compare() {
 	ctx, cancel := newNodeClock(r.w, nil).WithTimeout(context.Background(), recoverTime)
 	defer cancel()
 	err := r.c.compareReplicas(ctx)
-	for err != nil && ctx.Err() == nil { // a replica may have been repaired since it was looked up
+	for why := err; err != nil; { // a replica may have been repaired since it was looked up
 		r.w.Sleep(time.Second)
-		err = r.c.compareReplicas(ctx)
-	}
-	if err != nil {
-		r.violation("stuck: %v after everything is healed not all replicas can be read: %v", recoverTime, err)
+		if err = r.c.compareReplicas(ctx); err != nil && ctx.Err() != nil {
+			r.violation("stuck: %v after everything is healed not all replicas can be read: %v", recoverTime, why)
+			break
+		}
+		why = err
 	}
 	for range 40 {
 		compared, err := r.c.compareStates()

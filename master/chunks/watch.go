@@ -104,9 +104,12 @@ func (l *Leader) sweep(ctx context.Context, w *watch, servers []quarry.ServerID)
 func (l *Leader) addAgain(ctx context.Context, id quarry.ServerID, list []quarry.Handle) {
 	at, ok := l.present(id)
 	for _, h := range list {
-		rec, err := l.lookup(h)
-		if err != nil || !ok {
+		if !ok {
 			return
+		}
+		rec, err := l.lookup(h)
+		if err != nil { // it is being dropped; others need the word
+			continue
 		}
 		r := rec.Replica(id)
 		if r == nil || r.State != meta.ReplicaHolding || !l.roster.reachable(id, r.Disk) {
