@@ -7,6 +7,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/disk"
+	"github.com/quarryfs/quarry/meta"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -90,6 +91,40 @@ func FuzzPart(f *testing.F) {
 		}
 		if err := wire.Unmarshal(wire.Marshal(nil, &p, partFields), &again, partFields); err != nil || again != p {
 			t.Fatalf("%+v became %+v, %v", p, again, err)
+		}
+	})
+}
+
+// FuzzAsk reads hostile questions and answers of other masters.
+func FuzzAsk(f *testing.F) {
+	c := meta.Command{Body: &meta.Prepare{Tx: 9, Part: meta.Part{Kind: meta.PartNew, Name: "n", Slot: 3000}}}
+	command, err := c.Append(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	x := meta.Transaction{ID: 9, Verb: meta.KindRename, Name: "a", ToName: "b", Parts: []meta.Part{{Kind: meta.PartMove, Inode: 7, Ticket: 3}}}
+	r := meta.Result{Err: quarry.Errorf("prepare", quarry.Busy, "", "held"), Met: &meta.Intent{Tx: 8}}
+	f.Add(wire.Marshal(nil, &question{Verb: askApply, Slot: 3000, Command: command}, questionFields))
+	f.Add(wire.Marshal(nil, &question{Verb: askClimb, From: 7, Dir: 8, Tx: 5}, questionFields))
+	f.Add(wire.Marshal(nil, &answer{Known: true, Transaction: x.Append(nil), Holder: 4}, answerFields))
+	f.Add(wire.Marshal(nil, &answer{Result: r.Append(nil), Inode: 6}, answerFields))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var q, q2 question
+		if wire.Unmarshal(b, &q, questionFields) == nil {
+			_, _ = meta.DecodeCommand(q.Command)
+			again := wire.Marshal(nil, &q, questionFields)
+			if err := wire.Unmarshal(again, &q2, questionFields); err != nil || !bytes.Equal(wire.Marshal(nil, &q2, questionFields), again) {
+				t.Fatalf("%+v became %+v, %v", q, q2, err)
+			}
+		}
+		var a, a2 answer
+		if wire.Unmarshal(b, &a, answerFields) == nil {
+			_, _ = meta.DecodeResult(a.Result)
+			_, _ = meta.DecodeTransaction(a.Transaction)
+			again := wire.Marshal(nil, &a, answerFields)
+			if err := wire.Unmarshal(again, &a2, answerFields); err != nil || !bytes.Equal(wire.Marshal(nil, &a2, answerFields), again) {
+				t.Fatalf("%+v became %+v, %v", a, a2, err)
+			}
 		}
 	})
 }
