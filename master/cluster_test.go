@@ -37,7 +37,8 @@ type testNode struct {
 	// snapshot, if it is set when the node starts, stands before streams.take.
 	snapshot func(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error)
 
-	*Master // nil while it is stopped
+	*Master                        // nil while it is stopped
+	present atomic.Pointer[Master] // the same, for those who ask while it is stopped or started
 	client  *rpc.Client
 	server  *rpc.Server
 	serving chan struct{}
@@ -137,6 +138,7 @@ func (n *testNode) start() {
 		n.c.t.Fatal(err)
 	}
 	n.Master = m
+	n.present.Store(m)
 	n.server = rpc.NewServer(rpc.ServerConfig{Clock: clock.Simulated(), Identity: self})
 	if n.snapshot == nil {
 		m.Serve(n.server, older{m, &n.level})
@@ -168,17 +170,21 @@ func (n *testNode) stop() {
 	_ = n.Close(hurry)
 	_ = n.client.Close()
 	n.Master = nil
+	n.present.Store(nil)
 }
 
 // leads reports whether the node is in office for a group.
-func (n *testNode) leads(id quarry.ShardID) bool {
-	if n.Master == nil || !n.started.Load() || n.root.known.Load() == nil {
+func (n *testNode) leads(id quarry.ShardID) bool { return n.Master != nil && leads(n.Master, id) }
+
+// leads reports whether a master is in office for a group.
+func leads(m *Master, id quarry.ShardID) bool {
+	if !m.started.Load() || m.root.known.Load() == nil {
 		return false
 	}
-	if st, err := n.host.Status(id); err != nil || !st.Leading {
+	if st, err := m.host.Status(id); err != nil || !st.Leading {
 		return false
 	}
-	return id == quarry.RootShard || n.group(id) != nil && n.group(id).lead.Load() != nil
+	return id == quarry.RootShard || m.group(id) != nil && m.group(id).lead.Load() != nil
 }
 
 // leader waits until a node is in office for a group, and all voters that run know it.

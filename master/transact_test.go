@@ -34,7 +34,7 @@ func shardOf(slot quarry.Slot) quarry.ShardID {
 }
 
 // once does an operation at the shard of a directory, under one Op, however often it must ask.
-func (c *caller) once(dir quarry.Inode, do func(m *testNode, op quarry.Op) error) error {
+func (c *caller) once(dir quarry.Inode, do func(m *Master, op quarry.Op) error) error {
 	c.t.Helper()
 	id := shardOf(dir.Slot())
 	if alive := c.sessions[id]; alive != 0 { // the tests' sessions live for seconds only
@@ -63,18 +63,18 @@ func (c *caller) once(dir quarry.Inode, do func(m *testNode, op quarry.Op) error
 	return nil
 }
 
-// leaderNow returns the node in office for a group, or nil.
-func (c *testCluster) leaderNow(id quarry.ShardID) *testNode {
+// leaderNow returns the master in office for a group, or nil.
+func (c *testCluster) leaderNow(id quarry.ShardID) *Master {
 	for _, n := range c.nodes {
-		if n.leads(id) {
-			return n
+		if m := n.present.Load(); m != nil && leads(m, id) {
+			return m
 		}
 	}
 	return nil
 }
 
 func (c *caller) mkdir(parent quarry.Inode, name string, slot quarry.Slot) (dir quarry.Inode, err error) {
-	err = c.once(parent, func(m *testNode, op quarry.Op) error {
+	err = c.once(parent, func(m *Master, op quarry.Op) error {
 		r, err := m.change(c.t.Context(), "make", parent, op, &meta.Make{Parent: parent, Name: name, Kind: quarry.KindDir, Slot: slot})
 		if err == nil {
 			dir = r.Attr.Inode
@@ -85,7 +85,7 @@ func (c *caller) mkdir(parent quarry.Inode, name string, slot quarry.Slot) (dir 
 }
 
 func (c *caller) touch(parent quarry.Inode, name string) (file quarry.Inode, err error) {
-	err = c.once(parent, func(m *testNode, op quarry.Op) error {
+	err = c.once(parent, func(m *Master, op quarry.Op) error {
 		r, err := m.Make(c.t.Context(), &quarry.MakeRequest{Op: op, Parent: parent, Name: name, Kind: quarry.KindFile})
 		if err == nil {
 			file = r.Attr.Inode
@@ -96,14 +96,14 @@ func (c *caller) touch(parent quarry.Inode, name string) (file quarry.Inode, err
 }
 
 func (c *caller) mv(parent quarry.Inode, name string, to quarry.Inode, toName string) error {
-	return c.once(parent, func(m *testNode, op quarry.Op) error {
+	return c.once(parent, func(m *Master, op quarry.Op) error {
 		_, err := m.Rename(c.t.Context(), &quarry.RenameRequest{Op: op, Parent: parent, Name: name, ToParent: to, ToName: toName, Replace: true})
 		return err
 	})
 }
 
 func (c *caller) rm(parent quarry.Inode, name string, dir bool) error {
-	return c.once(parent, func(m *testNode, op quarry.Op) error {
+	return c.once(parent, func(m *Master, op quarry.Op) error {
 		return m.Remove(c.t.Context(), &quarry.RemoveRequest{Op: op, Parent: parent, Name: name, Dir: dir})
 	})
 }
@@ -339,11 +339,10 @@ func (c *caller) crashed(point, who string, nth int, do func()) {
 		}
 		var down []*testNode
 		first, second := c.leaderNow(1), c.leaderNow(2)
-		for _, n := range []*testNode{first, second} {
-			if n == nil || slices.Contains(down, n) || who == "coordinator" && n != first || who == "participant" && n != second {
-				continue
+		for _, n := range c.nodes {
+			if n.Master == first && who != "participant" || n.Master == second && who != "coordinator" {
+				down = append(down, n)
 			}
-			down = append(down, n)
 		}
 		for _, n := range down {
 			n.stop()
