@@ -333,13 +333,14 @@ func (t *typedCall[Q, R]) deliver(payload []byte) { t.method.setPayload(&t.reply
 // and the call may be sent over another one.
 func send[Q, R any](ctx context.Context, c *clientConn, t *typedCall[Q, R], q *Q, watch bool) error {
 	m := t.method
-	if err := c.writer.room(ctx, c.client.config.QueueMax); err != nil {
-		return ended(ctx, c.address)
-	}
 	out := outgoing{}
 	if m.requestPayload != nil {
 		out.payload = *m.requestPayload(q)
 	}
+	if err := c.writer.claim(ctx, int64(len(out.payload)), c.client.config.QueueMax); err != nil {
+		return ended(ctx, c.address)
+	}
+	defer c.writer.unclaim(int64(len(out.payload)))
 	if len(out.payload) > 0 {
 		out.after = t.sent
 	}

@@ -36,9 +36,10 @@ type writer struct {
 	pieces  []piece   // what is to be written, in order
 	spare   []piece
 	bytes   int64 // in the queue or being written
+	claimed int64 // that callers of claim have yet to put into the queue
 	replies int   // requests whose frames are in pieces
 	notify  []func()
-	written chan struct{} // closed when a batch has been written, if somebody waits for that
+	written chan struct{} // closed when there may be room again, if somebody waits for that
 }
 
 // piece is a part of the stream of bytes.
@@ -155,12 +156,15 @@ func (w *writer) queued() int64 {
 	return w.bytes
 }
 
-// room waits until at most limit bytes are to be written. It returns the context's error if
-// that ends first; that the connection fails ends the waiting without an error.
-func (w *writer) room(ctx context.Context, limit int64) error {
+// claim waits until at most limit bytes are to be written, those included that others have
+// claimed, and claims n more: callers that come at once cannot all pass. The caller calls
+// unclaim when they are in the queue or will not be. It returns the context's error if that
+// ends first; that the connection fails ends the waiting without an error.
+func (w *writer) claim(ctx context.Context, n, limit int64) error {
 	for {
 		w.mu.Lock()
-		if w.bytes <= limit || w.err != nil {
+		if w.bytes+w.claimed <= limit || w.err != nil {
+			w.claimed += n
 			w.mu.Unlock()
 			return nil
 		}
@@ -174,6 +178,25 @@ func (w *writer) room(ctx context.Context, limit int64) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+}
+
+// unclaim gives back what claim has claimed.
+func (w *writer) unclaim(n int64) {
+	if n == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.claimed -= n
+	w.wake()
+}
+
+// wake has those look again who wait for room; mu is held.
+func (w *writer) wake() {
+	if w.written != nil {
+		close(w.written)
+		w.written = nil
 	}
 }
 
@@ -265,10 +288,7 @@ func (w *writer) done(b batch, err error) {
 	w.mu.Lock()
 	w.bytes -= b.bytes
 	w.spare = b.pieces[:0]
-	if w.written != nil {
-		close(w.written)
-		w.written = nil
-	}
+	w.wake()
 	if err != nil && w.err == nil {
 		w.err = err
 	}
