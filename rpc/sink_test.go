@@ -98,6 +98,38 @@ func TestPlaceMayWait(t *testing.T) {
 	})
 }
 
+// The short rest of a payload is noticed, though what came before was waited for in large parts.
+func TestReceiveShortRest(t *testing.T) {
+	l, err := TCP.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	out, err := TCP.Dial(t.Context(), l.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAfter(clock.System(), 20*time.Second, in)() // a rest that is not noticed
+	const large, rest = 256 << 10, 10 << 10
+	go func() { // each part when the receiver waits for it
+		for _, n := range []int{large, rest} {
+			_ = clock.System().Sleep(t.Context(), 20*time.Millisecond)
+			_, _ = out.Write(make([]byte, n))
+		}
+	}()
+	r := newFrameReader(in, 4<<10, func() {})
+	for _, part := range []struct{ n, more int }{{large, rest}, {rest, 0}} {
+		if err := r.payload(make([]byte, part.n), part.more); err != nil {
+			t.Fatalf("of a part of %d bytes: %v", part.n, err)
+		}
+	}
+}
+
 // A connection that receives with few wake-ups gets every byte however they come, is woken by
 // a single one afterwards, and notices an end.
 func TestReceiveFull(t *testing.T) {

@@ -96,6 +96,17 @@ func (c *tcpConn) Fill(b []byte, more int, received func()) error {
 	return failed
 }
 
+// Read is woken by a single byte, whatever Fill has left: the rest of a payload may be small,
+// and be received by Read.
+func (c *tcpConn) Read(b []byte) (int, error) {
+	if c.lowWater > 1 {
+		if err := c.raw.Control(func(fd uintptr) { c.wakeAt(int(fd), 1) }); err != nil {
+			return 0, err
+		}
+	}
+	return c.TCPConn.Read(b)
+}
+
 // wakeAt sets how many bytes wake the reader. A system that cannot do it wakes it for one.
 func (c *tcpConn) wakeAt(fd, n int) {
 	if n != max(c.lowWater, 1) {
