@@ -6,6 +6,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/sim/newest"
 )
 
 // A session lives for as long as its client keeps it alive, by the log's time and by no other,
@@ -77,8 +78,8 @@ func (m *observedMaster) Session(ctx context.Context, req *quarry.SessionRequest
 
 // change has a change of names done, judges its session, and notes what becomes of the names;
 // the last of them is made by it.
-func (m *observedMaster) change(op *quarry.Op, do func() error, names ...entryPlace) {
-	from, last := m.o.begin(), m.o.touch(names...)
+func (m *observedMaster) change(op *quarry.Op, do func() error, names ...newest.Place) {
+	from, last := m.o.begin(), m.o.names.Touch(names...)
 	err := do()
 	m.o.end(m.p, func() {
 		switch quarry.KindOf(err) {
@@ -87,7 +88,7 @@ func (m *observedMaster) change(op *quarry.Op, do func() error, names ...entryPl
 		case quarry.SessionExpired:
 			m.o.sessionGone(op.Session)
 		}
-		m.o.settle(err, last, names...)
+		m.o.names.Settle(*op, err, last, names...)
 	})
 	if err == nil {
 		m.o.reached("name changed", m.p, 0)
@@ -95,23 +96,23 @@ func (m *observedMaster) change(op *quarry.Op, do func() error, names ...entryPl
 }
 
 func (m *observedMaster) Make(ctx context.Context, req *quarry.MakeRequest) (reply *quarry.AttrReply, err error) {
-	m.change(&req.Op, func() error { reply, err = m.Master.Make(ctx, req); return err }, entryPlace{req.Parent, req.Name})
+	m.change(&req.Op, func() error { reply, err = m.Master.Make(ctx, req); return err }, newest.Place{req.Parent, req.Name})
 	return reply, err
 }
 
 func (m *observedMaster) Link(ctx context.Context, req *quarry.LinkRequest) (reply *quarry.AttrReply, err error) {
-	m.change(&req.Op, func() error { reply, err = m.Master.Link(ctx, req); return err }, entryPlace{req.Parent, req.Name})
+	m.change(&req.Op, func() error { reply, err = m.Master.Link(ctx, req); return err }, newest.Place{req.Parent, req.Name})
 	return reply, err
 }
 
 func (m *observedMaster) Rename(ctx context.Context, req *quarry.RenameRequest) (reply *quarry.AttrReply, err error) {
 	m.change(&req.Op, func() error { reply, err = m.Master.Rename(ctx, req); return err },
-		entryPlace{req.Parent, req.Name}, entryPlace{req.ToParent, req.ToName})
+		newest.Place{req.Parent, req.Name}, newest.Place{req.ToParent, req.ToName})
 	return reply, err
 }
 
 func (m *observedMaster) Remove(ctx context.Context, req *quarry.RemoveRequest) (err error) {
-	m.change(&req.Op, func() error { err = m.Master.Remove(ctx, req); return err }, entryPlace{req.Parent, req.Name}, entryPlace{})
+	m.change(&req.Op, func() error { err = m.Master.Remove(ctx, req); return err }, newest.Place{req.Parent, req.Name}, newest.Place{})
 	return err
 }
 

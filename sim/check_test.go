@@ -9,6 +9,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
+	"github.com/quarryfs/quarry/sim/newest"
 )
 
 // scene is an observer with three servers, and a chunk of file 7 that they are members of.
@@ -257,8 +258,8 @@ var checkCases = []struct {
 		s.sessionGone(4)
 	}},
 	{"a master does not know what was made", "masters", func(s *scene) {
-		at := entryPlace{1, "a"}
-		s.settle(nil, s.touch(at), at)
+		at := newest.Place{Dir: 1, Name: "a"}
+		s.names.Settle(quarry.Op{}, nil, s.names.Touch(at), at)
 		(&observedMaster{forgetful{}, s.observer, s.server(0).p}).probeNames()
 	}},
 	{"a length falls", "I12", func(s *scene) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/sim/newest"
 )
 
 // observer stands between the network and every server: it is told of each request when it
@@ -33,8 +34,7 @@ type observer struct {
 	leases   map[lease]seenLease
 	owners   map[quarry.SlotRange]quarry.ShardID
 	sessions map[quarry.SessionID]*seenSession
-	touches  map[entryPlace]touches
-	made     entryPlace // the name that was made last and not touched since
+	names    newest.Names
 	aimed    []*aim
 	happened map[string]int  // how often each of aims
 	leader   *Host           // the master that was last seen to lead
@@ -104,7 +104,7 @@ func newObserver(log *Log) *observer {
 	return &observer{
 		log: log, chunks: map[quarry.Handle]*seenChunk{}, records: map[recordKey]position{},
 		files: map[quarry.Inode]*fileLength{}, promises: map[replicaKey][]promise{}, durable: map[replicaKey]int64{},
-		leases: map[lease]seenLease{}, owners: map[quarry.SlotRange]quarry.ShardID{}, sessions: map[quarry.SessionID]*seenSession{}, happened: map[string]int{}, touches: map[entryPlace]touches{},
+		leases: map[lease]seenLease{}, owners: map[quarry.SlotRange]quarry.ShardID{}, sessions: map[quarry.SessionID]*seenSession{}, happened: map[string]int{},
 	}
 }
 

@@ -1,0 +1,82 @@
+// Package newest keeps the name that was made last and that nobody has touched since, so that
+// a master which does not know it can be found out.
+package newest
+
+import (
+	"sync"
+
+	"github.com/quarryfs/quarry"
+)
+
+// Place is a name in a directory. Its zero value is no name.
+type Place struct {
+	Dir  quarry.Inode
+	Name string
+}
+
+// Touches are the changes of a name: how many were asked for, and how many of them may still
+// come about.
+type Touches struct{ asked, open int }
+
+// Names is what the changes of names say. Its zero value has seen none. Safe for use by many
+// goroutines.
+type Names struct {
+	mu      sync.Mutex
+	touches map[Place]Touches
+	done    map[quarry.Op]bool // that have succeeded: when they come again, nothing is made
+	made    Place
+}
+
+// Touch notes that names may be about to change, and returns how often the last has been touched.
+func (n *Names) Touch(names ...Place) (last int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.touches == nil {
+		n.touches, n.done = map[Place]Touches{}, map[quarry.Op]bool{}
+	}
+	for _, at := range names {
+		t := n.touches[at]
+		t.asked, t.open = t.asked+1, t.open+1
+		n.touches[at], last = t, t.asked
+		if n.made == at {
+			n.made = Place{}
+		}
+	}
+	return last
+}
+
+// Settle notes that a change of names, for which Touch has returned last, is done, the last of
+// them made, or refused for good. Any other err says that it may still come about.
+func (n *Names) Settle(op quarry.Op, err error, last int, names ...Place) {
+	switch quarry.KindOf(err) {
+	case 0, quarry.NotFound, quarry.Exists, quarry.NotDir, quarry.IsDir, quarry.NotEmpty:
+	default:
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	again := n.done[op]
+	n.done[op] = again || err == nil
+	for _, at := range names {
+		t := n.touches[at]
+		t.open--
+		if n.touches[at] = t; err == nil && !again && t.open == 0 && t.asked == last && at == names[len(names)-1] {
+			n.made = at
+		}
+	}
+}
+
+// Newest is the name that was made last, and what is to be given to Untouched. It is the zero
+// Place if none is known to be there.
+func (n *Names) Newest() (Place, Touches) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.made, n.touches[n.made]
+}
+
+// Untouched reports whether nobody has touched a name since Newest has told it.
+func (n *Names) Untouched(at Place, since Touches) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.touches[at] == since
+}
