@@ -231,7 +231,8 @@ func (c *Decide) carryOut(t *tx, x *Transaction) {
 	t.putTransaction(x)
 }
 
-// settle gives the transaction's operation its result, if anybody may still ask for it.
+// settle gives the transaction's operation its result, if anybody may still ask for it. One that
+// invites a retry is not kept: the operation may be done after all.
 func (t *tx) settle(x *Transaction, r *Result) {
 	if _, err := t.liveSession(x.Op.Session); err != nil {
 		return
@@ -241,11 +242,18 @@ func (t *tx) settle(x *Transaction, r *Result) {
 	if !load(&t.state, resultKey(t.key[:0], x.Op.Session, place), &rec, resultRecordFields) || rec.Sequence != x.Op.Sequence {
 		return
 	}
-	if retryable(r.Err) {
+	if !retryable(r.Err) {
+		t.setResult(&x.Op, place, r.Append(nil))
+		return
+	}
+	if x.Op.Sequence <= WindowOps {
 		t.delete(resultKey(t.key[:0], x.Op.Session, place))
 		return
 	}
-	t.setResult(&x.Op, place, r.Append(nil))
+	// The record of the operation before in this place is gone. It must not be done again.
+	before := quarry.Op{Session: x.Op.Session, Sequence: x.Op.Sequence - WindowOps}
+	forgotten := Result{Err: refuse(quarry.Unknown, "", "operation %d is so old that its result is forgotten", before.Sequence)}
+	t.setResult(&before, place, forgotten.Append(nil))
 }
 
 // Forget ends a committed transaction of which every part is carried out. One that is not known

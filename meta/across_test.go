@@ -1,0 +1,52 @@
+package meta
+
+import (
+	"testing"
+
+	"github.com/quarryfs/quarry"
+)
+
+// twoShards returns shards that own half of the slots each; the root directory is in the first.
+func twoShards(t *testing.T) (near, far *shard) {
+	half := func(first, last quarry.Slot) *shard {
+		s := &shard{t: t, kv: NewMemory(), time: 1000, wall: 1e18, loose: true}
+		s.ok(&Init{Slots: []quarry.SlotRange{{First: first, Last: last}}})
+		s.session = s.ok(&OpenSession{Slot: first}).Session
+		return s
+	}
+	return half(0, quarry.Slots/2-1), half(quarry.Slots/2, quarry.Slots-1)
+}
+
+// TestGivenUpKeepsOldResults has a transaction given up whose operation has taken the place of an
+// older one's result: that one comes late a second time, and is not done a second time. The
+// operation that was given up may be done after all.
+func TestGivenUpKeepsOldResults(t *testing.T) {
+	near, _ := twoShards(t)
+	for _, name := range []string{"f", "g"} {
+		near.ok(&Make{Parent: quarry.RootInode, Name: name, Kind: quarry.KindFile})
+	}
+	near.seq++
+	old := quarry.Op{Session: near.session, Sequence: near.seq, Oldest: near.seq}
+	late := near.encode(old, &Remove{Parent: quarry.RootInode, Name: "f"})
+	if r := near.send(late); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	f := near.ok(&Make{Parent: quarry.RootInode, Name: "f", Kind: quarry.KindFile}).Attr.Inode
+
+	rename := &Rename{Parent: quarry.RootInode, Name: "g", ToParent: quarry.MakeInode(quarry.Slots-1, 9), ToName: "g"}
+	for range 2 {
+		near.seq = old.Sequence + WindowOps - 1
+		r := near.ok(rename)
+		if r.Tx == 0 {
+			t.Fatal("the rename needs no transaction")
+		}
+		near.ok(&Decide{Tx: r.Tx, Err: quarry.Errorf("rename", quarry.Busy, "", "something is in the way")})
+		if r := near.send(late); quarry.KindOf(r.Err) != quarry.Unknown {
+			t.Errorf("the old operation came again: %v", r.Err)
+		}
+		s := state{view: near.kv}
+		if e, _ := s.entry(quarry.RootInode, "f"); e.Inode != f {
+			t.Fatal("what has the name now was removed")
+		}
+	}
+}
