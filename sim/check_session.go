@@ -96,23 +96,23 @@ func (m *observedMaster) change(op *quarry.Op, do func() error, names ...newest.
 }
 
 func (m *observedMaster) Make(ctx context.Context, req *quarry.MakeRequest) (reply *quarry.AttrReply, err error) {
-	m.change(&req.Op, func() error { reply, err = m.Master.Make(ctx, req); return err }, newest.Place{req.Parent, req.Name})
+	m.change(&req.Op, func() error { reply, err = m.Master.Make(ctx, req); return err }, newest.Place{Dir: req.Parent, Name: req.Name})
 	return reply, err
 }
 
 func (m *observedMaster) Link(ctx context.Context, req *quarry.LinkRequest) (reply *quarry.AttrReply, err error) {
-	m.change(&req.Op, func() error { reply, err = m.Master.Link(ctx, req); return err }, newest.Place{req.Parent, req.Name})
+	m.change(&req.Op, func() error { reply, err = m.Master.Link(ctx, req); return err }, newest.Place{Dir: req.Parent, Name: req.Name})
 	return reply, err
 }
 
 func (m *observedMaster) Rename(ctx context.Context, req *quarry.RenameRequest) (reply *quarry.AttrReply, err error) {
 	m.change(&req.Op, func() error { reply, err = m.Master.Rename(ctx, req); return err },
-		newest.Place{req.Parent, req.Name}, newest.Place{req.ToParent, req.ToName})
+		newest.Place{Dir: req.Parent, Name: req.Name}, newest.Place{Dir: req.ToParent, Name: req.ToName})
 	return reply, err
 }
 
 func (m *observedMaster) Remove(ctx context.Context, req *quarry.RemoveRequest) (err error) {
-	m.change(&req.Op, func() error { err = m.Master.Remove(ctx, req); return err }, newest.Place{req.Parent, req.Name}, newest.Place{})
+	m.change(&req.Op, func() error { err = m.Master.Remove(ctx, req); return err }, newest.Place{Dir: req.Parent, Name: req.Name}, newest.Place{})
 	return err
 }
 
