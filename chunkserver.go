@@ -55,8 +55,8 @@ type ChunkServer interface {
 	Seal(ctx context.Context, req *SealRequest) (*SealReply, error)
 
 	// Copy fetches a sealed chunk with its records from one of the sources, or puts one together
-	// from its parts, verifies every checksum, and returns when all is durable. The replica does
-	// not serve before Add.
+	// from its parts, verifies every checksum, and returns when all is durable. A copy does not
+	// serve before Add; what was put together from parts serves at once.
 	Copy(ctx context.Context, req *CopyRequest) error
 
 	// Add lets a copied replica serve.

@@ -152,7 +152,8 @@ func (in *Incoming) Check(runs []quarry.RecordRun, forgotten []quarry.SessionID)
 	return err
 }
 
-// Commit makes what was received the replica, which does not serve before Add. runs are the
+// Commit makes what was received the replica, which does not serve before Add unless it was put
+// together from parts. runs are the
 // chunk's records, all of them, and forgotten the sessions whose records belong to nobody.
 // After an error there is no copy, and what was here before is as it was or is marked lost.
 //
@@ -250,6 +251,6 @@ func (in *Incoming) state(have *State, x *Index, sum uint32) State {
 		Handle: x.Handle, Status: quarry.ReplicaGood,
 		Promised: max(have.Promised, x.SealVersion), LogVersion: x.WritableVersion, Adopted: have.Adopted,
 		SealVersion: x.SealVersion, SealLength: x.Length, Length: x.Length, CRC: x.CRC, Mutable: x.Mutable || have.Mutable,
-		File: x.File, Position: x.Position, Forgotten: x.Forgotten, flushed: x.Length, index: sum,
+		File: x.File, Position: x.Position, Forgotten: x.Forgotten, Serving: len(in.req.Parts) > 0, flushed: x.Length, index: sum,
 	}
 }

@@ -3,6 +3,7 @@ package chunk
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/disk"
@@ -31,6 +32,32 @@ func receive(t testing.TB, s *Store, req *quarry.CopyRequest, data []byte) error
 	}
 	runs := []quarry.RecordRun{{Session: 4, Sequence: 9, Count: 1, Length: int64(len(data))}}
 	return wait(func(done func(error)) { in.Commit(runs, []quarry.SessionID{6}, done) })
+}
+
+// TestGatheredServes: what was put together from parts serves without Add, also after a restart;
+// one that no log ever names can be dropped.
+func TestGatheredServes(t *testing.T) {
+	disks(t, func(t *testing.T, fsys disk.FS) {
+		s := open(t, fsys, testOptions())
+		data := pattern(1, 200_000)
+		req := copyRequest(1, data)
+		req.Parts = []quarry.CopyPart{{Handle: 2, Version: 2, Length: 150_000}, {Handle: 3, Version: 2, Length: 50_000}}
+		if err := receive(t, s, req, data); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if st := state(t, s, 1); !st.Serving || !st.Sealed() {
+				t.Fatalf("%+v", st)
+			}
+			s.Close()
+			s = open(t, fsys, testOptions())
+		}
+		defer func() { s.Close() }()
+		must(t, func(done func(error)) { s.Drop(1, 2, time.Time{}, done) })
+		if _, ok := s.State(1); ok {
+			t.Fatal("the replica is still there")
+		}
+	})
 }
 
 func TestCopy(t *testing.T) {

@@ -29,7 +29,7 @@ type State struct {
 	Length      int64  // durable bytes; always the end of a record
 	CRC         uint32 // CRC32C of all bytes, if Sealed
 	Mutable     bool   // reads must be validated
-	Serving     bool   // false for a copy that the master has not added
+	Serving     bool   // false for a copy of a chunk that the master has not added
 	File        quarry.Inode
 	Position    int64 // of the chunk's first byte in the file
 	Hint        string

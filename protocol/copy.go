@@ -19,8 +19,9 @@ func (m *Member) CanCopy(req *quarry.CopyRequest) error {
 }
 
 // Copied is the event that the bytes of a sealed chunk have been fetched and checked, with
-// its records; answered when they are durable in the place of whatever was here. The copy
-// does not serve before [Member.Add].
+// its records; answered when they are durable in the place of whatever was here. A copy does
+// not serve before [Member.Add]. A chunk that was put together from parts serves at once:
+// nobody can ask for it before the log names it, and then no leader need bring the word.
 func (m *Member) Copied(call Call, req *quarry.CopyRequest, table *Records, forgotten []quarry.SessionID) []Effect {
 	if err := m.CanCopy(req); err != nil {
 		return []Effect{Answer{Call: call, Err: err}}
@@ -37,6 +38,7 @@ func (m *Member) Copied(call Call, req *quarry.CopyRequest, table *Records, forg
 	c := Change{
 		Kind: ChangeCopy, Version: req.Version, WritableVersion: req.WritableVersion, Length: req.Length,
 		Table: table, Forgotten: forgotten, Mutable: req.Mutable,
+		Serving: len(req.Parts) > 0,
 	}
 	if off(CopyWithoutRecords) {
 		c.Table = nameless(table)

@@ -23,7 +23,7 @@ type Replica struct {
 	SealLength  int64
 	Adopted     quarry.Version // last version in which the server took the role of primary
 	Mutable     bool           // reads must be validated
-	Serving     bool           // false for a copy that the master has not added
+	Serving     bool           // false for a copy of a chunk that the master has not added
 	Records     Records        // its Length is the replica's durable length
 	Forgotten   []quarry.SessionID
 }
@@ -55,8 +55,8 @@ const (
 	ChangeAdopt ChangeKind = 4
 	// ChangeSeal cuts to Length. Version, WritableVersion, Length.
 	ChangeSeal ChangeKind = 5
-	// ChangeCopy replaces whatever there is by a sealed chunk fetched from another server,
-	// which does not serve. Version, WritableVersion, Length, Table, Forgotten, Mutable.
+	// ChangeCopy replaces whatever there is by a sealed chunk fetched from other servers.
+	// Version, WritableVersion, Length, Table, Forgotten, Mutable, Serving.
 	ChangeCopy ChangeKind = 6
 	// ChangeAdd lets a copy serve. Version, Mutable.
 	ChangeAdd ChangeKind = 7
@@ -83,6 +83,7 @@ type Change struct {
 	Forgotten       []quarry.SessionID
 	Session         quarry.SessionID
 	Mutable         bool
+	Serving         bool
 }
 
 // Apply makes a change. It returns an Invalid error, and changes nothing that matters, if
@@ -154,7 +155,7 @@ func (r *Replica) copyOver(c *Change) error {
 	}
 	*r = Replica{
 		Handle: r.Handle, Exists: true, Promised: max(r.Promised, c.Version), LogVersion: c.WritableVersion,
-		SealVersion: c.Version, SealLength: c.Length, Adopted: r.Adopted, Mutable: c.Mutable,
+		SealVersion: c.Version, SealLength: c.Length, Adopted: r.Adopted, Mutable: c.Mutable, Serving: c.Serving,
 		Records: c.Table.Clone(), Forgotten: slices.Clone(c.Forgotten),
 	}
 	return nil

@@ -133,8 +133,8 @@ func (l *Leader) parts(m *merging) ([]quarry.CopyPart, error) {
 	return parts, nil
 }
 
-// logMerge logs that the merged chunk takes the place of the others, and lets it serve. If the
-// word does not reach a replica, an inventory or the watch brings it.
+// logMerge logs that the merged chunk takes the place of the others. Its replicas serve already,
+// so there is nothing to be done after the entry, whoever leads by then.
 func (l *Leader) logMerge(ctx context.Context, m *merging) error {
 	body := &meta.Merge{File: m.rec.File, Offset: m.offset, Chunk: m.entry(l.Copies), CRC: m.rec.CRC}
 	for _, c := range m.run {
@@ -153,11 +153,6 @@ func (l *Leader) logMerge(ctx context.Context, m *merging) error {
 	}
 	l.handles.settle(m.handle)
 	l.Logger.Info("small pieces are merged", "file", m.rec.File, "pieces", len(m.run), "chunk", m.handle, "length", m.rec.Length)
-	for _, err := range parallel(len(m.members), func(i int) error { return l.add(ctx, r.Chunk, m.members[i]) }) {
-		if err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

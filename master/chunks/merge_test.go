@@ -158,3 +158,75 @@ func TestMergeThatFails(t *testing.T) {
 		})
 	}
 }
+
+// TestMergeServes: a leader ends right after its entry of a merge, with or without the entry
+// applied. Readers by the new leader's layout are served at once, by all members; replicas that
+// no entry names are dropped when an inventory tells of them.
+func TestMergeServes(t *testing.T) {
+	for _, how := range []string{"logged", "not logged"} {
+		t.Run(how, func(t *testing.T) {
+			inWorld(t, 5, func(w *world) {
+				var mu sync.Mutex
+				var made quarry.Handle
+				tried := func() quarry.Handle { mu.Lock(); defer mu.Unlock(); return made }
+				file, handles := w.crumbs("a", meta.MergeMin-1)
+				last := quarry.Chunk{Handle: handles[meta.MergeMin-1], Version: 1}
+				last.Members = w.members(last.Handle)
+				w.append(last, 100)
+				w.log.setFault(func(body meta.Body) error {
+					m, ok := body.(*meta.Merge)
+					if !ok || tried() != 0 {
+						return nil
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					made = m.Chunk.Handle
+					if how == "logged" {
+						return errDeposedAfter
+					}
+					return quarry.Errorf("propose", quarry.Unknown, "", "the leader ends before the entry is out")
+				})
+				w.net.setFault(func(op string, _ *fakeServer, _ quarry.ChunkRef) error {
+					if op == "add" {
+						return quarry.Errorf("add", quarry.Unavailable, "", "no word comes after the entry")
+					}
+					return nil
+				})
+				_, _ = w.tryRoll(file, quarry.Chunk{Handle: last.Handle, Version: 1})
+				w.more(file, "it was tried", func() bool { return tried() != 0 })
+				w.failover()
+				h := tried()
+				if how == "not logged" {
+					w.unnamed(h)
+					return
+				}
+				l := w.layout(file)
+				if p := l.Pieces[0]; p.Handle != h || p.Length != int64(len(handles))*100 {
+					w.t.Fatalf("the first piece is %+v, not chunk %v", p, h)
+				}
+				for _, r := range w.record(h).Replicas {
+					if !w.net.server(r.Server).has(h).Serving {
+						w.t.Errorf("server %d does not serve the chunk", r.Server)
+					}
+				}
+			})
+		})
+	}
+}
+
+// unnamed checks that inventories end the replicas of a chunk that no entry names.
+func (w *world) unnamed(h quarry.Handle) {
+	w.t.Helper()
+	held := 0
+	for _, id := range w.List() {
+		if s := w.net.server(id); s.has(h).Status == quarry.ReplicaGood {
+			held++
+			s.kill()
+			w.restart(s)
+			w.until("the replica is dropped", time.Minute, func() bool { return s.has(h).Status == quarry.ReplicaMissing })
+		}
+	}
+	if held != 3 {
+		w.t.Errorf("%d replicas were put together", held)
+	}
+}
