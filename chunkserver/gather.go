@@ -15,15 +15,52 @@ import (
 type gathering struct {
 	server    *Server
 	req       *quarry.CopyRequest
-	incoming  *chunk.Incoming
+	incoming  *chunk.Incoming // nil while the records are fetched
 	start     clock.Instant
-	runs      []quarry.RecordRun
-	forgotten []quarry.SessionID
+	length    int64                     // of the parts whose records are here
+	runs      []quarry.RecordRun        // at most protocol.RunsMax
+	forgotten []quarry.SessionID        // at most protocol.ForgottenMax
+	known     map[quarry.SessionID]bool // those in forgotten
 }
 
 // gatherParts puts a chunk together from its parts and installs it. The records come along, so
-// that the whole can be asked for their fates, and be opened again, like any other chunk.
+// that the whole can be asked for their fates, and be opened again, like any other chunk. They
+// come first: whether they make one table is known before any bytes are on their way.
 func (r *replica) gatherParts(ctx context.Context, req *quarry.CopyRequest) error {
+	if err := checkParts(req); err != nil {
+		return err
+	}
+	g := &gathering{server: r.server, req: req, known: map[quarry.SessionID]bool{}}
+	for i := range req.Parts {
+		if err := g.records(ctx, &req.Parts[i]); err != nil {
+			return err
+		}
+	}
+	table, err := protocol.MakeRecords(g.runs)
+	if err != nil {
+		return err
+	}
+	if g.incoming, err = r.disk.Receive(req); err != nil {
+		return err
+	}
+	g.start = r.server.cfg.Clock.Now()
+	for i := range req.Parts {
+		if err = g.part(ctx, &req.Parts[i]); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = g.incoming.Check(g.runs, g.forgotten)
+	}
+	if err != nil {
+		g.incoming.Abort()
+		return err
+	}
+	return r.install(ctx, req, &arrival{g.incoming, g.runs}, &table, g.forgotten)
+}
+
+// checkParts returns an error unless the parts of a request are together what it asks for.
+func checkParts(req *quarry.CopyRequest) error {
 	total := int64(0)
 	for i := range req.Parts {
 		p := &req.Parts[i]
@@ -35,44 +72,17 @@ func (r *replica) gatherParts(ctx context.Context, req *quarry.CopyRequest) erro
 	if total != req.Length || len(req.Parts) > quarry.CopyPartsMax {
 		return quarry.Errorf("gather", quarry.Invalid, req.Handle.String(), "%d parts have %d bytes, the chunk %d", len(req.Parts), total, req.Length)
 	}
-	incoming, err := r.disk.Receive(req)
-	if err != nil {
-		return err
-	}
-	g := &gathering{server: r.server, req: req, incoming: incoming, start: r.server.cfg.Clock.Now()}
-	var table protocol.Records
-	for i := range req.Parts {
-		if err = g.part(ctx, &req.Parts[i]); err != nil {
-			break
-		}
-	}
-	if err == nil {
-		table, err = protocol.MakeRecords(g.runs)
-	}
-	if err == nil {
-		err = incoming.Check(g.runs, g.forgotten)
-	}
-	if err != nil {
-		incoming.Abort()
-		return err
-	}
-	return r.install(ctx, req, &arrival{incoming, g.runs}, &table, g.forgotten)
+	return nil
 }
 
-// part adds one part, from any of its sources that can be read. Bytes that one has given stay:
-// they matched their checksums, and another one has the same.
-func (g *gathering) part(ctx context.Context, p *quarry.CopyPart) error {
-	base := g.incoming.Length()
+// anySource asks the sources of a part, one after the other, until one has answered.
+func (g *gathering) anySource(ctx context.Context, p *quarry.CopyPart, ask func(from quarry.ChunkServer, ref quarry.ChunkRef) error) error {
 	var first error
 	for _, source := range p.Sources {
-		from := g.server.cfg.Dial(source)
-		ref := quarry.ChunkRef{Handle: p.Handle, Version: p.Version, Target: source.Incarnation, Capability: g.server.sign(p.Handle, quarry.RightRead)}
-		runs, forgotten, err := fetchRecords(ctx, from, ref, p.Length)
+		err := ask(g.server.cfg.Dial(source), quarry.ChunkRef{
+			Handle: p.Handle, Version: p.Version, Target: source.Incarnation, Capability: g.server.sign(p.Handle, quarry.RightRead),
+		})
 		if err == nil {
-			err = g.bytes(ctx, from, ref, base, p.Length)
-		}
-		if err == nil {
-			g.add(runs, forgotten, base)
 			return nil
 		}
 		if ctx.Err() != nil || !elsewhere(err) {
@@ -85,17 +95,51 @@ func (g *gathering) part(ctx context.Context, p *quarry.CopyPart) error {
 	return first
 }
 
-// add takes a part's records.
-func (g *gathering) add(runs []quarry.RecordRun, forgotten []quarry.SessionID, base int64) {
+// records fetches the records of the next part.
+func (g *gathering) records(ctx context.Context, p *quarry.CopyPart) error {
+	var runs []quarry.RecordRun
+	var forgotten []quarry.SessionID
+	err := g.anySource(ctx, p, func(from quarry.ChunkServer, ref quarry.ChunkRef) (err error) {
+		runs, forgotten, err = fetchRecords(ctx, from, ref, p.Length)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return g.add(runs, forgotten, p.Length)
+}
+
+// add takes the records of the next part. TooLarge if all together are more than a chunk may
+// have.
+func (g *gathering) add(runs []quarry.RecordRun, forgotten []quarry.SessionID, length int64) error {
+	if n := len(g.runs) + len(runs); n > protocol.RunsMax {
+		return quarry.Errorf("gather", quarry.TooLarge, g.req.Handle.String(), "%d runs of records, at most %d are allowed", n, protocol.RunsMax)
+	}
 	for _, run := range runs {
-		run.Offset += base
+		run.Offset += g.length
 		g.runs = append(g.runs, run)
 	}
+	g.length += length
 	for _, id := range forgotten {
-		if !slices.Contains(g.forgotten, id) {
-			g.forgotten = append(g.forgotten, id)
+		if g.known[id] {
+			continue
 		}
+		if len(g.forgotten) >= protocol.ForgottenMax {
+			return quarry.Errorf("gather", quarry.TooLarge, g.req.Handle.String(), "more than %d sessions are forgotten", protocol.ForgottenMax)
+		}
+		g.known[id] = true
+		g.forgotten = append(g.forgotten, id)
 	}
+	return nil
+}
+
+// part adds the bytes of one part, from any of its sources that can be read. Bytes that one has
+// given stay: they matched their checksums, and another one has the same.
+func (g *gathering) part(ctx context.Context, p *quarry.CopyPart) error {
+	base := g.incoming.Length()
+	return g.anySource(ctx, p, func(from quarry.ChunkServer, ref quarry.ChunkRef) error {
+		return g.bytes(ctx, from, ref, base, p.Length)
+	})
 }
 
 // bytes fetches what is missing of a part that begins at base.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/protocol"
 )
 
 // TestGather puts two sealed chunks together, with borders of blocks in odd places; the second
@@ -43,6 +44,11 @@ func TestGather(t *testing.T) {
 		bad = *req
 		bad.Parts = []quarry.CopyPart{req.Parts[0], {Handle: other, Version: 2, Length: int64(len(second)), Sources: members(servers[1:2])}}
 		w.is(to.Copy(w.t.Context(), &bad), quarry.NotFound)
+		// Records that make no table: no byte of the parts is asked for.
+		bad.Parts = []quarry.CopyPart{req.Parts[1], req.Parts[0]}
+		w.damage = func(from string, _ *quarry.ReadReply) { w.t.Errorf("bytes are read from %s", from) }
+		w.is(to.Copy(w.t.Context(), &bad), quarry.Invalid)
+		w.damage = nil
 		for range 2 { // the same request again
 			w.ok(to.Copy(w.t.Context(), req))
 		}
@@ -60,4 +66,37 @@ func TestGather(t *testing.T) {
 		}
 		w.ok(to.Reopen(w.t.Context(), &quarry.ReopenRequest{ChunkRef: ref(to, whole, 3), Base: length, PrevWritableVersion: 1}))
 	})
+}
+
+// TestGatherBounds: the records of all parts together are no more than a chunk may have.
+func TestGatherBounds(t *testing.T) {
+	empty := func() *gathering {
+		return &gathering{req: &quarry.CopyRequest{}, known: map[quarry.SessionID]bool{}}
+	}
+	g := empty()
+	runs := make([]quarry.RecordRun, protocol.RunsMax/2)
+	for i := range 2 {
+		if err := g.add(runs, []quarry.SessionID{1, 2}, 100); err != nil {
+			t.Fatal(err)
+		}
+		if at := g.runs[i*len(runs)].Offset; at != int64(i)*100 || len(g.forgotten) != 2 {
+			t.Fatalf("part %d begins at %d, %d sessions are forgotten", i, at, len(g.forgotten))
+		}
+	}
+	if err := g.add(runs[:1], nil, 100); quarry.KindOf(err) != quarry.TooLarge || len(g.runs) != protocol.RunsMax {
+		t.Errorf("%d runs, error %v", len(g.runs), err)
+	}
+	g = empty()
+	ids := make([]quarry.SessionID, protocol.ForgottenMax)
+	for i := range ids {
+		ids[i] = quarry.SessionID(i + 1)
+	}
+	for range 2 {
+		if err := g.add(nil, ids, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.add(nil, []quarry.SessionID{1 << 40}, 100); quarry.KindOf(err) != quarry.TooLarge || len(g.forgotten) != protocol.ForgottenMax {
+		t.Errorf("%d sessions are forgotten, error %v", len(g.forgotten), err)
+	}
 }

@@ -127,8 +127,8 @@ func mergeable(c *ChunkRecord, file quarry.Inode) bool {
 
 // MergeRun returns a run of small pieces near the end of a file that should become one, each
 // with a copy that is complete: where it begins, and its chunks in their order, at least as many
-// as said and at least two; or none.
-func MergeRun(v View, file quarry.Inode, least int) (offset int64, run []*ChunkRecord) {
+// as said and at least two; or none. Chunks that are unfit are in no run; nil: none is.
+func MergeRun(v View, file quarry.Inode, least int, unfit func(quarry.Handle) bool) (offset int64, run []*ChunkRecord) {
 	s := &state{view: v}
 	i, err := s.file(file)
 	if err != nil || i.Length == 0 {
@@ -145,7 +145,7 @@ func MergeRun(v View, file quarry.Inode, least int) (offset int64, run []*ChunkR
 		if end != openEnd && p.Kind == quarry.PieceChunk && p.ChunkOffset == 0 && p.Length <= MergeBytesMax {
 			c = s.piecedChunk(p.Handle)
 		}
-		fits := c != nil && mergeable(c, file) && c.Length == p.Length && c.Count(ReplicaHolding) > 0
+		fits := c != nil && mergeable(c, file) && c.Length == p.Length && c.Count(ReplicaHolding) > 0 && (unfit == nil || !unfit(c.Handle))
 		if !fits || total+p.Length > ReopenBytesMax || len(run) == MergeMax {
 			if len(run) >= least {
 				return false

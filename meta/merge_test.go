@@ -88,22 +88,27 @@ func TestMergeRun(t *testing.T) {
 	s := newShard(t)
 	small := func(n int) []int64 { return slices.Repeat([]int64{7}, n) }
 	f, _ := s.pieces("few", small(MergeMin-1)...)
-	if _, run := MergeRun(s.kv, f, MergeMin); run != nil {
+	if _, run := MergeRun(s.kv, f, MergeMin, nil); run != nil {
 		t.Errorf("%d pieces are to be merged", len(run))
 	}
 	f, h := s.pieces("some", slices.Concat([]int64{MergeBytesMax + 1}, small(MergeMin+1), []int64{MergeBytesMax + 1}, small(3))...)
 	s.openTail(f, 1, 2)
-	offset, run := MergeRun(s.kv, f, MergeMin)
+	offset, run := MergeRun(s.kv, f, MergeMin, nil)
 	if offset != MergeBytesMax+1 || len(run) != MergeMin+1 || run[0].Handle != h[1] {
 		t.Errorf("%d pieces at %d", len(run), offset)
 	}
 	f, _ = s.pieces("large", slices.Repeat([]int64{MergeBytesMax}, 20)...)
-	if offset, run = MergeRun(s.kv, f, MergeMin); len(run) != 12 || offset%MergeBytesMax != 0 {
+	if offset, run = MergeRun(s.kv, f, MergeMin, nil); len(run) != 12 || offset%MergeBytesMax != 0 {
 		t.Errorf("%d pieces at %d", len(run), offset)
 	}
-	f, _ = s.pieces("many", small(MergeMax+5)...)
-	if offset, run = MergeRun(s.kv, f, MergeMin); offset != 0 || len(run) != MergeMax {
+	f, many := s.pieces("many", small(MergeMax+5)...)
+	if offset, run = MergeRun(s.kv, f, MergeMin, nil); offset != 0 || len(run) != MergeMax {
 		t.Errorf("%d pieces at %d", len(run), offset)
+	}
+	// One that is unfit is in no run, and ends the one before it.
+	unfit := func(h quarry.Handle) bool { return h == many[3] }
+	if at, rest := MergeRun(s.kv, f, MergeMin, unfit); at != 4*7 || len(rest) != MergeMax || rest[0].Handle != many[4] {
+		t.Errorf("%d pieces at %d", len(rest), at)
 	}
 	// What is found can be merged.
 	m := &Merge{File: f, Offset: offset, Chunk: s.chunk(1, 2), CRC: 1}

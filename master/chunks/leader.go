@@ -124,6 +124,7 @@ type Leader struct {
 	settles flights[quarry.Handle, struct{}]
 	rolls   flights[quarry.Inode, *meta.Result]
 	merges  flights[quarry.Inode, struct{}]
+	unfit   unfit
 	reports flights[quarry.Handle, struct{}] // open chunks that are to be sealed soon
 	visits  flights[quarry.ServerID, struct{}]
 	walk    chan struct{} // has a value: the active chunks are to be looked at

@@ -2,14 +2,51 @@ package chunks
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
 )
 
-// mergesMax bounds the files whose pieces are being merged at the same time.
-const mergesMax = 2
+const (
+	// mergesMax bounds the files whose pieces are being merged at the same time.
+	mergesMax = 2
+	// unfitMax bounds the chunks that are remembered as unfit for a merge.
+	unfitMax = 1 << 16
+)
+
+// unfit is the chunks of runs of which no chunk can be made, whoever tries: their records
+// together are too many, or make no table. Without it every new chunk of their file would have
+// them fetched again. Forgotten with the leadership, or when it is full. Safe for concurrent use.
+type unfit struct {
+	mu      sync.Mutex
+	handles map[quarry.Handle]bool
+}
+
+func (u *unfit) has(h quarry.Handle) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.handles[h]
+}
+
+func (u *unfit) add(run []*meta.ChunkRecord) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.handles == nil || len(u.handles)+len(run) > unfitMax {
+		u.handles = map[quarry.Handle]bool{}
+	}
+	for _, c := range run {
+		u.handles[c.Handle] = true
+	}
+}
+
+// never reports whether a merge failed for what its parts are.
+func never(err error) bool {
+	kind := quarry.KindOf(err)
+	return kind == quarry.TooLarge || kind == quarry.Invalid
+}
 
 // considerMerge looks, in the background, whether a file that has just got another chunk has a
 // run of small pieces, and makes one of them. If too much of this is under way it is left to
@@ -42,7 +79,7 @@ func (l *Leader) merge(ctx context.Context, file quarry.Inode) error {
 	}
 	m := &merging{}
 	err := l.Log.View(func(v meta.View) error {
-		m.offset, m.run = meta.MergeRun(v, file, l.MergePieces)
+		m.offset, m.run = meta.MergeRun(v, file, l.MergePieces, l.unfit.has)
 		return nil
 	})
 	if err != nil || len(m.run) == 0 {
@@ -60,6 +97,9 @@ func (l *Leader) merge(ctx context.Context, file quarry.Inode) error {
 		return err
 	}
 	if err = l.gather(ctx, m); err != nil {
+		if never(err) {
+			l.unfit.add(m.run)
+		}
 		l.undo(m)
 		return err
 	}
@@ -67,7 +107,7 @@ func (l *Leader) merge(ctx context.Context, file quarry.Inode) error {
 }
 
 // gather has the members put their replicas together, and returns an error unless all hold the
-// same bytes.
+// same bytes. If one says that it can never be, that is the error.
 func (l *Leader) gather(ctx context.Context, m *merging) error {
 	parts, err := l.parts(m)
 	if err != nil {
@@ -84,6 +124,9 @@ func (l *Leader) gather(ctx context.Context, m *merging) error {
 		answers[i] = l.sealAt(ctx, m.members[i], m.rec)
 		return nil
 	})
+	if i := slices.IndexFunc(errs, never); i >= 0 && !off(MergedUnheld) {
+		return errs[i]
+	}
 	for i, err := range errs {
 		if off(MergedUnheld) {
 			continue

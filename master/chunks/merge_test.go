@@ -230,3 +230,47 @@ func (w *world) unnamed(h quarry.Handle) {
 		w.t.Errorf("%d replicas were put together", held)
 	}
 }
+
+// TestMergeThatCannotBe: a run whose records are too many is tried once, and not with each new
+// chunk of the file; other runs of the file are merged.
+func TestMergeThatCannotBe(t *testing.T) {
+	inWorld(t, 5, func(w *world) {
+		var mu sync.Mutex
+		tried := map[quarry.Handle]bool{}
+		tries := func() int { mu.Lock(); defer mu.Unlock(); return len(tried) }
+		w.net.setFault(func(op string, _ *fakeServer, ref quarry.ChunkRef) error {
+			if op != "gather" {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			tried[ref.Handle] = true
+			return quarry.Errorf("gather", quarry.TooLarge, "", "too many records")
+		})
+		file, handles := w.crumbs("a", meta.MergeMin)
+		w.until("it was tried", 10*time.Second, func() bool { return tries() == 1 })
+		last := quarry.Chunk{Handle: handles[meta.MergeMin], Version: 1}
+		last.Members = w.members(last.Handle)
+		for range 3 {
+			w.append(last, 5<<20)
+			last = w.roll(file, last)
+			w.pass(5 * time.Second)
+		}
+		if n := tries(); n != 1 {
+			w.t.Errorf("it was tried %d times", n)
+		}
+		if n := len(w.lead().handles.inHand()); n > 0 {
+			w.t.Errorf("%d handles stay in hand", n)
+		}
+		w.net.setFault(nil)
+		for range meta.MergeMin {
+			w.append(last, 100)
+			last = w.roll(file, last)
+			w.pass(5 * time.Second)
+		}
+		w.until("the others are merged", 10*time.Second, func() bool {
+			p := w.layout(file).Pieces
+			return p[0].Length == 100 && p[meta.MergeMin+3].Length == meta.MergeMin*100
+		})
+	})
+}
