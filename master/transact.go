@@ -112,6 +112,7 @@ func (c *coordinator) start(id meta.TxID, begun bool) *running {
 			delete(c.running, id)
 			c.mu.Unlock()
 		}()
+		defer r.tell(nil) // the term has ended, or the log took nothing for a while: ask again
 		c.carryOut(id, begun, r)
 	})
 	return r
