@@ -50,3 +50,39 @@ func TestGivenUpKeepsOldResults(t *testing.T) {
 		}
 	}
 }
+
+// TestRenameAfterAMove renames a directory of which only the entry is moved yet: it waits until
+// the directory itself is, which would have the old name otherwise.
+func TestRenameAfterAMove(t *testing.T) {
+	near, far := twoShards(t)
+	prepare := func(r *Result) (parts []Part) {
+		x, _, _ := TransactionOf(near.kv, r.Tx)
+		for _, p := range x.Prepares() {
+			parts = append(parts, *far.ok(&Prepare{Tx: r.Tx, Part: p}).Part)
+		}
+		near.ok(&Decide{Tx: r.Tx, Commit: true, Parts: parts})
+		return parts
+	}
+	finish := func(id TxID, p Part) { far.ok(&Finish{Tx: id, Commit: true, Part: p}) }
+	var dirs []quarry.Inode
+	for _, name := range []string{"d", "x"} {
+		r := near.ok(&Make{Parent: quarry.RootInode, Name: name, Kind: quarry.KindDir, Slot: quarry.Slots - 1})
+		parts := prepare(r)
+		finish(r.Tx, parts[0])
+		dirs = append(dirs, parts[0].Inode)
+	}
+	to, moved := dirs[0], dirs[1]
+	r := near.ok(&Rename{Parent: quarry.RootInode, Name: "x", ToParent: to, ToName: "y"})
+	parts := prepare(r)
+	finish(r.Tx, parts[1]) // a reader has met the entry
+	again := &Rename{Parent: to, Name: "y", ToParent: to, ToName: "z"}
+	if r := far.refused(quarry.Busy, again); r.HeldUp() == nil {
+		t.Error("the refusal does not say what is in the way")
+	}
+	finish(r.Tx, parts[0])
+	far.ok(again)
+	s := state{view: far.kv}
+	if i := s.inode(moved); i.Name != "z" || i.Parent != to {
+		t.Errorf("the directory is %q in %v, want %q in %v", i.Name, i.Parent, "z", to)
+	}
+}

@@ -11,7 +11,7 @@ import (
 const depthMax = 4096
 
 // Rename gives a file or directory another name, and perhaps another directory. A directory
-// cannot be moved below itself (Invalid). NotFound, Exists, IsDir, NotDir. Result: Attr;
+// cannot be moved below itself (Invalid). NotFound, Exists, IsDir, NotDir, Busy. Result: Attr;
 // Orphans, of a file that was replaced.
 type Rename struct {
 	Parent, ToParent quarry.Inode
@@ -94,6 +94,11 @@ func (c *Rename) here(t *tx, e entryRecord, from, to *inodeRecord, r *Result) er
 	}
 	if e.Kind == quarry.KindDir && c.Parent != c.ToParent {
 		if err := t.checkCycle(e.Inode, c.ToParent); err != nil {
+			return err
+		}
+	}
+	if t.header.owns(e.Inode.Slot()) { // an earlier move would still give it its name
+		if err := t.free(&Part{Kind: PartMove, Inode: e.Inode}, r); err != nil {
 			return err
 		}
 	}
