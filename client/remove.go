@@ -78,13 +78,23 @@ func (f *FS) removeAll(ctx context.Context, parent quarry.Inode, name string, at
 		}
 		for _, e := range page.Entries {
 			if e.Attr.Kind == quarry.KindDir {
-				if err := gone(f.removeAll(ctx, attr.Inode, e.Name, e.Attr)); err != nil {
+				if err := gone(f.removeDir(ctx, attr.Inode, e.Name)); err != nil {
 					return err
 				}
 			}
 		}
 	}
 	return f.removeName(ctx, parent, name, true)
+}
+
+// removeDir removes what a name of a page leads to now. The page may be old: what it led to then
+// may have been moved out meanwhile, and must not be emptied where it is now.
+func (f *FS) removeDir(ctx context.Context, parent quarry.Inode, name string) error {
+	attr, err := f.walk(ctx, parent, name)
+	if err != nil {
+		return err
+	}
+	return f.removeAll(ctx, parent, name, attr)
 }
 
 // gone takes what is not there any more for removed.
