@@ -117,8 +117,11 @@ func (m *Master) askOnce(ctx context.Context, q *question) (*answer, error) {
 
 // serveAsk serves the question of another master.
 func (m *Master) serveAsk(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error) {
-	if peer, ok := rpc.PeerFrom(ctx); !ok || peer.Role != rpc.RoleMaster || !m.started.Load() {
+	if peer, ok := rpc.PeerFrom(ctx); !ok || peer.Role != rpc.RoleMaster {
 		return nil, quarry.Errorf("ask", quarry.Permission, "", "only masters of the cluster ask this")
+	}
+	if !m.started.Load() { // it may be soon; a refusal would be the operation's result for ever
+		return nil, m.waiting("ask")
 	}
 	q := new(question)
 	if err := wire.Unmarshal(req.Body, q, questionFields); err != nil {
