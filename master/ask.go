@@ -8,6 +8,7 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
 	"github.com/quarryfs/quarry/meta/root"
+	"github.com/quarryfs/quarry/raft"
 	"github.com/quarryfs/quarry/rpc"
 	"github.com/quarryfs/quarry/wire"
 )
@@ -156,6 +157,9 @@ func (m *Master) answer(ctx context.Context, q *question) (*answer, error) {
 			return &answer{Inode: up}, err
 		})
 	case askTakeOrder:
+		if holder, err := m.orderHolder(ctx); err != nil || holder != 0 && holder != q.Tx {
+			return &answer{Holder: holder}, err // who waits asks often: only a turn that is free is a matter for the log
+		}
 		result, err := m.root.propose(ctx, &root.TakeOrder{Tx: q.Tx})
 		if result != nil && result.Holder != 0 && errors.Is(err, quarry.Busy) {
 			return &answer{Holder: result.Holder}, nil
@@ -166,6 +170,19 @@ func (m *Master) answer(ctx context.Context, q *question) (*answer, error) {
 		return &answer{}, err
 	}
 	return nil, quarry.Errorf("ask", quarry.Unsupported, "", "question %d is not known", q.Verb)
+}
+
+// orderHolder returns which transaction has the turn to move a directory, or 0, as the root
+// group's leader.
+func (m *Master) orderHolder(ctx context.Context) (holder meta.TxID, err error) {
+	if err := m.host.ReadIndex(ctx, quarry.RootShard); err != nil {
+		return 0, err
+	}
+	err = m.host.View(quarry.RootShard, func(v raft.Reader) error {
+		holder = root.OrderHolder(v)
+		return nil
+	})
+	return holder, err
 }
 
 func (m *Master) answerApply(ctx context.Context, q *question) (*answer, error) {

@@ -3,6 +3,7 @@ package master
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -445,6 +446,41 @@ func TestDirectoriesMovedIntoEachOther(t *testing.T) {
 		first := <-done
 		if (first == nil) == (second == nil) || first != nil && quarry.KindOf(first) != quarry.Invalid || second != nil && quarry.KindOf(second) != quarry.Invalid {
 			t.Errorf("near into far: %v; far into near: %v", first, second)
+		}
+		c.clean()
+	})
+}
+
+// TestManyWaitForTheirTurn has directories moved at the same time: those that wait cost the root
+// group's log next to nothing.
+func TestManyWaitForTheirTurn(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, cluster *testCluster) {
+		c := cluster.caller()
+		far, err := c.mkdir(quarry.RootInode, "far", farSlot)
+		c.check("make far", err, 0)
+		movers := make([]*caller, 20)
+		for i := range movers {
+			movers[i] = cluster.caller()
+			_, err := movers[i].mkdir(quarry.RootInode, fmt.Sprint(i), 5)
+			c.check("make a directory", err, 0)
+		}
+		c.clean()
+		c.hold("ordered", 100*time.Millisecond)
+		entries := func() uint64 {
+			st, err := c.leader(quarry.RootShard).host.Status(quarry.RootShard)
+			c.check("status", err, 0)
+			return st.Applied
+		}
+		before := entries()
+		var movings sync.WaitGroup
+		for i, mover := range movers {
+			movings.Go(func() {
+				mover.check("move it", mover.mv(quarry.RootInode, fmt.Sprint(i), far, fmt.Sprint(i)), 0)
+			})
+		}
+		movings.Wait()
+		if n := entries() - before; n > 16*uint64(len(movers)) {
+			t.Errorf("%d moves took %d entries of the log", len(movers), n)
 		}
 		c.clean()
 	})
