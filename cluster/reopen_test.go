@@ -133,6 +133,36 @@ func TestCrumbsAreMerged(t *testing.T) {
 	}
 }
 
+// TestPutThenAppend appends to files that the same client has just put, records as long as the
+// bytes that were put and others: they come behind them, and are there once. An old tail is
+// opened again; a chunk that was put is not, whose records have the session's sequences too.
+func TestPutThenAppend(t *testing.T) {
+	d, f, ctx := dev(t, 3)
+	masters := operator(t, d)
+	for path, n := range map[string]int{"/equal": 100_000, "/shorter": 10, "/longer": 100_001} {
+		want := randomBytes(100_000, 1)
+		info, err := f.Put(ctx, path, bytes.NewReader(want), client.PutOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			record := randomBytes(n, uint64(2+i))
+			offset, err := f.Append(ctx, path, record)
+			if err != nil || offset != int64(len(want)) {
+				t.Errorf("%s: record %d was appended at %d, the file had %d bytes, %v", path, i, offset, len(want), err)
+			}
+			want = append(want, record...)
+		}
+		if got := readBack(ctx, t, f, path); !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes come back, %d were put and appended", path, len(got), len(want))
+		}
+		layout, err := masters.Locate(ctx, &quarry.LocateRequest{File: info.Attr.Inode, Max: quarry.PiecesMax})
+		if err != nil || len(layout.Pieces) != 2 {
+			t.Errorf("%s: the layout is %+v, %v", path, layout, err)
+		}
+	}
+}
+
 // operator returns a router to a cluster's masters.
 func operator(t *testing.T, d *cluster.Dev) *route.Masters {
 	t.Helper()

@@ -31,8 +31,9 @@ func mergePartFields(w *wire.Walk, p *MergePart) {
 // chunk. The new chunk has their bytes, in their order, and is complete at all of its members,
 // sealed at version 2. The old chunks are kept with the garbage, as long as somebody may ask
 // them for a fate or read them by an old layout. The same chunk again: a success. StaleVersion:
-// the file does not have these pieces there, sealed so. Invalid: a chunk is suspect or not this
-// file's alone, or the new one is not such. Result: Attr; Chunk, the new one.
+// the file does not have these pieces there, sealed so. Invalid: a chunk is suspect, not this
+// file's alone or not appended to it, or the new one is not such. Result: Attr; Chunk, the new
+// one.
 type Merge struct {
 	File   quarry.Inode
 	Offset int64 // of the first piece in the file
@@ -74,7 +75,7 @@ func (c *Merge) apply(t *tx, r *Result) error {
 	}
 	chunk.State, chunk.Version, chunk.Length, chunk.LengthKnown = quarry.ChunkSealed, 2, length, true
 	chunk.CRC, chunk.CRCKnown = c.CRC, true
-	chunk.Refs, chunk.Linked, chunk.File, chunk.Position = 1, true, c.File, c.Offset
+	chunk.Refs, chunk.Linked, chunk.File, chunk.Position, chunk.Appended = 1, true, c.File, c.Offset, true
 	for i := range chunk.Replicas {
 		chunk.Replicas[i].State = ReplicaHolding
 	}
@@ -105,7 +106,7 @@ func (c *Merge) check(t *tx, file *inodeRecord) (parts []*chunkEdit, length int6
 			return nil, 0, refuse(quarry.StaleVersion, part.Handle.String(), "it is not sealed at version %d in this file", part.Version)
 		}
 		if !mergeable(&old.ChunkRecord, c.File) {
-			return nil, 0, refuse(quarry.Invalid, part.Handle.String(), "the chunk is suspect, or not this file's alone")
+			return nil, 0, refuse(quarry.Invalid, part.Handle.String(), "the chunk is suspect, not this file's alone, or was not appended to it")
 		}
 		length += old.Length
 		p, ok := t.piece(c.File, uint64(c.Offset+length))
@@ -120,9 +121,10 @@ func (c *Merge) check(t *tx, file *inodeRecord) (parts []*chunkEdit, length int6
 	return parts, length, nil
 }
 
-// mergeable reports whether a chunk may become a part of another one.
+// mergeable reports whether a chunk may become a part of another one. The records of all parts
+// stand in one table, so no two of them may have the same name.
 func mergeable(c *ChunkRecord, file quarry.Inode) bool {
-	return c.State == quarry.ChunkSealed && c.Length > 0 && !c.Suspect && !c.Mutable && c.Refs == 1 && c.Owner == 0 && c.Freed == 0 && c.File == file
+	return c.State == quarry.ChunkSealed && c.Appended && c.Length > 0 && !c.Suspect && !c.Mutable && c.Refs == 1 && c.Owner == 0 && c.Freed == 0 && c.File == file
 }
 
 // MergeRun returns a run of small pieces near the end of a file that should become one, each

@@ -119,6 +119,25 @@ func TestMergeRun(t *testing.T) {
 	s.ok(m)
 }
 
+// TestMergePut: the records of a chunk that was put have names which appended ones have as well,
+// so they never come into one chunk.
+func TestMergePut(t *testing.T) {
+	s := newShard(t)
+	put := s.owned(10, 1, 2, 3)
+	f := s.ok(&Link{Parent: quarry.RootInode, Name: "f", Pieces: []quarry.LinkPiece{{Handle: put, Length: 10}}}).Attr.Inode
+	var tails []quarry.Handle
+	for range 2 {
+		tails = append(tails, s.openTail(f, 1, 2, 3))
+		s.seal(tails[len(tails)-1], 7)
+	}
+	s.refused(quarry.Invalid, s.merging(f, 0, put, tails[0]))
+	s.refused(quarry.Invalid, s.merging(f, 0, put, tails[0], tails[1]))
+	if offset, run := MergeRun(s.kv, f, 2, nil); offset != 10 || len(run) != 2 {
+		t.Errorf("%d pieces at %d are to be merged", len(run), offset)
+	}
+	s.ok(s.merging(f, 10, tails...))
+}
+
 // merge merges some pieces of some file, if they can be.
 func (m *model) merge() {
 	n := m.node()
@@ -141,7 +160,7 @@ func (m *model) merge() {
 		case kind != 0:
 		case rec.State != quarry.ChunkSealed:
 			kind = quarry.StaleVersion
-		case rec.Suspect:
+		case rec.Suspect || !m.appended[p.Handle]:
 			kind = quarry.Invalid
 		case rec.Length != p.Length:
 			kind = quarry.StaleVersion
@@ -152,5 +171,6 @@ func (m *model) merge() {
 		piece := quarry.Piece{Offset: parts[0].Offset, Length: length, Handle: c.Handle, Kind: quarry.PieceChunk}
 		n.pieces = slices.Concat(n.pieces[:from:from], []quarry.Piece{piece}, n.pieces[to:])
 		m.opened(c)
+		m.appended[c.Handle] = true
 	}
 }

@@ -28,7 +28,7 @@ func TestModel(t *testing.T) {
 	for seed := first; seed <= last; seed++ {
 		m := &model{
 			shard: newShard(t), rand: rand.New(rand.NewPCG(seed, 0)), root: &node{kind: quarry.KindDir, inode: quarry.RootInode},
-			bytes: map[quarry.Handle]map[quarry.ServerID]bool{}, lengths: map[quarry.Handle]int64{}, versions: map[quarry.Handle]quarry.Version{},
+			bytes: map[quarry.Handle]map[quarry.ServerID]bool{}, lengths: map[quarry.Handle]int64{}, appended: map[quarry.Handle]bool{}, versions: map[quarry.Handle]quarry.Version{},
 		}
 		m.nodes = []*node{m.root}
 		for step := range *modelSteps {
@@ -68,6 +68,7 @@ type model struct {
 	owned    []quarry.Handle
 	bytes    map[quarry.Handle]map[quarry.ServerID]bool // replicas that exist
 	lengths  map[quarry.Handle]int64                    // that a seal has decided
+	appended map[quarry.Handle]bool                     // chunks of tails, and what was merged from them
 	versions map[quarry.Handle]quarry.Version
 }
 
@@ -292,6 +293,7 @@ func (m *model) openTail() {
 	if r := m.want(kind, o); r.Err == nil {
 		n.pieces = append(n.pieces, quarry.Piece{Offset: end, Length: quarry.OpenEnded, Handle: c.Handle, Kind: quarry.PieceChunk})
 		m.opened(c)
+		m.appended[c.Handle] = true
 	}
 }
 

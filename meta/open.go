@@ -152,7 +152,7 @@ func (c *OpenTail) apply(t *tx, r *Result) error {
 	if err != nil {
 		return err
 	}
-	chunk.Refs, chunk.Linked, chunk.File, chunk.Position = 1, true, c.File, file.Length
+	chunk.Refs, chunk.Linked, chunk.File, chunk.Position, chunk.Appended = 1, true, c.File, file.Length, true
 	t.saveChunk(chunk)
 	piece := pieceRecord{Kind: quarry.PieceChunk, Handle: c.Chunk.Handle}
 	t.putPiece(c.File, openEnd, &piece)

@@ -81,6 +81,9 @@ type ChunkRecord struct {
 	File                quarry.Inode     // of whose layout it is a part; 0 for an owned chunk
 	Position            int64            // of its first byte in the file
 	Freed               LogTime          // since when it is garbage; 0: it is not, 1: no file ever named it
+	// Appended: every record of it came by a session's stream for the file, whose sequences name
+	// each record once. The streams of a Put each count from 1 in the chunks that they own.
+	Appended bool
 }
 
 func chunkFields(w *wire.Walk, c *ChunkRecord) {
@@ -105,6 +108,7 @@ func chunkFields(w *wire.Walk, c *ChunkRecord) {
 	wire.Uint(w, 19, &c.File)
 	wire.Uint(w, 20, &c.Position)
 	wire.Uint(w, 21, &c.Freed)
+	wire.Bool(w, 22, &c.Appended)
 }
 
 // Replica returns the replica at a server, or nil.

@@ -16,9 +16,9 @@ const ReopenBytesMax = quarry.ChunkBytesMax - quarry.RecordBytesMax
 //
 // Exists: the file has an open tail. Corrupt: that is lost. StaleVersion: the file does not end
 // with this chunk, sealed at this version. Full: the chunk has no room. Invalid: the chunk is
-// suspect, shared or longer than its piece, or the members are not such. Busy: a replica has
-// not confirmed the seal. Result: Attr, and the present last piece and its chunk, if any, even
-// with these errors.
+// suspect, shared, longer than its piece or not appended to the file, or the members are not
+// such. Busy: a replica has not confirmed the seal. Result: Attr, and the present last piece and
+// its chunk, if any, even with these errors.
 type Reopen struct {
 	File    quarry.Inode
 	Handle  quarry.Handle
@@ -87,6 +87,10 @@ func (c *Reopen) check(t *tx, file *inodeRecord, last *ChunkRecord) (piece piece
 		err = refuse(quarry.Full, subject, "the chunk has %d bytes", last.Length)
 	case last.Suspect || last.Mutable || last.Refs != 1 || last.Owner != 0 || last.Freed != 0 || last.File != c.File:
 		err = refuse(quarry.Invalid, subject, "the chunk is suspect, or not this file's alone")
+	case !last.Appended:
+		// A session that put it has given its sequences there to other records; the next ones of
+		// the same session would be taken for them.
+		err = refuse(quarry.Invalid, subject, "the chunk was not appended to the file")
 	case piece.ChunkOffset+piece.Length != last.Length:
 		err = refuse(quarry.Invalid, subject, "the file has the chunk up to byte %d of %d", piece.ChunkOffset+piece.Length, last.Length)
 	}

@@ -88,10 +88,14 @@ func TestReopenUnfit(t *testing.T) {
 	s.refused(quarry.Invalid, s.reopening(f, part)) // its last byte is not the file's
 	whole := s.owned(10, 1, 2)
 	f = s.ok(&Link{Parent: quarry.RootInode, Name: "whole", Pieces: []quarry.LinkPiece{{Handle: whole, Length: 10}}}).Attr.Inode
-	s.ok(s.reopening(f, whole))
+	s.refused(quarry.Invalid, s.reopening(f, whole)) // the session that put it appends with the same sequences
+	s.seal(s.openTail(f, 1, 2), 5)
+	tail := s.openTail(f, 1, 2)
+	s.seal(tail, 10)
+	s.ok(s.reopening(f, tail)) // behind the chunk that was put, one goes on as ever
 	s.ok(&Remove{Parent: quarry.RootInode, Name: "whole"})
-	s.seal(whole, 10)
-	s.refused(quarry.NotFound, s.reopening(f, whole))
+	s.seal(tail, 10)
+	s.refused(quarry.NotFound, s.reopening(f, tail))
 	odd := s.touch(quarry.RootInode, "odd")
 	h = s.openTail(odd, 1, 2)
 	s.ok(&BeginSeal{Handle: h, Version: 1})
@@ -113,7 +117,7 @@ func (m *model) reopen() {
 	switch {
 	case c.State != quarry.ChunkSealed:
 		kind = quarry.StaleVersion
-	case c.Suspect || len(c.Replicas) < 2 || len(c.Replicas) > quarry.ReplicasMax || n.pieces[last].Length != c.Length:
+	case c.Suspect || !m.appended[h] || len(c.Replicas) < 2 || len(c.Replicas) > quarry.ReplicasMax || n.pieces[last].Length != c.Length:
 		kind = quarry.Invalid
 	case c.Count(ReplicaHolding) < len(c.Replicas):
 		kind = quarry.Busy

@@ -22,7 +22,7 @@ const confirmWait = 300 * time.Millisecond
 // not so, a new chunk on other servers is better than one that waits, or that has fewer copies.
 func (l *Leader) reopenTail(ctx context.Context, p *plan, tail *meta.Result) (*meta.Result, error) {
 	rec := tail.Chunk
-	if rec == nil || rec.State != quarry.ChunkSealed || rec.Length > meta.ReopenBytesMax {
+	if rec == nil || rec.State != quarry.ChunkSealed || !rec.Appended || rec.Length > meta.ReopenBytesMax {
 		return nil, nil
 	}
 	if rec.Count(meta.ReplicaPending) > 0 {
