@@ -116,7 +116,7 @@ type stream struct {
 	err    error         // of the host; valid once done is closed
 	done   chan struct{} // the host has taken it all, or refused it
 	silent clock.Timer
-	turn   sync.Mutex // one part at a time
+	turn   chan struct{} // one part at a time: has room for the one that is taken
 }
 
 // take takes one part. The answer to the last one tells how the installation went.
@@ -131,8 +131,12 @@ func (s *streams) take(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error) {
 	if err != nil {
 		return nil, err
 	}
-	st.turn.Lock()
-	defer st.turn.Unlock()
+	select {
+	case st.turn <- struct{}{}:
+		defer func() { <-st.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if head.Number != st.next {
 		return nil, quarry.Errorf("snapshot", quarry.Invalid, "", "part %d came where %d is due", head.Number, st.next)
 	}
@@ -175,7 +179,7 @@ func (s *streams) find(key streamKey, head *part) (*stream, error) {
 		return nil, quarry.Errorf("snapshot", quarry.Busy, "", "%d snapshots are coming in already", streamsMax)
 	}
 	out, in := io.Pipe()
-	st := &stream{in: in, done: make(chan struct{}), silent: s.master.cfg.Clock.NewTimer(snapshotPartTime)}
+	st := &stream{in: in, done: make(chan struct{}), turn: make(chan struct{}, 1), silent: s.master.cfg.Clock.NewTimer(snapshotPartTime)}
 	receive := func() {
 		st.err = s.master.host.ReceiveSnapshot(s.master.ctx, out)
 		out.CloseWithError(errors.Join(st.err, io.ErrClosedPipe))

@@ -61,6 +61,7 @@ func TestDrill(t *testing.T) {
 		}
 	}
 	says("make the leader fail")
+	before = s.leader() // leaderships are spread over the masters by themselves
 	before.kill()
 	says("no write was accepted for")
 	before.start()
