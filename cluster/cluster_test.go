@@ -20,7 +20,6 @@ import (
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/cluster"
 	"github.com/quarryfs/quarry/rpc"
-	"github.com/quarryfs/quarry/rpc/route"
 )
 
 // dev starts a cluster on loopback sockets and a client of it.
@@ -365,13 +364,7 @@ func TestTransfer(t *testing.T) {
 		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
 	})
 	defer c.Close()
-	masters, err := route.New(route.Options{
-		Addresses: d.Masters, Clock: clock.System(), Dial: func(a string) (quarry.Master, error) { return c.Master(a), nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer masters.Close()
+	masters := operator(t, d)
 	stop := make(chan struct{})
 	var made int
 	var wg sync.WaitGroup
@@ -413,17 +406,7 @@ func TestTransfer(t *testing.T) {
 // TestAddShard adds shards while files are made.
 func TestAddShard(t *testing.T) {
 	d, f, ctx := dev(t, 1)
-	c := rpc.NewClient(rpc.ClientConfig{
-		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
-	})
-	defer c.Close()
-	masters, err := route.New(route.Options{
-		Addresses: d.Masters, Clock: clock.System(), Dial: func(a string) (quarry.Master, error) { return c.Master(a), nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer masters.Close()
+	masters := operator(t, d)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {

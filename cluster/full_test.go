@@ -11,10 +11,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client"
-	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/cluster"
-	"github.com/quarryfs/quarry/rpc"
-	"github.com/quarryfs/quarry/rpc/route"
 )
 
 // TestDisksSharedByShards has the leaders of four shards place chunks at the same time on disks
@@ -72,17 +69,7 @@ func TestDisksSharedByShards(t *testing.T) {
 			t.Errorf("%s: %v", path, errs[i])
 		}
 	}
-	c := rpc.NewClient(rpc.ClientConfig{
-		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
-	})
-	defer c.Close()
-	masters, err := route.New(route.Options{
-		Addresses: d.Masters, Clock: clock.System(), Dial: func(a string) (quarry.Master, error) { return c.Master(a), nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer masters.Close()
+	masters := operator(t, d)
 	replicas := 0
 	for _, path := range paths {
 		info, err := f.Stat(ctx, path)

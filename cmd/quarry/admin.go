@@ -117,6 +117,22 @@ func status(ctx context.Context, client *rpc.Client, addresses []string) (*quarr
 	return masters.Status(ctx)
 }
 
+// route returns a way to the leaders of all groups, and what ends it.
+func (o *options) route() (masters *route.Masters, end func(), err error) {
+	client, addresses, err := o.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	if masters, err = newRoute(client, addresses); err != nil {
+		client.Close()
+		return nil, nil, err
+	}
+	return masters, func() {
+		masters.Close()
+		client.Close()
+	}, nil
+}
+
 func newRoute(client *rpc.Client, addresses []string) (*route.Masters, error) {
 	return route.New(route.Options{
 		Addresses: addresses, Clock: clock.System(),
@@ -297,16 +313,11 @@ work on the machine of the one that leads. Clients wait for a moment; nothing is
 		Example: "  quarry admin master lead --node 2\n  quarry admin master lead --shard 0 --node 2",
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, addresses, err := o.connect()
+			masters, end, err := o.route()
 			if err != nil {
 				return err
 			}
-			defer client.Close()
-			masters, err := newRoute(client, addresses)
-			if err != nil {
-				return err
-			}
-			defer masters.Close()
+			defer end()
 			req := &quarry.TransferRequest{Shard: quarry.ShardID(shard), To: quarry.NodeID(to)}
 			if err := masters.Transfer(c.Context(), req); err != nil {
 				return err

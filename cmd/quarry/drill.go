@@ -55,16 +55,11 @@ The exit code is 0 if nothing was lost, and 9 if something was.`,
 }
 
 func drillFailover(ctx context.Context, o *options, shard quarry.ShardID, runs int, watch bool) error {
-	conns, addresses, err := o.connect()
+	masters, end, err := o.route()
 	if err != nil {
 		return err
 	}
-	defer conns.Close()
-	masters, err := newRoute(conns, addresses)
-	if err != nil {
-		return err
-	}
-	defer masters.Close()
+	defer end()
 	files, err := o.open(ctx)
 	if err != nil {
 		return err

@@ -23,16 +23,11 @@ the shard has a leader. "quarry admin status" shows all shards.`,
 		Example: "  quarry admin shard add",
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
-			client, addresses, err := o.connect()
+			masters, end, err := o.route()
 			if err != nil {
 				return err
 			}
-			defer client.Close()
-			masters, err := newRoute(client, addresses)
-			if err != nil {
-				return err
-			}
-			defer masters.Close()
+			defer end()
 			ctx, cancel := context.WithTimeout(c.Context(), wait)
 			defer cancel()
 			shard, err := cluster.AddShard(ctx, masters, clock.System())
