@@ -152,14 +152,15 @@ type HeartbeatReply struct {
 }
 
 // Grant gives a server the leases of one shard, counted from the instant at which it sent
-// the heartbeat, once it has settled the items. With More set there is no lease yet.
+// the heartbeat, once it has settled the items. With More set there is no lease yet. It is good
+// for the chunks of Slots, those that the shard owns by its own log, and for no others, whatever
+// an earlier grant of the shard said.
 type Grant struct {
 	Shard  ShardID
 	Term   uint64
 	Slots  []SlotRange
-	Map    uint64 // the version of the slot map that Slots is of
-	EndMS  int64  // the right to say where an open chunk ends
-	ReadMS int64  // the right to answer reads that are not validated
+	EndMS  int64 // the right to say where an open chunk ends
+	ReadMS int64 // the right to answer reads that are not validated
 	Items  []Item
 	More   bool
 }

@@ -11,18 +11,20 @@ import (
 // leasesMax bounds the shards whose leases are kept.
 const leasesMax = quarry.Slots
 
-// leases is what the server holds of each shard, and which slots it knows of each. Safe for
-// use by many goroutines.
+// leases is what the server holds of each shard. Safe for use by many goroutines.
 type leases struct {
 	mu     sync.RWMutex
 	shards map[quarry.ShardID]*held
-	owner  [quarry.Slots]quarry.ShardID
-	slots  uint64 // the version of the slot map that owner is of
+	// owner is the shard whose lease counts for a slot: the last one that named the slot in a
+	// grant, if its newest grant still does. Of a slot that moves, two shards may name it at the
+	// same time for a moment, each with a right that the other one waits for.
+	owner [quarry.Slots]quarry.ShardID
 }
 
 type held struct {
 	lease protocol.HeldLease
 	term  uint64
+	nonce uint64 // of the newest heartbeat that a leader of this term has granted
 }
 
 // holds reports whether the server has a right, at now, for chunks of a slot. A slot that no
@@ -35,7 +37,8 @@ func (l *leases) holds(slot quarry.Slot, right protocol.Right, now clock.Instant
 }
 
 // granted notes a grant whose items are durable here; sent is when the heartbeat that it
-// answers was sent.
+// answers was sent. What the shard holds counts for the grant's slots from here on, and for no
+// others: a slot that the shard has released is not its own, however long its lease lasts.
 func (l *leases) granted(g *quarry.Grant, nonce uint64, sent clock.Instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -49,25 +52,25 @@ func (l *leases) granted(g *quarry.Grant, nonce uint64, sent clock.Instant) {
 	case h == nil:
 		h = &held{}
 		l.shards[g.Shard] = h
-	case g.Term < h.term:
-		return // a leader of an older term: its word about items may be incomplete
+	case g.Term < h.term || g.Term == h.term && nonce < h.nonce:
+		return // of an older leader, or late: its word about items and slots may be incomplete
 	}
-	h.term = g.Term
-	for _, s := range l.newer(g) {
-		for slot := int(s.First); slot <= int(s.Last) && slot < quarry.Slots; slot++ {
-			l.owner[slot] = g.Shard
-		}
-	}
+	h.term, h.nonce = g.Term, nonce
+	l.own(g)
 	h.lease.Ask(nonce, protocol.Instant(sent))
 	h.lease.Granted(nonce, protocol.Instant(g.EndMS)*1e6, protocol.Instant(g.ReadMS)*1e6)
 }
 
-// newer returns the slots of a grant, unless they are of an older slot map than the one known: a
-// slot that has moved does not go back because the master that it came from is behind.
-func (l *leases) newer(g *quarry.Grant) []quarry.SlotRange {
-	if g.Map < l.slots {
-		return nil
+// own replaces the slots of a shard by those of its newest grant.
+func (l *leases) own(g *quarry.Grant) {
+	for slot, owner := range l.owner {
+		if owner == g.Shard {
+			l.owner[slot] = quarry.RootShard
+		}
 	}
-	l.slots = g.Map
-	return g.Slots
+	for _, s := range g.Slots {
+		for slot := int(s.First); slot <= int(s.Last) && slot < quarry.Slots; slot++ {
+			l.owner[slot] = g.Shard
+		}
+	}
 }

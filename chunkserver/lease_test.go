@@ -10,34 +10,40 @@ import (
 	"github.com/quarryfs/quarry/protocol"
 )
 
-// Each shard's lease is good for the slots that are its by the newest map that any grant was of,
-// and for no other shard's.
+// Each shard's lease is good for the slots of its newest grant: not for those that it named
+// before, nor for another shard's.
 func TestLeasesOfSeveralShards(t *testing.T) {
 	var l leases
-	grant := func(shard quarry.ShardID, version uint64, slots ...quarry.SlotRange) {
-		g := &quarry.Grant{Shard: shard, Term: 1, Slots: slots, Map: version, EndMS: 2000, ReadMS: 10000}
-		l.granted(g, 1, clock.Instant(time.Second))
+	second := clock.Instant(time.Second)
+	grant := func(shard quarry.ShardID, term, nonce uint64, sent clock.Instant, slots ...quarry.SlotRange) {
+		l.granted(&quarry.Grant{Shard: shard, Term: term, Slots: slots, EndMS: 2000, ReadMS: 10000}, nonce, sent)
 	}
-	now := clock.Instant(2 * time.Second)
+	now := 2 * second
 	want := func(slot quarry.Slot, holds bool) {
 		t.Helper()
 		if got := l.holds(slot, protocol.RightEnd, now); got != holds {
 			t.Errorf("slot %d: %v", slot, got)
 		}
 	}
-	grant(1, 1, quarry.SlotRange{First: 0, Last: 9})
+	grant(1, 1, 1, second, quarry.SlotRange{First: 0, Last: 9})
 	want(5, true)
 	want(15, false)
-	grant(2, 2, quarry.SlotRange{First: 5, Last: 19})
-	want(15, true)
-	grant(1, 1, quarry.SlotRange{First: 0, Last: 9}) // by a master that is behind
-	if l.owner[5] != 2 || l.owner[4] != 1 || l.owner[15] != 2 || l.owner[20] != 0 {
-		t.Errorf("owners: %v", l.owner[:21])
-	}
-	now = clock.Instant(4 * time.Second)
-	grant(1, 2, quarry.SlotRange{First: 0, Last: 4})
-	want(4, false)
+	grant(1, 1, 3, 2*second, quarry.SlotRange{First: 0, Last: 4}) // slots 5 to 9 are released
+	want(4, true)
 	want(5, false)
+	grant(1, 1, 2, 2*second, quarry.SlotRange{First: 0, Last: 9}) // late
+	want(5, false)
+	grant(2, 1, 4, 2*second, quarry.SlotRange{First: 5, Last: 19})
+	want(5, true)
+	grant(1, 2, 5, 2*second, quarry.SlotRange{First: 0, Last: 4})
+	want(5, true) // the new grant of who had it before takes nothing away
+	now = 4*second + 1
+	grant(1, 2, 6, 4*second, quarry.SlotRange{First: 0, Last: 3})
+	want(3, true)
+	want(4, false)
+	want(5, false)                                                // what shard 2 granted is over, whatever shard 1 grants
+	grant(1, 1, 7, 4*second, quarry.SlotRange{First: 0, Last: 9}) // of an older term
+	want(4, false)
 }
 
 // What a heartbeat can say is shared by the shards, so that none of them is never heard.

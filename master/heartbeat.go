@@ -52,7 +52,6 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 				m.cfg.Logger.Debug("no grant", "shard", uint64(sh.id), "server", uint64(req.Server), "error", err)
 				return
 			}
-			grant.Slots, grant.Map = shard.Slots, registry.topology.Version
 			mu.Lock()
 			reply.Grants = append(reply.Grants, *grant)
 			mu.Unlock()

@@ -50,9 +50,22 @@ func grantTime(r Right) Instant {
 //
 // A lease belongs to an incarnation of a server. When a server restarts, the lease of the
 // incarnation before goes on until its time, unless the start proves that it is gone.
+//
+// Slots may come to the shard from another one while the leader leads; for them it is as new as
+// for all of them when it was elected.
 type Leases struct {
 	elected Instant
-	grants  []grant // sorted by server and incarnation
+	grants  []grant   // sorted by server and incarnation
+	arrived []arrival // at most arrivalsMax
+}
+
+// arrivalsMax bounds the rows of slots whose earlier leases are waited out by themselves.
+const arrivalsMax = 16
+
+// arrival is slots that came to the shard.
+type arrival struct {
+	slots []quarry.SlotRange
+	at    Instant // no lease of theirs, of another shard, is of a heartbeat sent after it
 }
 
 // grant is what one incarnation of a server holds at most.
@@ -66,6 +79,17 @@ type grant struct {
 // NewLeases returns the leases of a leader elected at now. It may know of no grant, so it
 // waits out all those that leaders before it may have made.
 func NewLeases(now Instant) Leases { return Leases{elected: now} }
+
+// Took notes that slots are about to come from another shard, whose log says by now that they
+// are not its own any more. What it may have granted for them is waited out as if all servers
+// had asked for it at now.
+func (l *Leases) Took(slots []quarry.SlotRange, now Instant) {
+	if len(l.arrived) == arrivalsMax { // then for all slots
+		l.elected, l.arrived = now, nil
+		return
+	}
+	l.arrived = append(l.arrived, arrival{slices.Clone(slots), now})
+}
 
 // Heartbeat notes that a server asks for its lease, and reports whether it may have it. The
 // caller has confirmed its leadership after the heartbeat arrived; now is read after that. Only when
@@ -110,14 +134,16 @@ func (l *Leases) Ended(server quarry.ServerID, inc quarry.Incarnation) {
 	l.put(i, ok, server, inc).gone = true
 }
 
-// Over reports whether an incarnation of a server surely does not hold a right at now.
-func (l *Leases) Over(server quarry.ServerID, inc quarry.Incarnation, r Right, now Instant) bool {
-	return now > l.Until(server, inc, r)
+// Over reports whether an incarnation of a server surely does not hold a right at now, for chunks
+// of a slot.
+func (l *Leases) Over(slot quarry.Slot, server quarry.ServerID, inc quarry.Incarnation, r Right, now Instant) bool {
+	return now > l.Until(slot, server, inc, r)
 }
 
-// Until returns the last instant at which an incarnation of a server may hold a right.
-func (l *Leases) Until(server quarry.ServerID, inc quarry.Incarnation, r Right) Instant {
-	until := l.elected + grantTime(r) // what a leader before this one granted
+// Until returns the last instant at which an incarnation of a server may hold a right, for chunks
+// of a slot.
+func (l *Leases) Until(slot quarry.Slot, server quarry.ServerID, inc quarry.Incarnation, r Right) Instant {
+	until := l.since(slot) + grantTime(r) // what a leader before this one granted
 	if off(FailoverWithoutWait) {
 		until = 0
 	}
@@ -131,7 +157,21 @@ func (l *Leases) Until(server quarry.ServerID, inc quarry.Incarnation, r Right) 
 	return max(until, l.grants[i].until[r])
 }
 
-// Prune forgets grants that are over and not of a server's last incarnation.
+// since returns the instant up to which others may have granted leases for a slot.
+func (l *Leases) since(slot quarry.Slot) Instant {
+	at := l.elected
+	for _, t := range l.arrived {
+		for _, r := range t.slots {
+			if r.First <= slot && slot <= r.Last && !off(TakenWithoutWait) {
+				at = max(at, t.at)
+			}
+		}
+	}
+	return at
+}
+
+// Prune forgets grants that are over and not of a server's last incarnation, and slots whose
+// earlier leases are over.
 func (l *Leases) Prune(now Instant) {
 	kept := l.grants[:0]
 	for i, g := range l.grants {
@@ -141,10 +181,13 @@ func (l *Leases) Prune(now Instant) {
 		}
 	}
 	l.grants = kept
+	l.arrived = slices.DeleteFunc(l.arrived, func(t arrival) bool { return now > t.at+grantTime(RightRead) })
 }
 
 // Clone returns a copy that shares nothing with l.
-func (l *Leases) Clone() Leases { return Leases{l.elected, slices.Clone(l.grants)} }
+func (l *Leases) Clone() Leases {
+	return Leases{l.elected, slices.Clone(l.grants), slices.Clone(l.arrived)}
+}
 
 func (l *Leases) find(server quarry.ServerID, inc quarry.Incarnation) (int, bool) {
 	i := sort.Search(len(l.grants), func(k int) bool {

@@ -64,5 +64,6 @@ const (
 	NoLeaseCheck        Rule = "no lease check"
 	GrantMovesBack      Rule = "grant record moves back"
 	FailoverWithoutWait Rule = "failover without wait"
+	TakenWithoutWait    Rule = "slots taken without wait"
 	RegisterEndsLease   Rule = "registering ends the lease at once"
 )

@@ -344,9 +344,12 @@ func (b *bench) doLease(verb string) bool {
 		b.leases.Ended(server, inc)
 	case "prune":
 		b.leases.Prune(now)
-		b.say("%d grants", len(b.leases.grants))
+		b.say("%d grants, %d arrivals", len(b.leases.grants), len(b.leases.arrived))
+	case "took":
+		b.leases.Took([]quarry.SlotRange{{First: quarry.Slot(w.num("first")), Last: quarry.Slot(w.num("last"))}}, now)
 	case "until":
-		b.say("end %dms read %dms", b.leases.Until(server, inc, RightEnd)/millisecond, b.leases.Until(server, inc, RightRead)/millisecond)
+		slot := quarry.Slot(w.num("slot"))
+		b.say("end %dms read %dms", b.leases.Until(slot, server, inc, RightEnd)/millisecond, b.leases.Until(slot, server, inc, RightRead)/millisecond)
 	case "asked":
 		b.held.Ask(uint64(w.num("nonce")), now)
 	case "granted":

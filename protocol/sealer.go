@@ -162,7 +162,8 @@ func (s *Sealer) primaryOver(l *Leases, now Instant) (bool, Instant) {
 		return true, 0
 	}
 	p := &s.s.Members[0]
-	return l.Over(p.Server, p.Incarnation, RightEnd, now), l.Until(p.Server, p.Incarnation, RightEnd) + 1
+	slot := s.s.Handle.Slot()
+	return l.Over(slot, p.Server, p.Incarnation, RightEnd, now), l.Until(slot, p.Server, p.Incarnation, RightEnd) + 1
 }
 
 // length is what a member's answer counts for; false if it is no length at all. That there

@@ -50,7 +50,6 @@ func grantFields(w *wire.Walk, m *quarry.Grant) {
 	wire.Uint(w, 5, &m.ReadMS)
 	wire.List(w, 6, &m.Items, quarry.ItemsMax, itemFields)
 	wire.Bool(w, 7, &m.More)
-	wire.Uint(w, 8, &m.Map)
 }
 
 func replicaFields(w *wire.Walk, m *quarry.ReplicaInfo) {

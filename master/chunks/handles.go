@@ -63,6 +63,13 @@ func (h *handles) pop(slot quarry.Slot) (quarry.Handle, bool) {
 	return handle, true
 }
 
+// drop gives up the numbers that are left of those that were reserved.
+func (h *handles) drop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.next = h.end
+}
+
 // settle notes that a handle is logged, or that it never will be and nobody makes replicas
 // of it any more. Until then an inventory does not judge it; a handle of which that cannot
 // be told stays for as long as this leader.

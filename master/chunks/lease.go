@@ -16,7 +16,7 @@ func (l *Leader) Seen(req *quarry.HeartbeatRequest) error { return l.hear(req) }
 // Heartbeat renews a server's leases at this shard. The grant carries what the server owes
 // the shard and does not say it has settled; its leases are valid only when that is durable
 // there, and not at all if there is more. Without lease, because the server's clock cannot be
-// relied upon, the grant has only what the server owes. Slots is the caller's to fill in.
+// relied upon, the grant has only what the server owes.
 //
 // StaleVersion: a later incarnation of the server has begun. NotLeader. Busy.
 func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest, lease bool) (*quarry.Grant, error) {
@@ -40,7 +40,10 @@ func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest, le
 		}
 	}
 	// First the lease, then the items. A seal waits for the leases as they are after its fences
-	// were logged; so either it sees this extension, or the items below have its fence.
+	// were logged; so either it sees this extension, or the items below have its fence. The slots
+	// are those of the same view: when a slot's release was logged before the heartbeat was sent,
+	// the view has it, and the grant does not have the slot. So the shard that takes a slot waits
+	// out leases of heartbeats that were sent before the release, and of no others.
 	grant := &quarry.Grant{Shard: l.Shard, Term: l.Term}
 	if lease {
 		if !l.roster.grant(req.Server, req.Incarnation) {
@@ -51,6 +54,7 @@ func (l *Leader) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest, le
 	}
 	err := l.Log.View(func(v meta.View) error {
 		grant.Items, grant.More = owed(v, req)
+		grant.Slots = meta.Slots(v)
 		return nil
 	})
 	switch {

@@ -24,7 +24,7 @@ func TestHeartbeatGrantsBothRights(t *testing.T) {
 	inWorld(t, 3, func(w *world) {
 		req := w.net.server(1).heartbeat()
 		g, err := w.lead().Heartbeat(w.ctx, req, true)
-		if err != nil || g.EndMS != 2000 || g.ReadMS != 10000 || g.Term != 1 || g.More || len(g.Items) != 0 {
+		if err != nil || g.EndMS != 2000 || g.ReadMS != 10000 || g.Term != 1 || g.More || len(g.Items) != 0 || !slices.Equal(g.Slots, []quarry.SlotRange{{Last: quarry.Slots - 1}}) {
 			t.Errorf("grant %+v, %v", g, err)
 		}
 	})
@@ -34,14 +34,14 @@ func TestHeartbeatGrantsBothRights(t *testing.T) {
 func TestHeartbeatWithoutALease(t *testing.T) {
 	inWorld(t, 3, func(w *world) {
 		l, s := w.lead(), w.net.server(1)
-		before := l.roster.leases.Until(1, s.incarnation(), protocol.RightRead)
+		before := l.roster.leases.Until(0, 1, s.incarnation(), protocol.RightRead)
 		for range 3 {
 			g, err := l.Heartbeat(w.ctx, s.heartbeat(), false)
 			if err != nil || g.EndMS != 0 || g.ReadMS != 0 || g.Term != 1 {
 				t.Errorf("grant %+v, %v", g, err)
 			}
 		}
-		if after := l.roster.leases.Until(1, s.incarnation(), protocol.RightRead); after != before {
+		if after := l.roster.leases.Until(0, 1, s.incarnation(), protocol.RightRead); after != before {
 			t.Errorf("a lease that was not granted is waited for: %v, before %v", after, before)
 		}
 	})
@@ -195,6 +195,28 @@ func TestGrantAndSealNeverCross(t *testing.T) {
 			primary.plug()
 			w.until("it is sealed", 5*time.Second, func() bool { return w.record(c.Handle).State == quarry.ChunkSealed })
 			w.pass(time.Second)
+		}
+	})
+}
+
+// Leases that another shard may have granted for slots that come are waited out, for these slots
+// only, and handles in hand are given up.
+func TestSlotsThatCome(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		w.pass(5 * time.Second)
+		l := w.lead()
+		l.Expect([]quarry.SlotRange{{First: 7, Last: 8}})
+		now := protocol.Instant(sim.Now())
+		if !l.roster.leases.Over(6, 9, 1, protocol.RightEnd, now) || l.roster.leases.Over(7, 9, 1, protocol.RightEnd, now+2*1e9) {
+			t.Error("the leases of a server that this leader has not heard of")
+		}
+		first, err := l.handles.take(w.ctx, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Came()
+		if next, err := l.handles.take(w.ctx, 7); err != nil || next.Number() < first.Number()+handlesStep {
+			t.Errorf("handle %v after %v, %v", next, first, err)
 		}
 	})
 }

@@ -111,6 +111,14 @@ func (r *roster) grant(id quarry.ServerID, inc quarry.Incarnation) bool {
 	return !r.ended && r.leases.Heartbeat(id, inc, now)
 }
 
+// expect notes that slots are about to come, which another shard may have granted leases for up to
+// this instant.
+func (r *roster) expect(slots []quarry.SlotRange) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leases.Took(slots, protocol.Instant(r.clock.Now()))
+}
+
 // end has nothing granted any more.
 func (r *roster) end() {
 	r.mu.Lock()

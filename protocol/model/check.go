@@ -214,7 +214,7 @@ func (w *world) checkLeases() {
 		if p == nil || !p.lease.Holds(protocol.RightEnd, w.serverNow()) {
 			continue
 		}
-		if !off(protocol.NoLeaseCheck) && w.m.leases.Over(p.id, p.inc, protocol.RightEnd, w.masterNow()) {
+		if !off(protocol.NoLeaseCheck) && w.m.leases.Over(0, p.id, p.inc, protocol.RightEnd, w.masterNow()) {
 			bad("I10: server %d.%d holds a lease that the master believes over", p.id, p.inc)
 		}
 		for k := range uint8(maxChunks) {
