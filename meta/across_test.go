@@ -44,7 +44,7 @@ func TestGivenUpKeepsOldResults(t *testing.T) {
 		if r := near.send(late); quarry.KindOf(r.Err) != quarry.Unknown {
 			t.Errorf("the old operation came again: %v", r.Err)
 		}
-		s := state{view: near.kv}
+		s := reading(near.kv)
 		if e, _ := s.entry(quarry.RootInode, "f"); e.Inode != f {
 			t.Fatal("what has the name now was removed")
 		}
@@ -81,7 +81,7 @@ func TestRenameAfterAMove(t *testing.T) {
 	}
 	finish(r.Tx, parts[0])
 	far.ok(again)
-	s := state{view: far.kv}
+	s := reading(far.kv)
 	if i := s.inode(moved); i.Name != "z" || i.Parent != to {
 		t.Errorf("the directory is %q in %v, want %q in %v", i.Name, i.Parent, "z", to)
 	}

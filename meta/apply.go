@@ -136,7 +136,6 @@ func refuse(kind quarry.Kind, subject, format string, args ...any) error {
 type tx struct {
 	state
 	kv     KV
-	header *header
 	wallNS int64
 	op     quarry.Op
 	value  []byte // room for the value that is written
@@ -151,26 +150,31 @@ func (t *tx) saveHeader() {
 
 // put writes a record. The key may use the room of t.key.
 func put[M any](t *tx, key []byte, m *M, fields func(*wire.Walk, *M)) {
-	t.key = key
 	t.value = wire.Marshal(t.value[:0], m, fields)
-	t.kv.Set(key, t.value)
+	t.write(key, t.value)
 }
 
 // set writes an entry of an index.
 func (t *tx) set(key []byte) {
+	t.write(key, nil)
+}
+
+func (t *tx) write(key, value []byte) {
 	t.key = key
-	t.kv.Set(key, nil)
+	t.kv.Set(key, value)
+	t.note(key)
 }
 
 func (t *tx) delete(key []byte) {
 	t.key = key
 	t.kv.Delete(key)
+	t.note(key)
 }
 
 // checkSlot returns WrongShard unless the shard owns the slot.
-func (t *tx) checkSlot(s quarry.Slot) error {
-	if !t.header.owns(s) {
-		return wrongShard(s)
+func (s *state) checkSlot(slot quarry.Slot) error {
+	if !s.header.owns(slot) {
+		return wrongShard(slot)
 	}
 	return nil
 }

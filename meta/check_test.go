@@ -6,6 +6,8 @@ import (
 	"reflect"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/move"
+	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -20,26 +22,42 @@ type dump struct {
 	results  map[quarry.SessionID]int
 	txs      map[TxID]Transaction
 	intents  []Intent
-	derived  map[string]string // the keys of the shard but for the header
+	derived  map[string]string // the keys of the shard but for the header and the log of changes
+	changes  [][]byte          // the log of changes
+	foreign  *dump             // the records of slots that the shard does not own
 	loose    bool              // inodes and entries need not agree
 }
 
-func readAll(v View) *dump {
-	d := &dump{
+func newDump() *dump {
+	return &dump{
 		entries: map[quarry.Inode]map[string]entryRecord{}, inodes: map[quarry.Inode]*inodeRecord{},
 		pieces: map[quarry.Inode]map[uint64]pieceRecord{}, chunks: map[quarry.Handle]*ChunkRecord{},
 		sessions: map[quarry.SessionID]SessionRecord{}, results: map[quarry.SessionID]int{},
 		txs: map[TxID]Transaction{}, derived: map[string]string{},
 	}
+}
+
+func readAll(v View) *dump {
+	owned := newDump()
+	owned.header, owned.foreign = *reading(v).header, newDump()
+	number := first(owned.header.Leaving)
 	v.Scan(nil, nil, func(key, value []byte) bool {
 		slot, tab, rest := binary.BigEndian.Uint16(key), key[2], key[3:]
-		if slot == shardSlot {
-			if tab == tableHeader {
-				decode(key, value, &d.header, headerFields)
-			} else {
-				d.derived[string(key)] = string(value)
+		d := owned
+		switch {
+		case slot == shardSlot && tab == tableChange:
+			if number++; lastNumber(key) != number {
+				panic(fmt.Sprintf("change %x should be number %d", key, number))
 			}
+			d.changes = append(d.changes, value)
 			return true
+		case slot == shardSlot && tab != tableHeader:
+			d.derived[string(key)] = string(value)
+			return true
+		case slot == shardSlot:
+			return true
+		case !d.header.owns(quarry.Slot(slot)):
+			d = d.foreign
 		}
 		id := binary.BigEndian.Uint64(rest)
 		if got := quarry.Inode(id).Slot(); uint16(got) != slot {
@@ -99,7 +117,7 @@ func readAll(v View) *dump {
 		}
 		return true
 	})
-	return d
+	return owned
 }
 
 // check returns what is wrong with a state, or "". A loose check does not ask whether entries
@@ -112,7 +130,7 @@ func check(v View, loose bool) string {
 	index := func(key []byte) { want[string(key)] = "" }
 	refs := map[quarry.Handle]uint64{}
 	for _, part := range []string{
-		d.checkTransactions(index, &n), d.checkTree(&n), d.checkFiles(refs, index, &n), d.checkChunks(refs, want, index, &n), d.checkSessions(index, &n),
+		d.checkMoves(), d.foreign.count(want, index, &n), d.checkTransactions(index, &n), d.checkTree(&n), d.checkFiles(refs, index, &n), d.checkChunks(refs, want, index, &n), d.checkSessions(index, &n),
 	} {
 		if part != "" {
 			return part
@@ -286,6 +304,136 @@ func (d *dump) checkFiles(refs map[quarry.Handle]uint64, index func([]byte), n *
 	return ""
 }
 
+// first is the number of the last change that is not kept any more.
+func first(l *move.Leaving) uint64 {
+	if l == nil || l.Lost {
+		return 0
+	}
+	return l.Forgotten
+}
+
+// moved reports whether slots have moved: then sessions and the chunks they own may be at
+// different shards.
+func (d *dump) moved() bool {
+	return d.header.LastLeft > 0 || d.header.LastTaken > 0 || d.header.Leaving != nil
+}
+
+// checkMoves checks that the log of changes is whole, and that every record of a slot that is not
+// owned is there for a reason.
+func (d *dump) checkMoves() string {
+	h := &d.header
+	var reasons []quarry.SlotRange
+	kept := uint64(0)
+	if l := h.Leaving; l != nil {
+		if kept = l.Changes - l.Forgotten; l.Lost {
+			kept = 0
+		}
+		if l.Released {
+			reasons = slots.Join(reasons, l.Slots)
+		}
+		for _, key := range d.changes {
+			if !slots.Has(l.Slots, quarry.Slot(binary.BigEndian.Uint16(key))) {
+				return fmt.Sprintf("change %x is not of the move's slots", key)
+			}
+		}
+	}
+	if h.Taking != nil {
+		reasons = slots.Join(reasons, h.Taking.Slots)
+	}
+	reasons = slots.Join(reasons, h.Remains)
+	switch {
+	case uint64(len(d.changes)) != kept:
+		return fmt.Sprintf("%d changes are kept, %+v says otherwise", len(d.changes), h.Leaving)
+	case len(h.Slots) > 0 && !slots.InOrder(h.Slots) || slots.Meet(h.Slots, reasons):
+		return fmt.Sprintf("slots %v are owned and %v are not", h.Slots, reasons)
+	}
+	for s := range d.foreign.slots() {
+		if !slots.Has(reasons, s) {
+			return fmt.Sprintf("there are records of slot %d, which is neither owned nor moves", s)
+		}
+	}
+	return ""
+}
+
+// slots returns the slots of the records.
+func (d *dump) slots() map[quarry.Slot]bool {
+	all := map[quarry.Slot]bool{}
+	for id := range d.entries {
+		all[id.Slot()] = true
+	}
+	for id := range d.inodes {
+		all[id.Slot()] = true
+	}
+	for id := range d.pieces {
+		all[id.Slot()] = true
+	}
+	for h := range d.chunks {
+		all[h.Slot()] = true
+	}
+	for id := range d.sessions {
+		all[SessionSlot(id)] = true
+	}
+	return all
+}
+
+// count adds what the records of slots that are not owned have in indexes and counters, whatever
+// else is wrong with them: they may be a part of what there is.
+func (d *dump) count(want map[string]string, index func([]byte), n *Counters) string {
+	for id, i := range d.inodes {
+		switch {
+		case i.Kind == quarry.KindDir:
+			n.Dirs++
+		case i.Links > 0:
+			n.Files++
+		default:
+			if n.Removed++; i.Removed != 0 {
+				index(garbageKey(nil, i.Removed, garbageFile, uint64(id)))
+			}
+		}
+	}
+	for h, c := range d.chunks {
+		open := c.State == quarry.ChunkOpen || c.State == quarry.ChunkSealing
+		d.countChunk(c, open, n)
+		indexChunk(h, c, open, want, index)
+	}
+	for id, s := range d.sessions {
+		n.Sessions++
+		index(expiryKey(nil, s.Seen, id))
+	}
+	for id := range d.txs {
+		n.Transactions++
+		index(coordinatedKey(nil, id))
+	}
+	for _, in := range d.intents {
+		n.Intents++
+		index(heldKey(nil, in.Tx, in.Part.Inode, in.Part.entry()))
+	}
+	return ""
+}
+
+// indexChunk says which entries of indexes a chunk has.
+func indexChunk(h quarry.Handle, c *ChunkRecord, open bool, want map[string]string, index func([]byte)) {
+	if (open || c.Count(ReplicaPending) > 0) && !c.Doomed {
+		index(activeKey(nil, h))
+	}
+	if !open && c.Freed == 0 && c.Copies() < int(c.Wanted) {
+		index(repairKey(nil, uint8(c.Copies()), h))
+	}
+	if c.Freed != 0 && !c.Doomed {
+		index(garbageKey(nil, c.Freed, garbageChunk, uint64(h)))
+	}
+	if c.Owner != 0 {
+		index(ownedKey(nil, c.Owner, h))
+	}
+	for _, r := range c.Replicas {
+		index(serverKey(nil, r.Server, h))
+		if r.Owes != 0 {
+			item := quarry.Item{Kind: r.Owes, Version: r.OwesVersion}
+			want[string(itemKey(nil, r.Server, h))] = string(wire.Marshal(nil, &item, itemFields))
+		}
+	}
+}
+
 func (d *dump) checkChunks(refs map[quarry.Handle]uint64, want map[string]string, index func([]byte), n *Counters) string {
 	for h := range refs {
 		if d.chunks[h] == nil {
@@ -318,29 +466,13 @@ func (d *dump) checkChunks(refs map[quarry.Handle]uint64, want map[string]string
 			return fmt.Sprintf("chunk %v has replicas %v", h, c.Replicas)
 		}
 		d.countChunk(c, open, n)
-		if (open || c.Count(ReplicaPending) > 0) && !c.Doomed {
-			index(activeKey(nil, h))
-		}
-		if !open && c.Freed == 0 && c.Copies() < int(c.Wanted) {
-			index(repairKey(nil, uint8(c.Copies()), h))
-		}
-		if c.Freed != 0 && !c.Doomed {
-			index(garbageKey(nil, c.Freed, garbageChunk, uint64(h)))
-		}
-		if c.Owner != 0 {
-			index(ownedKey(nil, c.Owner, h))
-		}
+		indexChunk(h, c, open, want, index)
 		seen := map[quarry.ServerID]bool{}
 		for _, r := range c.Replicas {
 			if r.Server == 0 || seen[r.Server] || r.Disk.IsZero() || (r.State == ReplicaDropping) != (r.Owes == quarry.ItemDrop) {
 				return fmt.Sprintf("chunk %v has replicas %v", h, c.Replicas)
 			}
 			seen[r.Server] = true
-			index(serverKey(nil, r.Server, h))
-			if r.Owes != 0 {
-				item := quarry.Item{Kind: r.Owes, Version: r.OwesVersion}
-				want[string(itemKey(nil, r.Server, h))] = string(wire.Marshal(nil, &item, itemFields))
-			}
 		}
 	}
 	return ""
@@ -374,13 +506,13 @@ func (d *dump) checkSessions(index func([]byte), n *Counters) string {
 		}
 	}
 	for id := range owned {
-		if _, ok := d.sessions[id]; !ok {
+		if _, ok := d.sessions[id]; !ok && !d.moved() {
 			return fmt.Sprintf("session %x owns chunks and has no record", id)
 		}
 	}
 	for id, s := range d.sessions {
 		n.Sessions++
-		if s.Owned != owned[id] {
+		if s.Owned != owned[id] && !d.moved() {
 			return fmt.Sprintf("session %x owns %d chunks, says %d", id, owned[id], s.Owned)
 		}
 		index(expiryKey(nil, s.Seen, id))

@@ -36,6 +36,18 @@ const (
 	KindForget         Kind = 24
 	KindReopen         Kind = 25
 	KindMerge          Kind = 26
+	KindBeginLeave     Kind = 30
+	KindCloseSlots     Kind = 31
+	KindForgetChanges  Kind = 32
+	KindRelease        Kind = 33
+	KindCancelLeave    Kind = 34
+	KindLeaveOver      Kind = 35
+	KindCleanSlots     Kind = 36
+	KindBeginTake      Kind = 37
+	KindTake           Kind = 38
+	KindActivate       Kind = 39
+	KindCancelTake     Kind = 40
+	KindDisown         Kind = 41
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -54,8 +66,8 @@ type verb struct {
 	name string
 	make func() Body
 	once bool // done once per session and sequence: the command carries an Op
-	// level is the feature level that brought the kind, or the last of its fields; 0: it was
-	// there from the beginning.
+	// level is the feature level that brought the kind, or the last of the fields that it
+	// always has; 0: it was there from the beginning.
 	level uint32
 }
 
@@ -87,6 +99,18 @@ var verbs = [...]verb{
 	KindForget:         {"forget", func() Body { return new(Forget) }, false, 0},
 	KindReopen:         {"reopen", func() Body { return new(Reopen) }, false, 2},
 	KindMerge:          {"merge", func() Body { return new(Merge) }, false, 2},
+	KindBeginLeave:     {"begin leave", func() Body { return new(BeginLeave) }, false, 2},
+	KindCloseSlots:     {"close slots", func() Body { return new(CloseSlots) }, false, 2},
+	KindForgetChanges:  {"forget changes", func() Body { return new(ForgetChanges) }, false, 2},
+	KindRelease:        {"release", func() Body { return new(Release) }, false, 2},
+	KindCancelLeave:    {"cancel leave", func() Body { return new(CancelLeave) }, false, 2},
+	KindLeaveOver:      {"leave over", func() Body { return new(LeaveOver) }, false, 2},
+	KindCleanSlots:     {"clean slots", func() Body { return new(CleanSlots) }, false, 2},
+	KindBeginTake:      {"begin take", func() Body { return new(BeginTake) }, false, 2},
+	KindTake:           {"take", func() Body { return new(Take) }, false, 2},
+	KindActivate:       {"activate", func() Body { return new(Activate) }, false, 2},
+	KindCancelTake:     {"cancel take", func() Body { return new(CancelTake) }, false, 2},
+	KindDisown:         {"disown", func() Body { return new(Disown) }, false, 2},
 }
 
 // Command is one entry of the shard's log.
@@ -122,7 +146,12 @@ func commandFields(w *wire.Walk, c *Command) {
 }
 
 // Level returns the feature level that every master must speak before the command is proposed.
-func (c *Command) Level() uint32 { return verbs[c.Body.kind()].level }
+func (c *Command) Level() uint32 {
+	if l, ok := c.Body.(*Link); ok && l.Owner != 0 {
+		return 2
+	}
+	return verbs[c.Body.kind()].level
+}
 
 // Append appends the command's encoding to dst. TooLarge: a field is beyond its limit.
 func (c *Command) Append(dst []byte) ([]byte, error) { return wire.Append(dst, c, commandFields) }

@@ -56,10 +56,15 @@
 // slot: such transactions are [Transaction.Ordered], one at a time in the cluster, so that
 // [Climb] can tell whether one would close a circle.
 //
-// All of this has keys of the slot it belongs to. Before a slot goes to another shard its
-// transactions must be over, and its intents be settled or taken along; numbers of inodes,
-// sessions and transactions ([TxID], tickets) at the shard that takes it must be above those
-// that the slot has seen.
+// All of this has keys of the slot it belongs to, so that it moves with the slot.
+//
+// # Slots that move
+//
+// Package meta/move has the walk and its rules. The shard that the slots leave applies
+// [BeginLeave], [ForgetChanges], [CloseSlots], [Release], [LeaveOver] and [CleanSlots], the other
+// one [BeginTake], [Take] and [Activate]; [CancelLeave] and [CancelTake] undo a move that is not
+// released. [MovingOf] tells where a shard is, [NextBatch] and [Handover] make the next command
+// for the other one.
 //
 // # State: keys
 //
@@ -83,7 +88,7 @@
 // places for results; the place is the sequence modulo WindowOps. So an operation costs one
 // write, no delete, and a session's results are bounded.
 //
-// Keys that begin with 0xffff belong to the shard, not to a slot. But for the header they
+// Keys that begin with 0xffff belong to the shard, not to a slot. But for header and changes they
 // follow from the records, so a slot that comes from another shard brings no part of them:
 //
 //	ffff 'h'                           header: slots, log time, next numbers, counters
@@ -98,6 +103,7 @@
 //	ffff 'x' lastSeen(8) session(8)    sessions in the order of their expiry
 //	ffff 't' transaction(8)            transactions that this shard coordinates
 //	ffff 'n' transaction(8) inode(8) name   intents by transaction
+//	ffff 'd' number(8)                 change to a record of a slot that is leaving: its key
 //
 // # Commands: bytes
 //

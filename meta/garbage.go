@@ -67,7 +67,7 @@ func (t *tx) freed(c *ChunkRecord) LogTime {
 
 // Garbage reports whether there is anything to collect at log time now.
 func Garbage(v View, now LogTime, keepMS uint64) bool {
-	s := state{view: v}
+	s := reading(v)
 	return len(s.garbage(now, keepMS, 1)) > 0
 }
 
@@ -80,6 +80,9 @@ type garbageEntry struct {
 
 // garbage returns at most n entries of the garbage queue that are due.
 func (s *state) garbage(now LogTime, keepMS uint64, n int) (due []garbageEntry) {
+	if now < LogTime(s.header.QuietUntil) {
+		return nil
+	}
 	if off(TrashFreedEarly) {
 		keepMS = 0
 	}
@@ -88,7 +91,7 @@ func (s *state) garbage(now LogTime, keepMS uint64, n int) (due []garbageEntry) 
 		before = max(before, now-LogTime(keepMS)+1)
 	}
 	hi := table(nil, shardSlot, tableGarbage, uint64(before))
-	s.view.Scan(table(nil, shardSlot, tableGarbage), hi, func(key, _ []byte) bool {
+	s.index(table(nil, shardSlot, tableGarbage), hi, func(key, _ []byte) bool {
 		due = append(due, garbageEntry{
 			at: LogTime(binary.BigEndian.Uint64(key[3:])), kind: garbageKind(key[11]), id: lastNumber(key),
 		})

@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"encoding/binary"
+
 	"github.com/quarryfs/quarry"
 )
 
@@ -65,7 +67,7 @@ func (x *chunkIndex) missing() bool { return x.repair && x.copies == 0 }
 // edit returns a chunk's record to be changed, or nil.
 func (t *tx) edit(h quarry.Handle) *chunkEdit {
 	c := new(chunkEdit)
-	if !load(&t.state, chunkKey(t.key[:0], h), &c.ChunkRecord, chunkFields) {
+	if !t.header.owns(h.Slot()) || !load(&t.state, chunkKey(t.key[:0], h), &c.ChunkRecord, chunkFields) {
 		return nil
 	}
 	c.was = c.index()
@@ -83,9 +85,14 @@ func (t *tx) saveChunk(c *chunkEdit) {
 		is = c.index()
 		put(t, chunkKey(t.key[:0], h), &c.ChunkRecord, chunkFields)
 	}
-	was := &c.was
+	t.reindex(h, &c.was, &is)
+	c.was = is
+}
+
+// reindex brings indexes and counters up to date with what a chunk was and is.
+func (t *tx) reindex(h quarry.Handle, was, is *chunkIndex) {
 	t.count(was, -1)
-	t.count(&is, +1)
+	t.count(is, +1)
 	if was.active != is.active {
 		t.setOrDelete(is.active, activeKey(t.key[:0], h))
 	}
@@ -111,8 +118,7 @@ func (t *tx) saveChunk(c *chunkEdit) {
 			t.set(ownedKey(t.key[:0], is.owner, h))
 		}
 	}
-	t.saveReplicas(h, was, &is)
-	*was = is
+	t.saveReplicas(h, was, is)
 }
 
 // saveReplicas brings the indexes by server up to date.
@@ -164,5 +170,49 @@ func (t *tx) count(x *chunkIndex, by int64) {
 		if r.owes != 0 {
 			n.Items += by
 		}
+	}
+}
+
+// account adds (by +1) or takes away (by -1) all that indexes and counters have of a record of a
+// slot that moves. Entries, pieces and results have nothing there.
+func (t *tx) account(key, value []byte, by int64) {
+	n := &t.header.Counters
+	id := binary.BigEndian.Uint64(key[3:])
+	switch key[2] {
+	case tableInode:
+		var i inodeRecord
+		decode(key, value, &i, inodeFields)
+		switch {
+		case i.Kind == quarry.KindDir:
+			n.Dirs += by
+		case i.Links > 0:
+			n.Files += by
+		default:
+			n.Removed += by
+			if i.Removed != 0 {
+				t.setOrDelete(by > 0, garbageKey(t.key[:0], i.Removed, garbageFile, id))
+			}
+		}
+	case tableChunk:
+		var c ChunkRecord
+		decode(key, value, &c, chunkFields)
+		was, is := chunkIndex{}, c.index()
+		if by < 0 {
+			was, is = is, was
+		}
+		t.reindex(c.Handle, &was, &is)
+	case tableSession:
+		var s SessionRecord
+		decode(key, value, &s, sessionFields)
+		n.Sessions += by
+		t.setOrDelete(by > 0, expiryKey(t.key[:0], s.Seen, quarry.SessionID(id)))
+	case tableTx:
+		n.Transactions += by
+		t.setOrDelete(by > 0, coordinatedKey(t.key[:0], TxID(id)))
+	case tableIntent:
+		var in Intent
+		decode(key, value, &in, intentFields)
+		n.Intents += by
+		t.setOrDelete(by > 0, heldKey(t.key[:0], in.Tx, in.Part.Inode, in.Part.entry()))
 	}
 }

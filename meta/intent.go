@@ -107,7 +107,7 @@ func (t *tx) dropIntent(in Intent) {
 
 // intent returns the intent where a part is to be carried out.
 func (s *state) intent(p *Part) (in Intent, ok bool) {
-	ok = load(s, intentKey(s.key[:0], p.Inode, p.entry()), &in, intentFields)
+	ok = s.header.owns(p.Inode.Slot()) && load(s, intentKey(s.key[:0], p.Inode, p.entry()), &in, intentFields)
 	return in, ok
 }
 
@@ -121,7 +121,10 @@ func (s *state) intentsOf(id TxID) (list []Intent) {
 
 // held returns at most n keys of the index of intents, from one on.
 func (s *state) held(prefix, from []byte, n int) (keys [][]byte) {
-	s.scan(prefix, from, func(key, _ []byte) bool {
+	if from == nil {
+		from = prefix
+	}
+	s.index(from, after(prefix), func(key, _ []byte) bool {
 		if len(keys) == n {
 			return false
 		}
@@ -197,7 +200,7 @@ func (r *Result) HeldUp() *Intent {
 // Intents returns at most n of the intents that transactions have left in this shard, but for
 // the coordinators' own, and the key to go on behind; nil from, and nil at the end.
 func Intents(v View, from []byte, n int) (list []Intent, next []byte) {
-	s := state{view: v}
+	s := reading(v)
 	if from != nil {
 		from = append(append([]byte(nil), from...), 0)
 	}
@@ -215,8 +218,8 @@ func Intents(v View, from []byte, n int) (list []Intent, next []byte) {
 
 // mayAppear adds the intent to put an entry into a directory, if there is one: a reader who
 // finds it must ask the coordinator before it says what the entry is.
-func (s *state) mayAppear(h *header, dir quarry.Inode, name string, met *[]Intent) {
-	if met == nil || h.Counters.Intents == 0 {
+func (s *state) mayAppear(dir quarry.Inode, name string, met *[]Intent) {
+	if met == nil || s.header.Counters.Intents == 0 {
 		return
 	}
 	if in, ok := s.intent(&Part{Kind: PartLink, Inode: dir, Name: name}); ok && in.Part.Kind == PartLink {
@@ -225,8 +228,8 @@ func (s *state) mayAppear(h *header, dir quarry.Inode, name string, met *[]Inten
 }
 
 // allMayAppear is mayAppear for the names of a directory from lo to hi; "" is no bound.
-func (s *state) allMayAppear(h *header, dir quarry.Inode, lo, hi string, met *[]Intent) {
-	if met == nil || h.Counters.Intents == 0 {
+func (s *state) allMayAppear(dir quarry.Inode, lo, hi string, met *[]Intent) {
+	if met == nil || s.header.Counters.Intents == 0 {
 		return
 	}
 	s.scan(intentKey(nil, dir, ""), intentKey(nil, dir, lo), func(key, value []byte) bool {

@@ -22,7 +22,7 @@ func (c *SettleItems) fields(w *wire.Walk) {
 
 func (c *SettleItems) apply(t *tx, r *Result) error {
 	for _, item := range c.Items {
-		chunk := t.edit(item.Handle)
+		chunk := t.edit(item.Handle) // nil as well if its slot is another shard's, who keeps what is owed
 		if chunk == nil {
 			continue
 		}
@@ -42,8 +42,8 @@ func (c *SettleItems) apply(t *tx, r *Result) error {
 
 // Unsettled returns at most n items that a server owes; more tells that there are others.
 func Unsettled(v View, server quarry.ServerID, n int) (items []quarry.Item, more bool) {
-	s := state{view: v}
-	s.scan(table(nil, shardSlot, tableItem, uint64(server)), nil, func(key, value []byte) bool {
+	s := reading(v)
+	s.index(table(nil, shardSlot, tableItem, uint64(server)), after(table(nil, shardSlot, tableItem, uint64(server))), func(key, value []byte) bool {
 		if len(items) == n {
 			more = true
 			return false

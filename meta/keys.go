@@ -27,6 +27,7 @@ const (
 	tableExpiry      = 'x'
 	tableCoordinated = 't'
 	tableHeld        = 'n'
+	tableChange      = 'd' // move.ChangeKey makes its keys
 )
 
 // shardSlot is what keys of the shard itself begin with.

@@ -8,7 +8,8 @@ import (
 	"github.com/quarryfs/quarry/wire"
 )
 
-// Link publishes a file, whole, under a name: sealed chunks that the session owns, or a few
+// Link publishes a file, whole, under a name: sealed chunks that the session owns and that are of the
+// parent's slot, or a few
 // bytes inline, become its pieces in the same step in which it gets the name. NotFound (the
 // parent, or a chunk), Exists, IsDir, Invalid. Result: Attr; Orphans, of a file that was
 // replaced.
@@ -18,6 +19,9 @@ type Link struct {
 	Mode    uint32
 	Pieces  []quarry.LinkPiece // at most PiecesMax; at most one is inline
 	Replace bool               // an existing file of the name is replaced
+	// Owner is the session to which the chunks belong; 0: the operation's. It is another one when
+	// slots have moved since the chunks were opened, so that the client has another session here.
+	Owner quarry.SessionID
 }
 
 func (*Link) kind() Kind { return KindLink }
@@ -28,6 +32,7 @@ func (c *Link) fields(w *wire.Walk) {
 	wire.Uint(w, 12, &c.Mode)
 	wire.List(w, 13, &c.Pieces, quarry.PiecesMax, linkPieceFields)
 	wire.Bool(w, 14, &c.Replace)
+	wire.Uint(w, 15, &c.Owner)
 }
 
 func linkPieceFields(w *wire.Walk, p *quarry.LinkPiece) {
@@ -48,7 +53,7 @@ func (c *Link) apply(t *tx, r *Result) error {
 	case replaced && old.Kind != quarry.KindFile:
 		return refuse(quarry.IsDir, strconv.Quote(c.Name), "a directory cannot be replaced by a file")
 	}
-	chunks, err := t.linkable(c.Pieces)
+	chunks, err := t.linkable(c)
 	if err != nil {
 		return err
 	}
@@ -79,7 +84,8 @@ func (c *Link) apply(t *tx, r *Result) error {
 }
 
 // linkable checks the pieces of a new file and returns the chunks of those that have one.
-func (t *tx) linkable(pieces []quarry.LinkPiece) ([]*chunkEdit, error) {
+func (t *tx) linkable(l *Link) ([]*chunkEdit, error) {
+	pieces := l.Pieces
 	chunks := make([]*chunkEdit, 0, len(pieces))
 	seen := make(map[quarry.Handle]bool, len(pieces))
 	total, inline := int64(0), 0
@@ -98,7 +104,7 @@ func (t *tx) linkable(pieces []quarry.LinkPiece) ([]*chunkEdit, error) {
 		case seen[p.Handle]:
 			return nil, refuse(quarry.Invalid, p.Handle.String(), "the chunk comes twice")
 		default:
-			c, err := t.linkableChunk(p)
+			c, err := t.linkableChunk(l, p)
 			if err != nil {
 				return nil, err
 			}
@@ -113,17 +119,23 @@ func (t *tx) linkable(pieces []quarry.LinkPiece) ([]*chunkEdit, error) {
 	return chunks, nil
 }
 
-func (t *tx) linkableChunk(p *quarry.LinkPiece) (*chunkEdit, error) {
+func (t *tx) linkableChunk(l *Link, p *quarry.LinkPiece) (*chunkEdit, error) {
 	subject := p.Handle.String()
+	owner := l.Owner
+	if owner == 0 {
+		owner = t.op.Session
+	}
 	if err := t.checkSlot(p.Handle.Slot()); err != nil {
 		return nil, err
 	}
 	c := t.edit(p.Handle)
 	switch {
-	case c == nil || (c.Owner != t.op.Session || c.Linked) && !off(LinkedTwice):
+	case c == nil || (c.Owner != owner || c.Linked) && !off(LinkedTwice):
 		return nil, refuse(quarry.NotFound, subject, "the session owns no such chunk")
 	case c.State != quarry.ChunkSealed:
 		return nil, refuse(quarry.Invalid, subject, "the chunk is %v, only a sealed one can be linked", c.State)
+	case p.Handle.Slot() != l.Parent.Slot():
+		return nil, refuse(quarry.Invalid, subject, "the chunk is not of the directory's slot, with which it would have to move")
 	case p.Length < 1 || p.Length > c.Length:
 		return nil, refuse(quarry.Invalid, subject, "%d bytes of a chunk that has %d", p.Length, c.Length)
 	}
@@ -133,7 +145,7 @@ func (t *tx) linkableChunk(p *quarry.LinkPiece) (*chunkEdit, error) {
 // linkPieces gives a new file its pieces.
 func (t *tx) linkPieces(id quarry.Inode, file *inodeRecord, pieces []quarry.LinkPiece, chunks []*chunkEdit) {
 	if len(chunks) > 0 {
-		t.disown(uint64(len(chunks)))
+		t.disown(chunks[0].Owner, uint64(len(chunks)))
 		file.Chunks = true
 	}
 	for i := range pieces {
@@ -149,11 +161,4 @@ func (t *tx) linkPieces(id quarry.Inode, file *inodeRecord, pieces []quarry.Link
 		file.Length += p.Length
 		t.putPiece(id, uint64(file.Length), &p)
 	}
-}
-
-// disown notes that n chunks do not belong to the operation's session any more.
-func (t *tx) disown(n uint64) {
-	s, _ := t.session(t.op.Session)
-	s.Owned -= n
-	t.putSession(t.op.Session, &s, false)
 }

@@ -9,13 +9,12 @@ import (
 // List returns a page of a directory. Entries that lead to another shard have only the id
 // and kind of their inodes. Intents that may change the answer are added to met; see [Lookup].
 func List(v View, req *quarry.ListRequest, met *[]Intent) (*quarry.ListReply, error) {
-	reply, err := list(&state{view: v}, req, met)
+	reply, err := list(reading(v), req, met)
 	return reply, named("list", fmt.Sprint(req.Dir), err)
 }
 
 func list(s *state, req *quarry.ListRequest, met *[]Intent) (*quarry.ListReply, error) {
-	h := s.loadHeader()
-	if !h.owns(req.Dir.Slot()) {
+	if !s.header.owns(req.Dir.Slot()) {
 		return nil, wrongShard(req.Dir.Slot())
 	}
 	if req.Max < 1 || req.Max > quarry.ListMax || len(req.After) > quarry.NameBytesMax {
@@ -45,7 +44,7 @@ func list(s *state, req *quarry.ListRequest, met *[]Intent) (*quarry.ListReply, 
 	if reply.More {
 		last = reply.Entries[len(reply.Entries)-1].Name
 	}
-	s.allMayAppear(&h, req.Dir, req.After, last, met)
+	s.allMayAppear(req.Dir, req.After, last, met)
 	for i := range reply.Entries {
 		a := &reply.Entries[i].Attr
 		if inode := s.inode(a.Inode); inode != nil {

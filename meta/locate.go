@@ -10,13 +10,12 @@ import (
 // chunks of its pieces, without addresses and capabilities. Beyond the end of the fixed
 // pieces that is the open-ended piece, or none.
 func Locate(v View, req *quarry.LocateRequest) (*quarry.LocateReply, error) {
-	reply, err := locate(&state{view: v}, req)
+	reply, err := locate(reading(v), req)
 	return reply, named("locate", fmt.Sprint(req.File), err)
 }
 
 func locate(s *state, req *quarry.LocateRequest) (*quarry.LocateReply, error) {
-	h := s.loadHeader()
-	if !h.owns(req.File.Slot()) {
+	if !s.header.owns(req.File.Slot()) {
 		return nil, wrongShard(req.File.Slot())
 	}
 	if req.Offset < 0 || req.Max < 1 || req.Max > quarry.PiecesMax {

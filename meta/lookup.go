@@ -13,7 +13,7 @@ import (
 // answer are added to met: it is right only if none of them was committed when the state was
 // as it is in the view.
 func Lookup(v View, req *quarry.LookupRequest, met *[]Intent) (*quarry.LookupReply, error) {
-	reply, err := lookup(&state{view: v}, req, met)
+	reply, err := lookup(reading(v), req, met)
 	return reply, named("lookup", "", err)
 }
 
@@ -21,8 +21,7 @@ func lookup(s *state, req *quarry.LookupRequest, met *[]Intent) (*quarry.LookupR
 	if len(req.Path) > quarry.PathBytesMax {
 		return nil, refuse(quarry.TooLarge, "", "the path has %d bytes, at most %d are allowed", len(req.Path), quarry.PathBytesMax)
 	}
-	h := s.loadHeader()
-	if !h.owns(req.From.Slot()) {
+	if !s.header.owns(req.From.Slot()) {
 		return nil, wrongShard(req.From.Slot())
 	}
 	at := s.inode(req.From)
@@ -46,12 +45,12 @@ func lookup(s *state, req *quarry.LookupRequest, met *[]Intent) (*quarry.LookupR
 		if at.Kind != quarry.KindDir {
 			return nil, refuse(quarry.NotDir, walked(req.Path, name, rest), "a file stands in the way")
 		}
-		s.mayAppear(&h, id, name, met)
+		s.mayAppear(id, name, met)
 		e, ok := s.entry(id, name)
 		if !ok {
 			return nil, refuse(quarry.NotFound, walked(req.Path, name, rest), "there is no such name")
 		}
-		if id = e.Inode; !h.owns(id.Slot()) {
+		if id = e.Inode; !s.header.owns(id.Slot()) {
 			return &quarry.LookupReply{Attr: e.attr(), Rest: strings.TrimLeft(rest, "/")}, nil
 		}
 		at = s.namedInode(id)
@@ -70,9 +69,8 @@ func walked(path, name, rest string) string {
 // Stat returns the attributes of an inode and, of a file with an open tail, the tail: its
 // chunk without addresses and capability.
 func Stat(v View, req *quarry.StatRequest) (*quarry.StatReply, error) {
-	s := state{view: v}
-	h := s.loadHeader()
-	if !h.owns(req.Inode.Slot()) {
+	s := reading(v)
+	if !s.header.owns(req.Inode.Slot()) {
 		return nil, named("stat", "", wrongShard(req.Inode.Slot()))
 	}
 	i := s.inode(req.Inode)
@@ -92,7 +90,7 @@ func Stat(v View, req *quarry.StatRequest) (*quarry.StatReply, error) {
 // Path returns the path of a directory; "" if there is none, or a part of it is on another
 // shard.
 func Path(v View, dir quarry.Inode) string {
-	s := state{view: v}
+	s := reading(v)
 	path := ""
 	for range depthMax {
 		if dir == quarry.RootInode {

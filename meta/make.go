@@ -139,7 +139,7 @@ func notFound(name string) error {
 // Spread reports whether new directories in this one are spread over all slots, instead of being
 // kept in its slot: so are those of the two top levels of the tree.
 func Spread(v View, dir quarry.Inode) bool {
-	s := state{view: v}
+	s := reading(v)
 	if dir == quarry.RootInode {
 		return true
 	}

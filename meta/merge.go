@@ -69,7 +69,7 @@ func (c *Merge) apply(t *tx, r *Result) error {
 	if err != nil {
 		return err
 	}
-	chunk, err := c.Chunk.record(t)
+	chunk, err := c.Chunk.record(t, r)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func mergeable(c *ChunkRecord, file quarry.Inode) bool {
 // with a copy that is complete: where it begins, and its chunks in their order, at least as many
 // as said and at least two; or none. Chunks that are unfit are in no run; nil: none is.
 func MergeRun(v View, file quarry.Inode, least int, unfit func(quarry.Handle) bool) (offset int64, run []*ChunkRecord) {
-	s := &state{view: v}
+	s := reading(v)
 	i, err := s.file(file)
 	if err != nil || i.Length == 0 {
 		return 0, nil

@@ -307,7 +307,7 @@ func (m *model) openOwned() {
 // someChunk returns a chunk that has a record, or nil.
 func (m *model) someChunk() *ChunkRecord {
 	h := pick(m.rand, m.handles)
-	st := state{view: m.kv}
+	st := reading(m.kv)
 	return st.chunk(h)
 }
 
@@ -403,7 +403,7 @@ func (m *model) serverGone() {
 		r := m.want(0, g)
 		g.From, more = r.Next, r.More
 	}
-	st := state{view: m.kv}
+	st := reading(m.kv)
 	for _, h := range m.handles {
 		c := st.chunk(h)
 		if g.ForGood && (c == nil || c.Count(ReplicaMember) == 0) {
@@ -469,7 +469,7 @@ func (m *model) compare() string {
 			return fmt.Sprintf("%v: gone %v, stat says %v", n.inode, n.gone, err)
 		}
 	}
-	st := state{view: m.kv}
+	st := reading(m.kv)
 	for _, h := range m.handles {
 		c := st.chunk(h)
 		for id := range m.bytes[h] {

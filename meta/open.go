@@ -76,14 +76,19 @@ func newChunkFields(w *wire.Walk, c *NewChunk) {
 	wire.Uint(w, 3, &c.Wanted)
 }
 
-// record checks a new chunk and returns its record.
-func (c *NewChunk) record(t *tx) (*chunkEdit, error) {
+// record checks a new chunk and returns its record. Busy, with HandleFloor in the result: its
+// handle was reserved before slots came here.
+func (c *NewChunk) record(t *tx, r *Result) (*chunkEdit, error) {
 	subject := c.Handle.String()
 	if err := t.checkSlot(c.Handle.Slot()); err != nil {
 		return nil, err
 	}
 	if n := c.Handle.Number(); n == 0 || n >= t.header.NextHandle {
 		return nil, refuse(quarry.Invalid, subject, "the handle is not reserved")
+	}
+	if floor := t.header.HandleFloor; c.Handle.Number() < floor {
+		r.HandleFloor = floor
+		return nil, refuse(quarry.Busy, subject, "slots have come whose handles may have this number; reserve others")
 	}
 	if t.chunk(c.Handle) != nil {
 		return nil, refuse(quarry.Invalid, subject, "the handle is used already")
@@ -148,7 +153,7 @@ func (c *OpenTail) apply(t *tx, r *Result) error {
 	if err := c.check(file, r.Chunk); err != nil {
 		return err
 	}
-	chunk, err := c.Chunk.record(t)
+	chunk, err := c.Chunk.record(t, r)
 	if err != nil {
 		return err
 	}
@@ -196,7 +201,7 @@ func (s *state) tell(id quarry.Inode, file *inodeRecord, r *Result) {
 // Tail returns a file's attributes, its last piece, and the chunk of it, as [OpenTail] tells
 // them: the piece is zero if there is none, the chunk nil if the piece has none.
 func Tail(v View, file quarry.Inode) (Result, error) {
-	s := state{view: v}
+	s := reading(v)
 	var r Result
 	i, err := s.file(file)
 	if err != nil {
@@ -226,12 +231,15 @@ func (c *OpenOwned) apply(t *tx, r *Result) error {
 	if len(c.Chunks) == 0 {
 		return refuse(quarry.Invalid, "", "no chunks")
 	}
+	if s.Owned+uint64(len(c.Chunks)) > ownedMax { // chunks whose slots have moved still count: count anew
+		s.Owned = uint64(len(t.owned(t.op.Session, ownedMax)))
+	}
 	if s.Owned+uint64(len(c.Chunks)) > ownedMax {
 		return refuse(quarry.Busy, "", "the session owns %d chunks, at most %d are allowed", s.Owned, ownedMax)
 	}
 	chunks := make([]*chunkEdit, len(c.Chunks))
 	for i := range c.Chunks {
-		if chunks[i], err = c.Chunks[i].record(t); err != nil {
+		if chunks[i], err = c.Chunks[i].record(t, r); err != nil {
 			return err
 		}
 		for _, before := range chunks[:i] {

@@ -51,8 +51,8 @@ func Reconcile(v View, page *quarry.InventoryRequest, term uint64, busy func(qua
 	if len(page.Replicas) > quarry.InventoryMax || page.From > page.To {
 		return nil, quarry.Errorf("inventory", quarry.Invalid, "", "%d replicas from %v to %v", len(page.Replicas), page.From, page.To)
 	}
-	s := &state{view: v}
-	h := s.loadHeader()
+	s := reading(v)
+	h := s.header
 	// A server that has lost much may be listed with far more than a page reports; what is
 	// not looked at is found by the next inventory.
 	listed := s.replicasOf(page.Server, page.From, page.To, 2*quarry.InventoryMax)

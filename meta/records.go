@@ -2,6 +2,8 @@ package meta
 
 import (
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/move"
+	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -257,7 +259,7 @@ func (p *pieceRecord) piece(end uint64, length int64) quarry.Piece {
 // SessionRecord is what the shard keeps of a session.
 type SessionRecord struct {
 	Seen     LogTime // when it was opened or kept alive last
-	Owned    uint64  // chunks it owns
+	Owned    uint64  // chunks it owns, at least those in this shard; see OpenOwned
 	OpenedNS int64   // wall time, to be shown
 	Closed   bool    // it takes no operation any more; its chunks are being freed
 }
@@ -284,11 +286,6 @@ func itemFields(w *wire.Walk, i *quarry.Item) {
 	wire.Uint(w, 1, &i.Kind)
 	wire.Uint(w, 2, &i.Version)
 	wire.Uint(w, 3, &i.Handle)
-}
-
-func slotRangeFields(w *wire.Walk, r *quarry.SlotRange) {
-	wire.Uint(w, 1, &r.First)
-	wire.Uint(w, 2, &r.Last)
 }
 
 // Counters are totals of the shard's state, kept with every change.
@@ -338,10 +335,11 @@ type header struct {
 	RangeFirst  uint64 // the first number that it reserved
 	Counters    Counters
 	LastTx      uint64 // the last number that a transaction or a preparation got
+	move.State
 }
 
 func headerFields(w *wire.Walk, h *header) {
-	wire.List(w, 1, &h.Slots, slotRangesMax, slotRangeFields)
+	wire.List(w, 1, &h.Slots, slotRangesMax, slots.Fields)
 	wire.Uint(w, 2, &h.Time)
 	wire.Uint(w, 3, &h.NextInode)
 	wire.Uint(w, 4, &h.NextSession)
@@ -350,17 +348,11 @@ func headerFields(w *wire.Walk, h *header) {
 	wire.Uint(w, 7, &h.RangeFirst)
 	wire.Message(w, 8, &h.Counters, countersFields)
 	wire.Uint(w, 9, &h.LastTx)
+	wire.Message(w, 10, &h.State, move.StateFields)
 }
 
 // owns reports whether the shard owns the slot.
-func (h *header) owns(s quarry.Slot) bool {
-	for _, r := range h.Slots {
-		if r.First <= s && s <= r.Last {
-			return true
-		}
-	}
-	return false
-}
+func (h *header) owns(s quarry.Slot) bool { return slots.Has(h.Slots, s) }
 
 // ownsAll reports whether the shard owns every slot.
 func (h *header) ownsAll() bool {

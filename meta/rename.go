@@ -71,13 +71,13 @@ func (c *Rename) apply(t *tx, r *Result) error {
 
 // elsewhere reports whether the rename concerns other shards: the directory it leads to, or the
 // inode if that has to change. Directories get another parent one at a time, in the whole
-// cluster.
+// cluster: a shard that owns every slot, perhaps only since a moment, may have such a transaction.
 func (c *Rename) elsewhere(t *tx, e entryRecord) bool {
 	h := t.header
 	moves := c.Parent != c.ToParent
 	return !h.owns(c.ToParent.Slot()) ||
 		!h.owns(e.Inode.Slot()) && (moves || e.Kind == quarry.KindDir) ||
-		moves && e.Kind == quarry.KindDir && !h.ownsAll()
+		moves && e.Kind == quarry.KindDir && (!h.ownsAll() || h.Counters.Transactions > 0)
 }
 
 // here renames within this shard. The file that is replaced may live on another one.

@@ -205,11 +205,11 @@ type Repair struct {
 // one, those with the fewest copies first; it begins after the given one, the zero Repair
 // for the first.
 func NextRepairs(v View, past Repair, n int) (list []Repair) {
-	s := state{view: v}
+	s := reading(v)
 	if past.Copies == 0 {
 		past = Repair{Copies: 1}
 	}
-	s.scan(table(nil, shardSlot, tableRepair), repairKey(nil, past.Copies, past.Handle+1), func(key, _ []byte) bool {
+	s.index(repairKey(nil, past.Copies, past.Handle+1), after(table(nil, shardSlot, tableRepair)), func(key, _ []byte) bool {
 		list = append(list, Repair{Copies: key[3], Handle: quarry.Handle(lastNumber(key))})
 		return len(list) < n
 	})
@@ -218,8 +218,8 @@ func NextRepairs(v View, past Repair, n int) (list []Repair) {
 
 // MissingChunks returns at most n chunks that have no copy that counts, after the given one.
 func MissingChunks(v View, past quarry.Handle, n int) (list []quarry.Handle) {
-	s := state{view: v}
-	s.view.Scan(repairKey(nil, 0, past+1), repairKey(nil, 1, 0), func(key, _ []byte) bool {
+	s := reading(v)
+	s.index(repairKey(nil, 0, past+1), repairKey(nil, 1, 0), func(key, _ []byte) bool {
 		list = append(list, quarry.Handle(lastNumber(key)))
 		return len(list) < n
 	})
@@ -229,13 +229,13 @@ func MissingChunks(v View, past quarry.Handle, n int) (list []quarry.Handle) {
 // ReplicasOf returns at most n chunks whose records list a replica at the server, of the
 // handles from first to last, both included, in their order.
 func ReplicasOf(v View, server quarry.ServerID, first, last quarry.Handle, n int) []quarry.Handle {
-	s := state{view: v}
+	s := reading(v)
 	return s.replicasOf(server, first, last, n)
 }
 
 func (s *state) replicasOf(server quarry.ServerID, first, last quarry.Handle, n int) (list []quarry.Handle) {
 	hi := append(serverKey(nil, server, last), 0)
-	s.view.Scan(serverKey(nil, server, first), hi, func(key, _ []byte) bool {
+	s.index(serverKey(nil, server, first), hi, func(key, _ []byte) bool {
 		list = append(list, quarry.Handle(lastNumber(key)))
 		return len(list) < n
 	})

@@ -29,6 +29,9 @@ type Result struct {
 	Decided bool
 	Part    *Part   // as it was prepared
 	Met     *Intent // in the way of the command, which is Busy
+	// HandleFloor, with Busy: a chunk was not made because its handle is below this number. The
+	// leader has to reserve others.
+	HandleFloor uint64
 }
 
 // HandleRange is a row of handle numbers, which may be used with any slot of the shard.
@@ -60,6 +63,7 @@ func resultFields(w *wire.Walk, r *Result) {
 	wire.Bool(w, 15, &r.Decided)
 	wire.Optional(w, 16, &r.Part, partFields)
 	wire.Optional(w, 17, &r.Met, intentFields)
+	wire.Uint(w, 18, &r.HandleFloor)
 }
 
 func attrFields(w *wire.Walk, a *quarry.Attr) {

@@ -36,3 +36,11 @@ const (
 	ReopenedByOne       Rule = "re-opened by some of the replicas"
 	MergedOldSeal       Rule = "part merged as of an older seal"
 )
+
+// The rules of slots that move.
+const (
+	ServedByTwo         Rule = "slot served by two shards"
+	SessionLeftBehind   Rule = "session lost in a move"
+	NumbersOfMoveReused Rule = "handle numbers used again after a move"
+	LateBatchTaken      Rule = "late batch of a move applied"
+)

@@ -245,9 +245,12 @@ func (t *tx) fixTail(c *chunkEdit, file *inodeRecord, p pieceRecord) {
 	}
 }
 
-// ChunkOf returns a chunk's record. NotFound: there is none, or it is being dropped.
+// ChunkOf returns a chunk's record. NotFound: there is none, or it is being dropped. WrongShard.
 func ChunkOf(v View, h quarry.Handle) (*ChunkRecord, error) {
-	s := state{view: v}
+	s := reading(v)
+	if err := s.checkSlot(h.Slot()); err != nil {
+		return nil, named("chunk", "", err)
+	}
 	c := s.chunk(h)
 	if c == nil || c.Doomed {
 		return nil, quarry.Errorf("chunk", quarry.NotFound, h.String(), "there is no such chunk")
@@ -265,8 +268,8 @@ type Active struct {
 // ActiveChunks returns the open chunks, those being sealed, and those with replicas that have
 // not confirmed their seal: at most n, in the order of their handles, after the given one.
 func ActiveChunks(v View, past quarry.Handle, n int) (list []Active) {
-	s := state{view: v}
-	s.scan(table(nil, shardSlot, tableActive), activeKey(nil, past+1), func(key, _ []byte) bool {
+	s := reading(v)
+	s.index(activeKey(nil, past+1), after(table(nil, shardSlot, tableActive)), func(key, _ []byte) bool {
 		list = append(list, Active{Handle: quarry.Handle(lastNumber(key))})
 		return len(list) < n
 	})

@@ -37,7 +37,8 @@ func (c *OpenSession) apply(t *tx, r *Result) error {
 	return nil
 }
 
-// KeepSessions keeps sessions alive. Result: Sessions, those that are not known (any more).
+// KeepSessions keeps sessions alive. WrongShard: the slot of one of them lives elsewhere. Result:
+// Sessions, those that are not known (any more).
 type KeepSessions struct {
 	Sessions []quarry.SessionID // at most 1,000
 }
@@ -47,6 +48,11 @@ func (*KeepSessions) kind() Kind { return KindKeepSessions }
 func (c *KeepSessions) fields(w *wire.Walk) { wire.Uints(w, 10, &c.Sessions, sessionsMax) }
 
 func (c *KeepSessions) apply(t *tx, r *Result) error {
+	for _, id := range c.Sessions {
+		if err := t.checkSlot(SessionSlot(id)); err != nil {
+			return err
+		}
+	}
 	for _, id := range c.Sessions {
 		s, err := t.liveSession(id)
 		if err != nil {
@@ -80,6 +86,9 @@ func (*CloseSession) kind() Kind { return KindCloseSession }
 func (c *CloseSession) fields(w *wire.Walk) { wire.Uint(w, 10, &c.Session) }
 
 func (c *CloseSession) apply(t *tx, r *Result) error {
+	if err := t.checkSlot(SessionSlot(c.Session)); err != nil {
+		return err
+	}
 	if s, ok := t.session(c.Session); ok {
 		t.endSession(c.Session, s, r)
 	}
@@ -114,17 +123,17 @@ func (c *ExpireSessions) apply(t *tx, r *Result) error {
 
 // Expired reports whether a session is due to be ended by [ExpireSessions] at log time now.
 func Expired(v View, now LogTime, expiryMS uint64) bool {
-	s := state{view: v}
+	s := reading(v)
 	return len(s.expired(now, expiryMS, 1)) > 0
 }
 
 // expired returns at most n sessions that are due.
 func (s *state) expired(now LogTime, expiryMS uint64, n int) (due []quarry.SessionID) {
-	if uint64(now) <= expiryMS {
+	if uint64(now) <= expiryMS || now < LogTime(s.header.QuietUntil) {
 		return nil
 	}
 	hi := expiryKey(nil, now-LogTime(expiryMS), 0)
-	s.view.Scan(table(nil, shardSlot, tableExpiry), hi, func(key, _ []byte) bool {
+	s.index(table(nil, shardSlot, tableExpiry), hi, func(key, _ []byte) bool {
 		due = append(due, quarry.SessionID(lastNumber(key)))
 		return len(due) < n
 	})
@@ -139,7 +148,7 @@ func (t *tx) endSession(id quarry.SessionID, s SessionRecord, r *Result) bool {
 	for _, h := range owned[:min(free, len(owned))] {
 		t.release(h, r)
 		r.Count++
-		s.Owned--
+		s.disown(1)
 	}
 	if len(owned) > free {
 		s.Closed, r.More = true, true
@@ -158,7 +167,7 @@ func (s *state) owned(id quarry.SessionID, n int) (handles []quarry.Handle) {
 	if n <= 0 {
 		return nil
 	}
-	s.scan(table(nil, shardSlot, tableOwned, uint64(id)), nil, func(key, _ []byte) bool {
+	s.index(table(nil, shardSlot, tableOwned, uint64(id)), after(table(nil, shardSlot, tableOwned, uint64(id))), func(key, _ []byte) bool {
 		handles = append(handles, quarry.Handle(lastNumber(key)))
 		return len(handles) < n
 	})
@@ -189,6 +198,16 @@ func (t *tx) forgetResults(id quarry.SessionID) {
 	}
 }
 
+// disown notes that n chunks do not belong to a session any more, if it is kept here.
+func (t *tx) disown(id quarry.SessionID, n uint64) {
+	if s, ok := t.session(id); ok {
+		s.disown(n)
+		t.putSession(id, &s, false)
+	}
+}
+
+func (s *SessionRecord) disown(n uint64) { s.Owned -= min(n, s.Owned) }
+
 // recall returns the result that the operation had before, if it is done. The place is where
 // its result belongs.
 func (t *tx) recall(op *quarry.Op) (place uint16, result []byte, done bool, err error) {
@@ -200,11 +219,8 @@ func (t *tx) recall(op *quarry.Op) (place uint16, result []byte, done bool, err 
 	case op.Sequence-op.Oldest >= WindowOps:
 		return 0, nil, false, refuse(quarry.Busy, "", "more than %d operations of the session are unsettled", WindowOps)
 	}
-	if err := t.checkSlot(SessionSlot(op.Session)); err != nil {
-		return 0, nil, false, err // whether the operation was done is known where the session is kept
-	}
 	if _, err := t.liveSession(op.Session); err != nil {
-		return 0, nil, false, err
+		return 0, nil, false, err // of WrongShard: whether the operation was done is known there
 	}
 	place = uint16(op.Sequence % WindowOps)
 	var rec resultRecord
@@ -228,9 +244,9 @@ func (t *tx) setResult(op *quarry.Op, place uint16, result []byte) {
 	put(t, resultKey(t.key[:0], op.Session, place), &rec, resultRecordFields)
 }
 
-// Session returns what the shard keeps of a session; false if it is not known (any more).
-func Session(v View, id quarry.SessionID) (SessionRecord, bool) {
-	s := state{view: v}
-	r, err := s.liveSession(id)
-	return r, err == nil
+// Session returns what the shard keeps of a session. SessionExpired: it is not known (any more).
+// WrongShard.
+func Session(v View, id quarry.SessionID) (SessionRecord, error) {
+	r, err := reading(v).liveSession(id)
+	return r, named("session", "", err)
 }

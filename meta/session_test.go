@@ -71,23 +71,25 @@ func TestExactlyOnce(t *testing.T) {
 // An error that invites a retry must not become the operation's result.
 func TestBusyIsNotStored(t *testing.T) {
 	s := newShard(t)
-	full := state{view: s.kv}
+	full := reading(s.kv)
 	rec, _ := full.session(s.session)
 	rec.Owned = ownedMax
 	c := s.chunk(1)
 	s.setSession(&rec)
+	for i := range uint64(ownedMax) {
+		s.kv.Set(ownedKey(nil, s.session, quarry.Handle(1e6+i)), nil)
+	}
 	if r, _ := DecodeResult(s.m.Apply(s.kv, s.encode(quarry.Op{Session: s.session, Sequence: 1, Oldest: 1}, &OpenOwned{Chunks: []NewChunk{c}}))); !errors.Is(r.Err, quarry.Busy) {
 		t.Fatal(r.Err)
 	}
-	rec.Owned = 0
-	s.setSession(&rec)
+	s.kv.DeleteRange(ownedKey(nil, s.session, 0), ownedKey(nil, s.session+1, 0))
 	if r := s.once(1, 1, &OpenOwned{Chunks: []NewChunk{c}}); r.Err != nil || len(r.Handles) != 1 {
 		t.Errorf("the retry: %+v", r)
 	}
 }
 
 func (s *shard) setSession(r *SessionRecord) {
-	tx := &tx{state: state{view: s.kv}, kv: s.kv}
+	tx := &tx{state: *reading(s.kv), kv: s.kv}
 	put(tx, sessionKey(nil, s.session), r, sessionFields)
 }
 
@@ -116,11 +118,11 @@ func TestSessionLife(t *testing.T) {
 	if r := s.ok(&ExpireSessions{ExpiryMS: expiry}); len(r.Sessions) != 1 || r.Sessions[0] != s.session || r.More {
 		t.Errorf("expired %+v", r)
 	}
-	if _, ok := Session(s.kv, s.session); ok {
+	if _, err := Session(s.kv, s.session); !errors.Is(err, quarry.SessionExpired) {
 		t.Error("the session is still known")
 	}
-	if rec, ok := Session(s.kv, other); !ok || rec.Seen != s.time-1 {
-		t.Errorf("the other session: %+v, %v", rec, ok)
+	if rec, err := Session(s.kv, other); err != nil || rec.Seen != s.time-1 {
+		t.Errorf("the other session: %+v, %v", rec, err)
 	}
 	// Time that goes backwards does nothing.
 	s.time = 5

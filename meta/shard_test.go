@@ -205,7 +205,7 @@ func (s *shard) owned(length int64, servers ...quarry.ServerID) quarry.Handle {
 
 func (s *shard) record(h quarry.Handle) *ChunkRecord {
 	s.t.Helper()
-	st := state{view: s.kv}
+	st := reading(s.kv)
 	c := st.chunk(h)
 	if c == nil {
 		s.t.Fatalf("chunk %v has no record", h)
@@ -214,7 +214,7 @@ func (s *shard) record(h quarry.Handle) *ChunkRecord {
 }
 
 func (s *shard) gone(h quarry.Handle) bool {
-	st := state{view: s.kv}
+	st := reading(s.kv)
 	return st.chunk(h) == nil
 }
 

@@ -1,17 +1,29 @@
 package meta
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/wire"
 )
 
-// state reads records from a view. Keys are built in key, so it is not safe for concurrent
-// use.
+// state reads records from a view. What belongs to a slot that the shard does not own may be
+// there, because slots move (see [BeginTake] and [Release]); for whoever reads it is not. Keys are built in key, so it is
+// not safe for concurrent use.
 type state struct {
-	view View
-	key  []byte
+	view   View
+	key    []byte
+	header *header
+}
+
+// reading returns a state to answer reads from.
+func reading(v View) *state {
+	s := &state{view: v}
+	h := s.loadHeader()
+	s.header = &h
+	return s
 }
 
 // load reads the record at a key into m and reports whether it is there. A record that
@@ -40,6 +52,55 @@ func (s *state) scan(prefix, from []byte, fn func(key, value []byte) bool) {
 	s.view.Scan(from, after(prefix), fn)
 }
 
+// index calls fn with the entries from lo to hi of an index of the shard, until it returns false.
+// Every reader of an index comes here: entries of slots that the shard does not own are passed
+// over. A row of such entries is left behind in one step.
+func (s *state) index(lo, hi []byte, fn func(key, value []byte) bool) {
+	for lo != nil {
+		next := []byte(nil)
+		foreign := 0
+		s.view.Scan(lo, hi, func(key, value []byte) bool {
+			slot := indexSlot(key)
+			if s.header.owns(slot) {
+				foreign = 0
+				return fn(key, value)
+			}
+			if foreign++; foreign < foreignMax || key[2] == tableHeld {
+				return true
+			}
+			next = s.header.nextOwned(key, slot)
+			return false
+		})
+		if lo = next; hi != nil && bytes.Compare(lo, hi) >= 0 {
+			return
+		}
+	}
+}
+
+// foreignMax is how many entries of slots that are not owned are passed over one by one: to look
+// for the next one that is owned costs as much.
+const foreignMax = 16
+
+// indexSlot returns the slot of what an entry of an index is about.
+func indexSlot(key []byte) quarry.Slot {
+	if key[2] == tableHeld {
+		return quarry.Inode(binary.BigEndian.Uint64(key[11:])).Slot()
+	}
+	return quarry.Inode(lastNumber(key)).Slot()
+}
+
+// nextOwned returns the first key behind one of an index, whose slot is not owned, that may be of
+// a slot which is: in the same row, or where the next row begins.
+func (h *header) nextOwned(key []byte, slot quarry.Slot) []byte {
+	row := append([]byte(nil), key[:len(key)-8]...)
+	for _, r := range h.Slots {
+		if r.First > slot {
+			return binary.BigEndian.AppendUint64(row, uint64(quarry.MakeInode(r.First, 0)))
+		}
+	}
+	return after(row)
+}
+
 func (s *state) loadHeader() (h header) {
 	load(s, headerKey(s.key[:0]), &h, headerFields)
 	return h
@@ -61,7 +122,7 @@ func (s *state) inode(id quarry.Inode) *inodeRecord {
 // anyInode returns the record of an inode, which may be that of a removed file, or nil.
 func (s *state) anyInode(id quarry.Inode) *inodeRecord {
 	i := new(inodeRecord)
-	if !load(s, inodeKey(s.key[:0], id), i, inodeFields) {
+	if !s.header.owns(id.Slot()) || !load(s, inodeKey(s.key[:0], id), i, inodeFields) {
 		return nil
 	}
 	return i
@@ -79,6 +140,8 @@ func (s *state) namedInode(id quarry.Inode) *inodeRecord {
 // dir returns a directory's record.
 func (s *state) dir(id quarry.Inode) (*inodeRecord, error) {
 	switch i := s.inode(id); {
+	case i == nil && !s.header.owns(id.Slot()):
+		return nil, wrongShard(id.Slot())
 	case i == nil:
 		return nil, refuse(quarry.NotFound, "", "there is no directory %v", id)
 	case i.Kind != quarry.KindDir:
@@ -91,6 +154,8 @@ func (s *state) dir(id quarry.Inode) (*inodeRecord, error) {
 // file returns a file's record.
 func (s *state) file(id quarry.Inode) (*inodeRecord, error) {
 	switch i := s.inode(id); {
+	case i == nil && !s.header.owns(id.Slot()):
+		return nil, wrongShard(id.Slot())
 	case i == nil:
 		return nil, refuse(quarry.NotFound, "", "there is no file %v", id)
 	case i.Kind != quarry.KindFile:
@@ -124,7 +189,7 @@ func (s *state) lastPiece(id quarry.Inode, i *inodeRecord) (p pieceRecord, end u
 // chunk returns a chunk's record, or nil.
 func (s *state) chunk(h quarry.Handle) *ChunkRecord {
 	c := new(ChunkRecord)
-	if !load(s, chunkKey(s.key[:0], h), c, chunkFields) {
+	if !s.header.owns(h.Slot()) || !load(s, chunkKey(s.key[:0], h), c, chunkFields) {
 		return nil
 	}
 	return c
@@ -140,13 +205,16 @@ func (s *state) piecedChunk(h quarry.Handle) *ChunkRecord {
 }
 
 func (s *state) session(id quarry.SessionID) (r SessionRecord, ok bool) {
-	ok = load(s, sessionKey(s.key[:0], id), &r, sessionFields)
+	ok = s.header.owns(SessionSlot(id)) && load(s, sessionKey(s.key[:0], id), &r, sessionFields)
 	return r, ok
 }
 
-// liveSession returns a session that takes operations, or SessionExpired.
+// liveSession returns a session that takes operations, or SessionExpired, or WrongShard.
 func (s *state) liveSession(id quarry.SessionID) (SessionRecord, error) {
 	r, ok := s.session(id)
+	if slot := SessionSlot(id); !s.header.owns(slot) {
+		return r, wrongShard(slot)
+	}
 	if (!ok || r.Closed) && !off(ClosedSessionActs) {
 		return r, refuse(quarry.SessionExpired, fmt.Sprintf("session %x", uint64(id)), "it is not known (any more)")
 	}

@@ -114,6 +114,9 @@ func (t *tx) record(x *Transaction, r *Result) error {
 	case h.LastTx >= quarry.NumberMax:
 		return refuse(quarry.NoSpace, "", "all numbers of transactions are used")
 	}
+	if err := t.closed(x.Parent.Slot()); err != nil {
+		return err
+	}
 	h.LastTx++
 	h.Counters.Transactions++
 	x.ID, x.Op = TxID(quarry.MakeInode(x.Parent.Slot(), h.LastTx)), t.op
@@ -135,7 +138,7 @@ func (t *tx) forget(id TxID) {
 }
 
 func (s *state) transaction(id TxID) (x Transaction, ok bool) {
-	ok = load(s, transactionKey(s.key[:0], id), &x, transactionFields)
+	ok = s.header.owns(id.Slot()) && load(s, transactionKey(s.key[:0], id), &x, transactionFields)
 	return x, ok
 }
 
@@ -281,18 +284,21 @@ func (c *Forget) apply(t *tx, _ *Result) error {
 // TransactionOf returns a transaction that the shard coordinates; false if it does not know it
 // (any more). WrongShard.
 func TransactionOf(v View, id TxID) (Transaction, bool, error) {
-	s := state{view: v}
-	if h := s.loadHeader(); !h.owns(id.Slot()) {
+	s := reading(v)
+	if !s.header.owns(id.Slot()) {
 		return Transaction{}, false, named("transaction", "", wrongShard(id.Slot()))
 	}
 	x, ok := s.transaction(id)
 	return x, ok, nil
 }
 
-// Transactions returns at most n transactions that the shard coordinates, behind the one after.
-func Transactions(v View, after TxID, n int) (list []TxID) {
-	s := state{view: v}
-	s.scan(table(nil, shardSlot, tableCoordinated), table(nil, shardSlot, tableCoordinated, uint64(after)+1), func(key, _ []byte) bool {
+// Transactions returns at most n transactions that the shard coordinates, behind the one past.
+func Transactions(v View, past TxID, n int) (list []TxID) {
+	return reading(v).transactions(past, n)
+}
+
+func (s *state) transactions(past TxID, n int) (list []TxID) {
+	s.index(table(nil, shardSlot, tableCoordinated, uint64(past)+1), after(table(nil, shardSlot, tableCoordinated)), func(key, _ []byte) bool {
 		if len(list) == n {
 			return false
 		}
@@ -306,8 +312,8 @@ func Transactions(v View, after TxID, n int) (list []TxID) {
 // dir if that is met, or a directory that lives on another shard, from where to go on.
 // NotFound: the directory is gone.
 func Climb(v View, from, dir quarry.Inode) (quarry.Inode, error) {
-	s := state{view: v}
-	h := s.loadHeader()
+	s := reading(v)
+	h := s.header
 	if !h.owns(from.Slot()) {
 		return 0, named("climb", "", wrongShard(from.Slot()))
 	}

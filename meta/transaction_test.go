@@ -491,7 +491,7 @@ func (w *txWorld) settled() string {
 
 // compare returns how the shards differ from the model.
 func (w *txWorld) compare(n *node) string {
-	st := state{view: w.shardOf(n.inode.Slot()).kv}
+	st := reading(w.shardOf(n.inode.Slot()).kv)
 	if st.inode(n.inode) == nil {
 		return fmt.Sprintf("%v is gone", n.inode)
 	}

@@ -74,7 +74,7 @@ func (l *Leader) allocated(ctx context.Context, list []quarry.Handle) (*quarry.A
 	return reply, nil
 }
 
-// checkSession returns SessionExpired unless a session is known.
+// checkSession returns SessionExpired, or WrongShard, unless a session is known.
 func (l *Leader) checkSession(ctx context.Context, id quarry.SessionID) error {
 	if err := l.Log.Confirm(ctx); err != nil {
 		return err
@@ -83,10 +83,8 @@ func (l *Leader) checkSession(ctx context.Context, id quarry.SessionID) error {
 }
 
 func sessionIn(v meta.View, id quarry.SessionID) error {
-	if _, ok := meta.Session(v, id); !ok {
-		return quarry.Errorf("session", quarry.SessionExpired, "", "it is not known (any more)")
-	}
-	return nil
+	_, err := meta.Session(v, id)
+	return err
 }
 
 // createMany makes the replicas of all chunks of a request, or gives up all of them.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -24,6 +25,10 @@ const (
 	KindRetireKey    Kind = 8
 	KindRaiseLevel   Kind = 9
 	KindAddShard     Kind = 10
+	KindBeginMove    Kind = 11
+	KindCancelMove   Kind = 12
+	KindEndMove      Kind = 13
+	KindSetBalancer  Kind = 14
 	KindTakeOrder    Kind = 20
 	KindEndOrder     Kind = 21
 )
@@ -54,6 +59,10 @@ var verbs = [...]struct {
 	KindRetireKey:    {"retire key", func() Body { return new(RetireKey) }},
 	KindRaiseLevel:   {"raise level", func() Body { return new(RaiseLevel) }},
 	KindAddShard:     {"add shard", func() Body { return new(AddShard) }},
+	KindBeginMove:    {"begin move", func() Body { return new(BeginMove) }},
+	KindCancelMove:   {"cancel move", func() Body { return new(CancelMove) }},
+	KindEndMove:      {"end move", func() Body { return new(EndMove) }},
+	KindSetBalancer:  {"set balancer", func() Body { return new(SetBalancer) }},
 	KindTakeOrder:    {"take order", func() Body { return new(TakeOrder) }},
 	KindEndOrder:     {"end order", func() Body { return new(EndOrder) }},
 }
@@ -96,6 +105,7 @@ type Result struct {
 	Absent      []quarry.DiskID // disks of the server that it does not report
 	Node        quarry.MasterNode
 	Holder      meta.TxID // the transaction that moves a directory
+	Move        move.ID   // a move of slots
 }
 
 func resultFields(w *wire.Walk, r *Result) {
@@ -106,6 +116,7 @@ func resultFields(w *wire.Walk, r *Result) {
 	wire.Fixed16s(w, 5, &r.Absent, disksMax)
 	wire.Message(w, 6, &r.Node, masterFields)
 	wire.Uint(w, 20, &r.Holder)
+	wire.Uint(w, 21, &r.Move)
 }
 
 // Append appends the result's encoding to dst.

@@ -19,5 +19,6 @@
 //	'd' disk(16)      the server that the disk belongs to
 //	'k' number(4)     capability key
 //	'p' shard(8)      shard: its slots, and the masters that its group began with
+//	'v' move(8)       move of slots from one shard to another, until it is over
 //	'o'               the transaction that may give a directory another parent
 package root

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -37,7 +38,7 @@ func FuzzRecords(f *testing.F) {
 		again(t, b, masterFields)
 		again(t, b, keyFields)
 		again(t, b, shardFields)
-		again(t, b, slotRangeFields)
+		again(t, b, slots.Fields)
 		again(t, b, diskFields)
 		again(t, b, serverFields)
 		again(t, b, ownerFields)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -20,13 +21,8 @@ type Shard struct {
 
 func shardFields(w *wire.Walk, s *Shard) {
 	wire.Uint(w, 1, &s.Shard)
-	wire.List(w, 2, &s.Slots, quarry.Slots, slotRangeFields)
+	wire.List(w, 2, &s.Slots, quarry.Slots, slots.Fields)
 	wire.List(w, 3, &s.Founders, mastersMax, masterFields)
-}
-
-func slotRangeFields(w *wire.Walk, r *quarry.SlotRange) {
-	wire.Uint(w, 1, &r.First)
-	wire.Uint(w, 2, &r.Last)
 }
 
 // AddShard makes a shard known that has no slots. Its number is the last one plus 1; one that is

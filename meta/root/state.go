@@ -6,6 +6,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -18,6 +19,7 @@ const (
 	beforeMax    = 8   // earlier processes of one server that are remembered
 	keysMax      = 16
 	shardsMax    = quarry.Slots
+	movesMax     = 16  // of slots, at a time
 	textBytesMax = 512 // of an address, a rack, a boot id
 )
 
@@ -30,6 +32,7 @@ const (
 	tableKey    = 'k'
 	tableShard  = 'p'
 	tableOrder  = 'o'
+	tableMove   = 'v'
 )
 
 func headerKey() []byte { return []byte{tableHeader} }
@@ -52,6 +55,10 @@ func shardKey(s quarry.ShardID) []byte {
 	return binary.BigEndian.AppendUint64([]byte{tableShard}, uint64(s))
 }
 
+func moveKey(m move.ID) []byte {
+	return binary.BigEndian.AppendUint64([]byte{tableMove}, uint64(m))
+}
+
 // header is the state of the cluster as a whole.
 type header struct {
 	Cluster         quarry.ClusterID
@@ -63,6 +70,8 @@ type header struct {
 	Keys            uint32
 	LastKey         uint32
 	Level           uint32 // that every master speaks; see [RaiseLevel]
+	LastMove        move.ID
+	BalancerOff     bool
 }
 
 func headerFields(w *wire.Walk, h *header) {
@@ -75,6 +84,8 @@ func headerFields(w *wire.Walk, h *header) {
 	wire.Uint(w, 7, &h.Keys)
 	wire.Uint(w, 8, &h.LastKey)
 	wire.Uint(w, 9, &h.Level)
+	wire.Uint(w, 10, &h.LastMove)
+	wire.Bool(w, 11, &h.BalancerOff)
 }
 
 func masterFields(w *wire.Walk, m *quarry.MasterNode) {
