@@ -1,25 +1,15 @@
 package meta
 
-// View reads an ordered key-value state, in which keys are compared as bytes.
-type View interface {
-	// Get returns the key's value, which the caller must not change, and false if there is
-	// none.
-	Get(key []byte) (value []byte, ok bool)
-	// Scan calls fn with the keys from lo (inclusive) to hi (exclusive) in ascending order
-	// until fn returns false; nil means no bound. Key and value are valid only during fn,
-	// and fn must not change the state.
-	Scan(lo, hi []byte, fn func(key, value []byte) bool)
-}
+import "github.com/quarryfs/quarry/meta/kv"
 
-// KV is the state as a command sees and changes it: reads see the writes made before them.
-// Keys and values given to it are copied. The host writes all changes of a command in one
-// step with the command's index.
-type KV interface {
-	View
-	// Set sets the key's value.
-	Set(key, value []byte)
-	// Delete removes the key, if it is there.
-	Delete(key []byte)
-	// DeleteRange removes the keys from lo (inclusive) to hi (exclusive); nil means no bound.
-	DeleteRange(lo, hi []byte)
-}
+// View reads the state; see [kv.View].
+type View = kv.View
+
+// KV is the state as a command sees and changes it; see [kv.KV].
+type KV = kv.KV
+
+// Memory is a state in memory, for tests and simulations; see [kv.Memory].
+type Memory = kv.Memory
+
+// NewMemory returns an empty state.
+func NewMemory() *Memory { return kv.NewMemory() }

@@ -1,12 +1,8 @@
 package meta
 
 import (
-	"errors"
-	"strings"
-
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/wire"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Result is what a command's proposer gets. Each command says which fields it fills in.
@@ -42,11 +38,10 @@ type HandleRange struct {
 const (
 	orphansMax     = 1000
 	resultBytesMax = 64 << 10
-	errorBytesMax  = 512
 )
 
 func resultFields(w *wire.Walk, r *Result) {
-	ErrorField(w, 1, &r.Err)
+	wire.Error(w, 1, &r.Err)
 	wire.Message(w, 2, &r.Attr, attrFields)
 	wire.Uint(w, 3, &r.Session)
 	wire.Uints(w, 4, &r.Sessions, sessionsMax)
@@ -89,69 +84,6 @@ func wholePieceFields(w *wire.Walk, p *quarry.Piece) {
 	wire.Uint(w, 4, &p.Handle)
 	wire.Uint(w, 5, &p.ChunkOffset)
 	wire.Bytes(w, 6, &p.Inline, quarry.InlineBytesMax)
-}
-
-// ErrorField walks a field that holds an error: its kind, operation, subject and text, cut at
-// 512 bytes each. What is read is nil or a *quarry.Error.
-func ErrorField(w *wire.Walk, num protowire.Number, err *error) {
-	var e errorRecord
-	if !w.Reading() {
-		e.from(*err)
-	}
-	wire.Message(w, num, &e, errorFields)
-	if w.Reading() {
-		*err = e.err()
-	}
-}
-
-// errorRecord is an error as a result carries it.
-type errorRecord struct {
-	Kind    quarry.Kind
-	Op      string
-	Subject string
-	Text    string
-}
-
-func errorFields(w *wire.Walk, e *errorRecord) {
-	wire.Uint(w, 1, &e.Kind)
-	wire.String(w, 2, &e.Op, errorBytesMax)
-	wire.String(w, 3, &e.Subject, errorBytesMax)
-	wire.String(w, 4, &e.Text, errorBytesMax)
-}
-
-func (e *errorRecord) from(err error) {
-	if err == nil {
-		return
-	}
-	e.Kind = quarry.KindOf(err)
-	var qe *quarry.Error
-	if !errors.As(err, &qe) {
-		e.Text = clip(err.Error())
-		return
-	}
-	e.Op, e.Subject = clip(qe.Op), clip(qe.Subject)
-	if qe.Err != nil {
-		e.Text = clip(qe.Err.Error())
-	}
-}
-
-func (e *errorRecord) err() error {
-	if e.Kind == 0 {
-		return nil
-	}
-	err := &quarry.Error{Op: e.Op, Kind: e.Kind, Subject: e.Subject}
-	if e.Text != "" {
-		err.Err = errors.New(e.Text)
-	}
-	return err
-}
-
-// clip shortens what stands in an error.
-func clip(s string) string {
-	if len(s) <= errorBytesMax {
-		return s
-	}
-	return strings.ToValidUTF8(s[:errorBytesMax-len("…")], "") + "…"
 }
 
 // Append appends the result's encoding to dst.

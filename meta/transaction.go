@@ -162,7 +162,7 @@ func (c *Decide) fields(w *wire.Walk) {
 	wire.Bool(w, 11, &c.Commit)
 	wire.List(w, 12, &c.Parts, partsMax, partFields)
 	wire.Message(w, 13, &c.Attr, attrFields)
-	ErrorField(w, 14, &c.Err)
+	wire.Error(w, 14, &c.Err)
 }
 
 func (c *Decide) apply(t *tx, r *Result) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/kv"
 	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
@@ -54,12 +55,6 @@ func BatchFields(w *wire.Walk, b *Batch) {
 	wire.List(w, 14, &b.Pairs, pairsMax, pairFields)
 }
 
-// View reads a shard's state; it is meta.View.
-type View interface {
-	Get(key []byte) (value []byte, ok bool)
-	Scan(lo, hi []byte, fn func(key, value []byte) bool)
-}
-
 // ChangeKey is the key of a change in the log of changes; its value is the key of the record that
 // was changed.
 func ChangeKey(number uint64) []byte {
@@ -73,7 +68,7 @@ func ChangeKey(number uint64) []byte {
 //
 // Invalid: the move is not under way here, or the changes are not kept any more. Unavailable: the
 // view is older than what the other shard has.
-func Next(v View, l *Leaving, to *Taking, maxBytes int) (*Batch, error) {
+func Next(v kv.View, l *Leaving, to *Taking, maxBytes int) (*Batch, error) {
 	switch {
 	case l == nil || l.Move != to.Move || !slots.HasAll(l.Slots, to.Slots) || !slots.HasAll(to.Slots, l.Slots):
 		return nil, quarry.Errorf("batch", quarry.Invalid, "", "move %d of slots %v is not under way here", to.Move, to.Slots)
@@ -95,7 +90,7 @@ func Next(v View, l *Leaving, to *Taking, maxBytes int) (*Batch, error) {
 }
 
 // copy adds the records from the cursor on.
-func (b *Batch) copy(v View, set []quarry.SlotRange, room int) {
+func (b *Batch) copy(v kv.View, set []quarry.SlotRange, room int) {
 	for _, r := range set {
 		lo, hi := Keys(r)
 		if bytes.Compare(b.Cursor, hi) >= 0 {
@@ -120,7 +115,7 @@ func (b *Batch) copy(v View, set []quarry.SlotRange, room int) {
 
 // change adds the records before the cursor that were changed. Those from the cursor on are copied
 // later, as they are then.
-func (b *Batch) change(v View, room int) {
+func (b *Batch) change(v kv.View, room int) {
 	var keys [][]byte
 	v.Scan(ChangeKey(b.Changes+1), ChangeKey(b.Changes+1+changesStep), func(_, key []byte) bool {
 		keys = append(keys, bytes.Clone(key))

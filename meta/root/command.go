@@ -109,7 +109,7 @@ type Result struct {
 }
 
 func resultFields(w *wire.Walk, r *Result) {
-	meta.ErrorField(w, 1, &r.Err)
+	wire.Error(w, 1, &r.Err)
 	wire.Uint(w, 2, &r.Server)
 	wire.Uint(w, 3, &r.Incarnation)
 	wire.Bool(w, 4, &r.SameBoot)
