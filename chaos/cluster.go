@@ -43,8 +43,10 @@ type ClusterConfig struct {
 	Clock   clock.Clock
 	// Key is the cluster's key; nil: it has none, and all addresses are loopback.
 	Key []byte
-	// Masters and Servers are how many there are. Default: 3 and 4.
+	// Masters and Servers are how many there are. Default: 3 and 4; less than 0 servers: none.
 	Masters, Servers int
+	// Shards is how many there are beside the root group. Default: cluster.DefaultShards.
+	Shards int
 	// MasterArgs and ServerArgs are further arguments of the processes.
 	MasterArgs, ServerArgs []string
 	// Died is told of a process that ends by itself, by a goroutine of its own; nil: nobody is.
@@ -70,6 +72,10 @@ func StartCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
 	}
 	if cfg.Servers == 0 {
 		cfg.Servers = 4
+	}
+	cfg.Servers = max(cfg.Servers, 0)
+	if cfg.Shards == 0 {
+		cfg.Shards = cluster.DefaultShards
 	}
 	c := &Cluster{cfg: cfg, conns: rpc.NewClient(rpc.ClientConfig{
 		Network: rpc.TCP, Clock: cfg.Clock, Key: cfg.Key,
@@ -114,11 +120,11 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 		c.Masters = append(c.Masters, p)
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return err
 		}
 	}
-	if _, err := cluster.Init(ctx, c.conns, c.cfg.Clock, c.Addresses(), cluster.DefaultShards); err != nil {
+	if _, err := cluster.Init(ctx, c.conns, c.cfg.Clock, c.Addresses(), c.cfg.Shards); err != nil {
 		return err
 	}
 	for i := range c.cfg.Servers {
@@ -128,7 +134,7 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 		c.Servers = append(c.Servers, p)
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return err
 		}
 	}
@@ -178,6 +184,9 @@ func (c *Cluster) Clients() []string {
 	defer c.mu.Unlock()
 	return slices.Clone(c.clients)
 }
+
+// Routed returns the masters as operators ask them: each call goes to the leader that it concerns.
+func (c *Cluster) Routed() quarry.Master { return c.routed }
 
 // processes returns all processes, masters first.
 func (c *Cluster) processes() []*Process {
@@ -280,14 +289,14 @@ func (c *Cluster) Leader(ctx context.Context) *Process {
 	}
 	for _, m := range st.Masters {
 		if m.Node == st.Node {
-			return c.at(m.Address)
+			return c.At(m.Address)
 		}
 	}
 	return nil
 }
 
-// at returns the process at an address, or nil.
-func (c *Cluster) at(address string) *Process {
+// At returns the process at an address, or nil.
+func (c *Cluster) At(address string) *Process {
 	for _, p := range c.processes() {
 		if p.Address == address {
 			return p
@@ -314,7 +323,7 @@ func (c *Cluster) OpenChunk(ctx context.Context, dir string, pick uint64) (membe
 		return nil
 	}
 	for _, m := range tails[pick%uint64(len(tails))].Members {
-		if p := c.at(m.Address); p != nil {
+		if p := c.At(m.Address); p != nil {
 			members = append(members, p)
 		}
 	}
@@ -362,7 +371,7 @@ func (c *Cluster) walk(ctx context.Context, dir string, file func(quarry.Attr) e
 // Close kills all processes.
 func (c *Cluster) Close() {
 	for _, p := range c.processes() {
-		p.kill()
+		p.Kill()
 	}
 	if c.routed != nil {
 		_ = c.routed.Close()

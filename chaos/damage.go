@@ -117,11 +117,11 @@ func (r *run) wipe(ctx context.Context, p *Process) (*injury, error) {
 	if _, err := r.elsewhere(ctx, p); err != nil {
 		return nil, err
 	}
-	p.kill()
+	p.Kill()
 	if err := os.RemoveAll(p.Dir); err != nil {
 		return nil, err
 	}
-	return &injury{p.Name + " loses its disk", []string{p.Name}, func(context.Context) error { return p.start() }}, nil
+	return &injury{p.Name + " loses its disk", []string{p.Name}, func(context.Context) error { return p.Start() }}, nil
 }
 
 // fill gives a chunk server a disk that has hardly any room left.
@@ -132,7 +132,7 @@ func (r *run) fill(p *Process, rng *rand.Rand) (*injury, error) {
 	used, err := bytesOf(p.Dir)
 	if err == nil {
 		quota := used + int64(1+rng.IntN(16))<<20
-		err = p.start("--quota", fmt.Sprint(quota))
+		err = p.Start("--quota", fmt.Sprint(quota))
 	}
 	if err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func (r *run) fill(p *Process, rng *rand.Rand) (*injury, error) {
 		if err := p.stop(); err != nil {
 			r.blame("a process does not stop", err.Error())
 		}
-		return p.start()
+		return p.Start()
 	}}, nil
 }
 

@@ -160,7 +160,7 @@ func namesOf(who []*Process) (out []string) {
 // startAll starts processes.
 func startAll(who []*Process, more ...string) error {
 	for _, p := range who {
-		if err := p.start(more...); err != nil {
+		if err := p.Start(more...); err != nil {
 			return err
 		}
 	}
@@ -169,7 +169,7 @@ func startAll(who []*Process, more ...string) error {
 
 func (r *run) kill(who []*Process, what string) *injury {
 	for _, p := range who {
-		p.kill()
+		p.Kill()
 	}
 	return &injury{"SIGKILL of " + named(who, what), namesOf(who), func(context.Context) error { return startAll(who) }}
 }

@@ -52,9 +52,9 @@ type Process struct {
 	frozen bool
 }
 
-// start starts the process, with more arguments behind its own. It does nothing to one that
+// Start starts the process, with more arguments behind its own. It does nothing to one that
 // runs.
-func (p *Process) start(more ...string) error {
+func (p *Process) Start(more ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd != nil {
@@ -94,9 +94,9 @@ func (p *Process) wait(cmd *exec.Cmd, ended chan struct{}) {
 	}
 }
 
-// kill ends the process at once with SIGKILL, as a power failure would but for the page cache.
+// Kill ends the process at once with SIGKILL, as a power failure would but for the page cache.
 // It returns when the process is gone.
-func (p *Process) kill() {
+func (p *Process) Kill() {
 	p.mu.Lock()
 	p.wanted = false
 	cmd, ended := p.cmd, p.ended
@@ -126,7 +126,7 @@ func (p *Process) stop() error {
 		return nil
 	case <-late.C():
 	}
-	p.kill()
+	p.Kill()
 	return quarry.Errorf("stop", quarry.Internal, p.Name, "it did not stop within %v and was killed", stopTime)
 }
 
@@ -152,6 +152,16 @@ func (p *Process) Running() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cmd != nil && !p.frozen
+}
+
+// PID returns the system's number of the process; 0 if it does not run.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
 }
 
 // Log returns the end of what the process has written.

@@ -348,7 +348,7 @@ func (r *run) died(p *Process, how string) {
 	again := r.revived <= revivals
 	r.mu.Unlock()
 	if again {
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			r.blame("a process starts", err.Error())
 		}
 	}
@@ -361,7 +361,7 @@ func (r *run) heal(ctx context.Context) {
 		r.blame("the network heals", err.Error())
 	}
 	for _, p := range r.cluster.processes() {
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			r.blame("a process starts", err.Error())
 		}
 		p.thaw()
