@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,6 +31,17 @@ type Config struct {
 	Operations int
 	// RecordBytes is the size of an appended record. Default 4 KiB.
 	RecordBytes int
+	// Shards is how many shards the clusters of processes have, beside the root group. Default 4.
+	Shards int
+	// Kill is what failover kills: "master" (the default), "server" or "both".
+	Kill string
+	// Connections is how many clients clients has that look names up, each with connections of its
+	// own; Writers is how many there are besides that make files. Default 2,000 and 200.
+	Connections, Writers int
+	// Duration is how long clients works. Default 20 s.
+	Duration time.Duration
+	// Files is how many files limits makes. Default 100,000.
+	Files int
 	// Log takes the servers' warnings. Default: nobody does.
 	Log *slog.Logger
 	// Progress is told what is being measured.
@@ -46,6 +58,24 @@ func (c *Config) withDefaults() {
 	}
 	if c.RecordBytes <= 0 {
 		c.RecordBytes = 4 << 10
+	}
+	if c.Shards <= 0 {
+		c.Shards = cluster.DefaultShards
+	}
+	if c.Kill == "" {
+		c.Kill = killMaster
+	}
+	if c.Connections <= 0 {
+		c.Connections = 2000
+	}
+	if c.Writers <= 0 {
+		c.Writers = 200
+	}
+	if c.Duration <= 0 {
+		c.Duration = 20 * time.Second
+	}
+	if c.Files <= 0 {
+		c.Files = 100_000
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -1,170 +1,247 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/chaos"
 	"github.com/quarryfs/quarry/client"
 	"github.com/quarryfs/quarry/clock"
-	"github.com/quarryfs/quarry/cluster"
-	"github.com/quarryfs/quarry/rpc"
+)
+
+// What failover kills.
+const (
+	killMaster = "master" // the one that leads most groups
+	killServer = "server" // the primary of an open chunk
+	killBoth   = "both"   // at the same instant
 )
 
 const (
 	// settleTime is how long a cluster may take to be whole again between two kills.
-	settleTime = 30 * time.Second
-	lookEvery  = 20 * time.Millisecond
+	settleTime = time.Minute
+	// outageMax is how long nothing may be accepted before the measurement is given up.
+	outageMax = time.Minute
+	// loadAppenders is how many appenders there are to each file while something is killed.
+	loadAppenders = 2
 )
 
-// failover kills the leader of the first shard with SIGKILL, again and again, and measures
-// how long it takes until a write that began after it is accepted. Masters are processes of
-// their own, of this very program.
+// probe is something that a client wants done, again and again.
+type probe struct {
+	name string
+	do   func(ctx context.Context, i int) error
+}
+
+// failover kills with SIGKILL, again and again, and measures how long it takes until a write that
+// began after the kill is accepted: in each group, and in a file of each shard. Masters and chunk
+// servers are processes of their own.
 func (b *run) failover(ctx context.Context) ([]Result, error) {
-	p := &processes{run: b}
-	defer p.close()
-	if err := p.start(ctx); err != nil {
+	if !slices.Contains([]string{killMaster, killServer, killBoth}, b.Kill) {
+		return nil, quarry.Errorf("bench", quarry.Invalid, b.Kill, "what can be killed is %s, %s or %s", killMaster, killServer, killBoth)
+	}
+	servers := 4
+	if b.Kill == killMaster {
+		servers = -1
+	}
+	c, err := b.processes(ctx, "failover", 3, servers, b.Shards)
+	if err != nil {
 		return nil, err
 	}
-	var times []float64
+	defer c.Close()
+	probes, stop, err := b.probes(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	times := make([][]float64, len(probes))
+	var longest []float64
+	var led []float64
 	for i := range b.Runs {
 		b.Progress(fmt.Sprintf("failover: kill %d of %d", i+1, b.Runs))
-		d, err := p.once(ctx, i)
+		took, groups, err := b.killOnce(ctx, c, probes, i)
 		if err != nil {
 			return nil, err
 		}
-		times = append(times, d.Seconds())
-	}
-	longest := Result{Name: "failover/longest", Value: slices.Max(times), Unit: "s", Runs: len(times), Min: slices.Min(times), Max: slices.Max(times)}
-	return []Result{longest, figure("failover/median", "s", times, nil)}, nil
-}
-
-// processes are three masters and the connections to them.
-type processes struct {
-	*run
-	addresses []string
-	masters   []*exec.Cmd
-	conns     *rpc.Client
-	fs        *client.FS
-}
-
-func (p *processes) start(ctx context.Context) error {
-	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
+		for k, d := range took {
+			times[k] = append(times[k], d.Seconds())
 		}
-		p.addresses = append(p.addresses, l.Addr().String())
-		l.Close()
+		longest, led = append(longest, slices.Max(took).Seconds()), append(led, float64(groups))
 	}
-	p.masters = make([]*exec.Cmd, len(p.addresses))
-	for i := range p.addresses {
-		if err := p.spawn(i); err != nil {
-			return err
-		}
+	all := figure(fmt.Sprintf("failover/%s/longest", b.Kill), "s", longest, nil)
+	out := []Result{all, figure(fmt.Sprintf("failover/%s/median", b.Kill), "s", slices.Concat(times...), nil)}
+	out[0].Value = all.Max
+	for k, p := range probes {
+		out = append(out, figure(fmt.Sprintf("failover/%s/%s", b.Kill, p.name), "s", times[k], nil))
 	}
-	p.conns = rpc.NewClient(rpc.ClientConfig{
-		Network: rpc.TCP, Clock: clock.System(), Logger: p.Log,
-		Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient, Release: cluster.Release} },
-	})
-	if _, err := cluster.Init(ctx, p.conns, p.clock, p.addresses, 1); err != nil {
-		return err
+	if b.Kill != killServer {
+		out = append(out, figure(fmt.Sprintf("failover/%s/groups-led-by-the-dead", b.Kill), "groups", led, nil))
 	}
-	var err error
-	p.fs, err = client.Open(ctx, p.addresses, client.Options{Log: p.Log})
-	return err
+	return out, nil
 }
 
-// spawn starts the i-th master's process.
-func (p *processes) spawn(i int) error {
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	dir := filepath.Join(p.Dir, fmt.Sprintf("master-%d", i+1))
-	cmd := exec.Command(program, "master", "--dir", dir, "--listen", p.addresses[i])
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	p.masters[i] = cmd
-	return cmd.Start()
-}
-
-// once kills the leader and returns how long nothing was accepted.
-func (p *processes) once(ctx context.Context, i int) (time.Duration, error) {
-	leader, err := p.whole(ctx)
-	if err != nil {
-		return 0, err
-	}
-	victim := p.masters[leader]
-	began := p.clock.Now()
-	if err := victim.Process.Kill(); err != nil {
-		return 0, err
-	}
-	_, err = p.fs.Put(ctx, fmt.Sprintf("/failover-%d", i), strings.NewReader("x"), client.PutOptions{})
-	took := p.clock.Now().Sub(began)
-	_ = victim.Wait() // it was killed
-	if err != nil {
-		return 0, err
-	}
-	return took, p.spawn(leader)
-}
-
-// whole waits until all masters live and follow one leader, and returns which one it is.
-func (p *processes) whole(ctx context.Context) (int, error) {
-	ctx, cancel := p.clock.WithTimeout(ctx, settleTime)
-	defer cancel()
-	for {
-		leader, err := p.leader(ctx)
+// probes makes what is asked for while something is killed: of each shard a small file and, if
+// there are chunk servers, a record; of the root group, that a directory gets another parent,
+// for which it has to give a turn. stop ends the load that goes on beside them.
+func (b *run) probes(ctx context.Context, c *chaos.Cluster) (probes []probe, stop func(), err error) {
+	var closing []func() error
+	open := func(name string) (*client.FS, error) {
+		fs, err := c.Client(ctx, name, client.Options{Log: b.Log})
 		if err == nil {
-			return leader, nil
+			closing = append(closing, fs.Close)
 		}
-		if p.clock.Sleep(ctx, lookEvery) != nil {
-			return 0, fmt.Errorf("bench: the masters are not whole again after %v: %w", settleTime, err)
+		return fs, err
+	}
+	load, end := context.WithCancel(ctx)
+	var appenders errgroup.Group
+	stop = func() {
+		end()
+		_ = appenders.Wait() // what it met is not measured
+		for _, f := range closing {
+			_ = f() // the cluster ends, too
 		}
 	}
-}
-
-// leader returns the index of the leader of the first shard, if every master names the same
-// one and has applied what it has.
-func (p *processes) leader(ctx context.Context) (int, error) {
-	var leaders []quarry.NodeID
-	var applied []uint64
-	for _, a := range p.addresses {
-		st, err := p.conns.Master(a).Status(ctx)
+	defer func() {
 		if err != nil {
-			return 0, err
+			stop()
 		}
-		for _, s := range st.Shards {
-			if s.Shard == 1 {
-				leaders, applied = append(leaders, s.Leader), append(applied, s.Applied)
-			}
+	}()
+	fs, err := open("root")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := mkdirs(ctx, c, fs, "/shard", b.Shards); err != nil {
+		return nil, nil, err
+	}
+	if err := fs.MkdirAll(ctx, "/shard-0/a/moved"); err != nil {
+		return nil, nil, err
+	}
+	if err := fs.MkdirAll(ctx, "/shard-0/b"); err != nil {
+		return nil, nil, err
+	}
+	for s := range b.Shards {
+		dir := fmt.Sprintf("/shard-%d", s)
+		fs, err := open(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		probes = append(probes, probe{fmt.Sprintf("shard-%d", s+1), func(ctx context.Context, i int) error {
+			_, err := fs.Put(ctx, fmt.Sprintf("%s/%d", dir, i), strings.NewReader("x"), client.PutOptions{})
+			return err
+		}})
+		if b.Kill == killMaster {
+			continue
+		}
+		if _, err := fs.Put(ctx, dir+"/log", strings.NewReader(""), client.PutOptions{}); err != nil {
+			return nil, nil, err
+		}
+		record := bytes.Repeat([]byte("r"), b.RecordBytes)
+		appending := func(ctx context.Context, _ int) error {
+			_, err := fs.Append(ctx, dir+"/log", record)
+			return err
+		}
+		probes = append(probes, probe{fmt.Sprintf("file-of-shard-%d", s+1), appending})
+		for range loadAppenders {
+			appenders.Go(func() error {
+				for load.Err() == nil {
+					_ = appending(load, 0) // it goes on whatever fails; the probes are what is measured
+				}
+				return nil
+			})
 		}
 	}
-	if len(leaders) != len(p.addresses) || leaders[0] == 0 || slices.Min(leaders) != slices.Max(leaders) || slices.Min(applied)+2 < slices.Max(applied) {
-		return 0, errors.New("the masters do not agree yet")
+	if b.Shards == 1 { // every parent is the one shard's own affair
+		return probes, stop, nil
 	}
-	return int(leaders[0]) - 1, nil
+	return append(probes, probe{"root-group", func(ctx context.Context, i int) error {
+		from, to := "/shard-0/a/moved", "/shard-0/b/moved"
+		if i%2 == 1 {
+			from, to = to, from
+		}
+		err := fs.Rename(ctx, from, to)
+		if quarry.KindOf(err) == quarry.NotFound { // a try before, whose outcome was not known, did it
+			return nil
+		}
+		return err
+	}}), stop, nil
 }
 
-func (p *processes) close() {
-	if p.fs != nil {
-		p.fs.Close()
+// killOnce kills once and returns how long each probe was not accepted, and how many groups the
+// dead master led.
+func (b *run) killOnce(ctx context.Context, c *chaos.Cluster, probes []probe, i int) ([]time.Duration, int, error) {
+	settled, cancel := b.clock.WithTimeout(ctx, settleTime)
+	defer cancel()
+	victims, groups, err := b.victims(settled, c, uint64(i))
+	if err != nil {
+		return nil, 0, err
 	}
-	if p.conns != nil {
-		p.conns.Close()
+	began := b.clock.Now()
+	for _, v := range victims {
+		v.Kill()
 	}
-	for _, m := range p.masters {
-		if m != nil && m.Process != nil {
-			_ = m.Process.Kill() // it may have ended
-			_ = m.Wait()
+	work, cancel := b.clock.WithTimeout(ctx, outageMax)
+	defer cancel()
+	took := make([]time.Duration, len(probes))
+	err = each(work, len(probes), func(ctx context.Context, k int) error {
+		return accepted(ctx, b.clock, probes[k], i, func() { took[k] = b.clock.Now().Sub(began) })
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, v := range victims {
+		if err := v.Start(); err != nil {
+			return nil, 0, err
 		}
 	}
+	return took, groups, nil
+}
+
+// accepted asks until it is done.
+func accepted(ctx context.Context, clk clock.Clock, p probe, i int, done func()) error {
+	for {
+		err := p.do(ctx, i)
+		if err == nil {
+			done()
+			return nil
+		}
+		if e := clk.Sleep(ctx, time.Millisecond); e != nil {
+			return fmt.Errorf("bench: %s: nothing was accepted for %v: %w", p.name, outageMax, err)
+		}
+	}
+}
+
+// victims waits until the cluster is whole and returns which processes are to be killed, and how
+// many groups the master among them leads.
+func (b *run) victims(ctx context.Context, c *chaos.Cluster, pick uint64) (victims []*chaos.Process, groups int, err error) {
+	if err := c.Calm(ctx); err != nil {
+		return nil, 0, err
+	}
+	if b.Kill != killServer {
+		st, err := c.Status(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		leads := map[quarry.NodeID]int{}
+		for _, s := range st.Shards {
+			leads[s.Leader]++
+		}
+		most := slices.MaxFunc(st.Masters, func(a, b quarry.MasterStatus) int { return leads[a.Node] - leads[b.Node] })
+		victims, groups = append(victims, c.At(most.Address)), leads[most.Node]
+	}
+	for b.Kill != killMaster {
+		if members := c.OpenChunk(ctx, "/", pick); len(members) > 1 {
+			victims = append(victims, members[0])
+			break
+		}
+		if err := b.clock.Sleep(ctx, 10*time.Millisecond); err != nil {
+			return nil, 0, errors.New("bench: no file has an open chunk")
+		}
+	}
+	return victims, groups, nil
 }

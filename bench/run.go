@@ -15,7 +15,7 @@ import (
 const gib = 1 << 30
 
 // Verbs are what Run can measure.
-var Verbs = []string{"write", "read", "append", "meta", "failover"}
+var Verbs = []string{"write", "read", "append", "meta", "clients", "limits", "failover"}
 
 // Run measures one verb and returns its figures.
 func Run(ctx context.Context, verb string, c Config) ([]Result, error) {
@@ -33,6 +33,10 @@ func Run(ctx context.Context, verb string, c Config) ([]Result, error) {
 		return b.appends(ctx)
 	case "meta":
 		return b.meta(ctx)
+	case "clients":
+		return b.clients(ctx)
+	case "limits":
+		return b.limits(ctx)
 	case "failover":
 		return b.failover(ctx)
 	}
@@ -229,69 +233,5 @@ func (b *run) appendTo(ctx context.Context, fs *client.FS, i, n int) error {
 			}
 		}
 		return nil
-	})
-}
-
-// meta measures creates, stats and removes of empty files.
-func (b *run) meta(ctx context.Context) ([]Result, error) {
-	e, err := b.start(ctx, "meta", false)
-	if err != nil {
-		return nil, err
-	}
-	defer e.close()
-	var samples [3][]sample
-	verbs := [...]string{"create", "stat", "remove"}
-	for i := -1; i < b.Runs; i++ {
-		dir := fmt.Sprintf("/meta-%d", i)
-		if err := e.fs.Mkdir(ctx, dir); err != nil {
-			return nil, err
-		}
-		for v, verb := range verbs {
-			b.Progress(fmt.Sprintf("%s: run %d of %d", verb, i+1, b.Runs))
-			s, err := measure(ctx, b.clock, func(ctx context.Context) error { return b.metaOnce(ctx, e.fs, verb, dir) })
-			if err != nil {
-				return nil, err
-			}
-			if i >= 0 {
-				samples[v] = append(samples[v], s)
-			}
-		}
-	}
-	var out []Result
-	n := float64(b.Operations)
-	for v, verb := range verbs {
-		out = append(out,
-			figure(name(verb, b.Clients, "rate"), "ops/s", rate(samples[v], n), nil),
-			figure(name(verb, b.Clients, "cpu"), "s/op", cost(samples[v], n), nil))
-	}
-	return out, nil
-}
-
-// metaOnce does one verb to all files of a directory.
-func (b *run) metaOnce(ctx context.Context, fs *client.FS, verb, dir string) error {
-	var next atomic.Int64
-	return each(ctx, b.Clients, func(ctx context.Context, _ int) error {
-		for {
-			k := next.Add(1)
-			if k > int64(b.Operations) {
-				return nil
-			}
-			path := fmt.Sprintf("%s/%d", dir, k)
-			var err error
-			switch verb {
-			case "create":
-				var w *client.Writer
-				if w, err = fs.Create(ctx, path); err == nil {
-					err = w.Close()
-				}
-			case "stat":
-				_, err = fs.Stat(ctx, path)
-			case "remove":
-				err = fs.Remove(ctx, path)
-			}
-			if err != nil {
-				return err
-			}
-		}
 	})
 }

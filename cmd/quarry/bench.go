@@ -7,10 +7,12 @@ import (
 	"runtime/pprof"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quarryfs/quarry/bench"
+	"github.com/quarryfs/quarry/cluster"
 )
 
 func benchCommand(o *options) *cobra.Command {
@@ -18,21 +20,34 @@ func benchCommand(o *options) *cobra.Command {
 	var profile string
 	c := &cobra.Command{
 		Use:   "bench " + strings.Join(bench.Verbs, "|"),
-		Short: "Measure a cluster against bare programs",
-		Long: `Starts a cluster in this process, on real disks and loopback sockets, and measures it in
-turn with small bare programs that do the least that the same work could cost here:
+		Short: "Measure a cluster against bare programs, and what limits it",
+		Long: `Starts a cluster, on real disks and loopback sockets, and measures it in turn with what is in
+the second column, which is the least that the same work could cost here, or the same work
+without what is measured:
 
   write    Put of streams, three replicas      bare: one process writes three local copies
   read     warm sequential reads               bare: a framed copy over TCP by sendfile
   append   durable records to one file         bare: the same cluster with batches of one
-  meta     create, stat and remove of files    bare: nothing
-  failover from SIGKILL of the leading master  bare: nothing
-           to the first accepted write (--runs 20)
+  meta     create, stat, list, move, remove    bare: a cluster with one shard
+           of files, with --shards shards; a
+           move is between two shards
+  limits   creates in one directory            bare: in a directory for each caller
+           appends to one file                 bare: to eight files
+           moves of directories                bare: moves of files
+           --files files at one master: time, memory, disk
+  clients  --connections clients that look names up and --writers that make files, none
+           sharing a connection: rates, waits, memory of each master
+  failover from SIGKILL of the master that leads most groups, of the primary of an open
+           chunk, or of both (--kill), to the first accepted write: in each group, in a
+           file of each shard (--runs 20)
 
-Each figure is the median of several interleaved runs, with its spread, the bare program's
-median and the ratio. What counts is the ratio, and the processor time of all sides
-together; an absolute rate is a remark about this machine.`,
-		Example:   "  quarry bench write --clients 4\n  quarry bench append --clients 128 --json",
+For write, read and append the cluster is in this process; for the others its masters and
+chunk servers are processes of their own.
+
+Each figure is the median of several interleaved runs, with its spread, the other side's
+median and the ratio. What counts is the ratio, and the processor time; an absolute rate is
+a remark about this machine. With clients the runs are the clients, or the masters.`,
+		Example:   "  quarry bench write --clients 4\n  quarry bench append --clients 128 --json\n  quarry bench failover --kill both --runs 20",
 		ValidArgs: bench.Verbs,
 		Args:      args(1, 1, "what to measure: "+strings.Join(bench.Verbs, ", ")),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -74,6 +89,12 @@ together; an absolute rate is a remark about this machine.`,
 	f.Int64Var(&cfg.Bytes, "bytes", 256<<20, "bytes of each stream and run")
 	f.IntVar(&cfg.Operations, "operations", 0, "operations of a run (default: 2,000 a client, at most 20,000)")
 	f.IntVar(&cfg.RecordBytes, "record", 4<<10, "bytes of an appended record")
+	f.IntVar(&cfg.Shards, "shards", cluster.DefaultShards, "meta, limits, clients, failover: shards beside the root group")
+	f.StringVar(&cfg.Kill, "kill", "master", "failover: what is killed: master, server or both")
+	f.IntVar(&cfg.Connections, "connections", 2000, "clients: how many look names up, each with connections of its own")
+	f.IntVar(&cfg.Writers, "writers", 200, "clients: how many make files besides")
+	f.DurationVar(&cfg.Duration, "duration", 20*time.Second, "clients: how long they work")
+	f.IntVar(&cfg.Files, "files", 100_000, "limits: how many files one master is given")
 	f.StringVar(&cfg.Dir, "dir", "", "a folder on the disk to be measured (default: that of temporary files)")
 	f.StringVar(&profile, "cpu-profile", "", "write a profile of the processor time to this file")
 	return c

@@ -1,0 +1,146 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quarryfs/quarry/chaos"
+	"github.com/quarryfs/quarry/client"
+)
+
+// metaVerbs are what meta measures, in the order in which it does them to the same files.
+var metaVerbs = [...]string{"create", "stat", "list", "move", "remove"}
+
+const (
+	// listEntries is how many entries a list asks for.
+	listEntries = 100
+	// listsOf is of how many operations one is a list: it costs as much as many others.
+	listsOf = 10
+)
+
+// metaCluster is one side of the measurement.
+type metaCluster struct {
+	name string
+	*chaos.Cluster
+	fs *client.FS
+}
+
+// meta measures creates, stats, lists, moves and removes of empty files against the masters of
+// a cluster with several shards and, in turn, of one with a single shard. Each caller has a
+// directory of its own, whose shard is another one than the next caller's; a file is moved to the
+// next caller's directory, which with several shards is a transaction between two of them, and
+// with one is not. The masters are processes of their own, and so is their processor time.
+func (b *run) meta(ctx context.Context) ([]Result, error) {
+	var sides [2]metaCluster // with Shards shards, and with one
+	for i, shards := range []int{b.Shards, 1} {
+		name := fmt.Sprintf("meta-%d-%d", i, shards)
+		c, err := b.processes(ctx, name, 3, -1, shards)
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		fs, err := c.Client(ctx, "client", client.Options{Log: b.Log})
+		if err != nil {
+			return nil, err
+		}
+		defer fs.Close()
+		sides[i] = metaCluster{name, c, fs}
+	}
+	var samples [len(metaVerbs)][2][]metaSample
+	for i := -1; i < b.Runs; i++ {
+		for _, side := range sides {
+			if err := mkdirs(ctx, side.Cluster, side.fs, fmt.Sprintf("/meta-%d", i), b.Clients); err != nil {
+				return nil, err
+			}
+		}
+		for v, verb := range metaVerbs {
+			b.Progress(fmt.Sprintf("%s: run %d of %d", verb, i+1, b.Runs))
+			for k := range sides {
+				k = (k + i&1) % 2 // each goes first in every other run
+				s, err := b.metaSample(ctx, &sides[k], verb, i)
+				if err != nil {
+					return nil, err
+				}
+				if i >= 0 {
+					samples[v][k] = append(samples[v][k], s)
+				}
+			}
+		}
+	}
+	var out []Result
+	for v, verb := range metaVerbs {
+		n := float64(b.metaEach(verb) * b.Clients)
+		of := func(k int, f func(metaSample) float64) (out []float64) {
+			for _, s := range samples[v][k] {
+				out = append(out, f(s))
+			}
+			return out
+		}
+		both := func(what, unit string, f func(metaSample) float64) {
+			out = append(out, figure(name(verb, b.Clients, what), unit, of(0, f), of(1, f)))
+		}
+		both("rate", "ops/s", func(s metaSample) float64 { return n / s.wall.Seconds() })
+		both("cpu-of-each-master", "us/op", func(s metaSample) float64 { return s.masters.Seconds() * 1e6 / n / 3 })
+		both("cpu-of-client", "us/op", func(s metaSample) float64 { return s.cpu.Seconds() * 1e6 / n })
+	}
+	return out, nil
+}
+
+// metaSample is one run of one verb on one side.
+type metaSample struct {
+	sample                // cpu is the client's
+	masters time.Duration // the three masters' processor time
+}
+
+func (b *run) metaSample(ctx context.Context, side *metaCluster, verb string, i int) (metaSample, error) {
+	before, err := cpuOf(side.Masters)
+	if err != nil {
+		return metaSample{}, err
+	}
+	s, err := measure(ctx, b.clock, func(ctx context.Context) error {
+		return each(ctx, b.Clients, func(ctx context.Context, k int) error { return b.metaOnce(ctx, side.fs, verb, i, k) })
+	})
+	if err != nil {
+		return metaSample{}, fmt.Errorf("%s: %w", verb, err)
+	}
+	after, err := cpuOf(side.Masters)
+	return metaSample{s, after - before}, err
+}
+
+// metaEach is how many operations of a verb each caller does in a run.
+func (b *run) metaEach(verb string) int {
+	n := max(b.Operations/b.Clients, 1)
+	if verb == "list" {
+		n = max(n/listsOf, 1)
+	}
+	return n
+}
+
+// metaOnce does one verb to all files of one caller.
+func (b *run) metaOnce(ctx context.Context, fs *client.FS, verb string, i, k int) error {
+	dir, next := fmt.Sprintf("/meta-%d-%d", i, k), fmt.Sprintf("/meta-%d-%d", i, (k+1)%b.Clients)
+	for j := range b.metaEach(verb) {
+		path, moved := fmt.Sprintf("%s/%d", dir, j), fmt.Sprintf("%s/from-%d-%d", next, k, j)
+		var err error
+		switch verb {
+		case "create":
+			var w *client.Writer
+			if w, err = fs.Create(ctx, path); err == nil {
+				err = w.Close()
+			}
+		case "stat":
+			_, err = fs.Stat(ctx, path)
+		case "list":
+			_, _, err = fs.List(ctx, dir, "", listEntries)
+		case "move":
+			err = fs.Rename(ctx, path, moved)
+		case "remove":
+			err = fs.Remove(ctx, moved)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
