@@ -232,7 +232,7 @@ func (r *remote) connect(ctx context.Context, lane Lane) (*link, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	l := newLink(conn, lane.bufferBytes())
 	l.number = r.client.made.Add(1)
-	p := party{identity: config.Identity(), key: config.Key}
+	p := party{identity: config.Identity(), key: config.Key, keepAlive: config.KeepAlive}
 	if config.Check != nil {
 		p.check = func(server Peer) error { return config.Check(r.address, server) }
 	}

@@ -33,7 +33,7 @@
 // # Failure
 //
 // Both sides send a sign of life when they have nothing else to send, and give up a peer
-// that is silent for three to four intervals. When a connection is lost, its calls fail with
+// that is silent for three to four intervals, the longer ones of the two. When a connection is lost, its calls fail with
 // Unavailable, which says nothing about whether they were served, and the next call connects
 // again. A call whose context ends returns at once; the server is told, and the context of
 // its handler ends too, as it does at the deadline that travels with each request.

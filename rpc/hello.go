@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/wire"
@@ -18,6 +19,9 @@ const (
 	VersionMin = 1
 	VersionMax = 1
 )
+
+// keepAliveMax bounds the interval of signs of life that one side can make the other one wait for.
+const keepAliveMax = time.Minute
 
 // helloBodyMax bounds every body of the handshake, when the other side may be anybody.
 const helloBodyMax = 1 << 10
@@ -53,6 +57,8 @@ type Peer struct {
 	Address string // of the connection's other end
 	Version uint8  // of the protocol
 	Proven  bool   // it has shown that it knows the cluster's key
+
+	keepAlive time.Duration // the interval in which it sends signs of life and wants to see some; 0: not told
 }
 
 type peerKey struct{}
@@ -85,7 +91,8 @@ type hello struct {
 	Identity               Identity
 	Lane                   Lane
 	Nonce                  [32]byte
-	Keyed                  bool // the sender has a key
+	Keyed                  bool   // the sender has a key
+	KeepAliveMS            uint32 // the interval of the sender's signs of life; 0: that of the receiver
 }
 
 type proof struct{ MAC []byte }
@@ -101,6 +108,7 @@ func helloFields(w *wire.Walk, m *hello) {
 		w.Fail("the nonce has %d bytes instead of %d", len(nonce), len(m.Nonce))
 	}
 	wire.Bool(w, 6, &m.Keyed)
+	wire.Uint(w, 7, &m.KeepAliveMS)
 }
 
 func identityFields(w *wire.Walk, m *Identity) {
@@ -120,11 +128,18 @@ type party struct {
 	identity Identity
 	key      []byte // nil: none is needed
 	check    func(Peer) error
+	// keepAlive is the interval of this side's signs of life; 0: it is not told.
+	keepAlive time.Duration
+}
+
+// interval returns how often the sender of a hello gives a sign of life.
+func (m *hello) interval() time.Duration {
+	return min(time.Duration(m.KeepAliveMS)*time.Millisecond, keepAliveMax)
 }
 
 // greet is the client's part of the handshake.
 func (p *party) greet(conn Conn, r *frameReader, lane Lane) (*Peer, error) {
-	mine := hello{VersionMin: VersionMin, VersionMax: VersionMax, Identity: p.identity, Lane: lane, Keyed: len(p.key) > 0}
+	mine := hello{VersionMin: VersionMin, VersionMax: VersionMax, Identity: p.identity, Lane: lane, Keyed: len(p.key) > 0, KeepAliveMS: uint32(p.keepAlive.Milliseconds())}
 	rand.Read(mine.Nonce[:])
 	said, err := p.say(conn, &mine, nil)
 	if err != nil {
@@ -138,7 +153,7 @@ func (p *party) greet(conn Conn, r *frameReader, lane Lane) (*Peer, error) {
 		return nil, quarry.Errorf("hello", quarry.Unsupported, "", "the server chose protocol version %d, this release speaks %d to %d",
 			theirs.VersionMax, VersionMin, VersionMax)
 	}
-	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: theirs.VersionMax}
+	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: theirs.VersionMax, keepAlive: theirs.interval()}
 	if err := p.checkCluster(peer); err != nil {
 		return nil, err
 	}
@@ -182,14 +197,14 @@ func (p *party) receive(conn Conn, r *frameReader) (*Peer, Lane, error) {
 	if theirs.Lane > laneMax {
 		return nil, 0, quarry.Errorf("hello", quarry.Invalid, "", "there is no lane %d", theirs.Lane)
 	}
-	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: version}
+	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: version, keepAlive: theirs.interval()}
 	if err := p.checkCluster(peer); err != nil {
 		return nil, 0, err
 	}
 	if keyed := len(p.key) > 0; keyed && !theirs.Keyed {
 		return nil, 0, quarry.Errorf("hello", quarry.Permission, "", "the cluster has a key, and the client was not given it")
 	}
-	mine := hello{VersionMin: version, VersionMax: version, Identity: p.identity, Lane: theirs.Lane, Keyed: len(p.key) > 0}
+	mine := hello{VersionMin: version, VersionMax: version, Identity: p.identity, Lane: theirs.Lane, Keyed: len(p.key) > 0, KeepAliveMS: uint32(p.keepAlive.Milliseconds())}
 	rand.Read(mine.Nonce[:])
 	said, err := p.say(conn, &mine, heard)
 	if err != nil {

@@ -48,6 +48,7 @@ type link struct {
 	frames   atomic.Uint64 // grows with every frame
 
 	// For tend only.
+	ticks                                 int // since it last looked
 	lastReceived, lastFrames, lastWritten uint64
 	silent, slow, stuck                   int
 }
@@ -98,11 +99,19 @@ func (l *link) next(h *head) error {
 	return nil
 }
 
-// tend is called once in each keep-alive interval. It sends a sign of life if nothing else
+// tend is called once in each keep-alive interval of this side. If the other side's is longer, it
+// does nothing until that has passed, too: the interval of a connection is the longer one of the
+// two, because neither side may wait for a sign of life that the other one does not give. It sends a sign of life if nothing else
 // was sent, and closes a link whose other side gave none for too long. Both sides do so of
 // their own accord and none answers the other, so that a side that reads no more, because it
 // has no room for more requests, still shows that it lives.
 func (l *link) tend(interval time.Duration) {
+	every := max(int((l.peer.keepAlive+interval-1)/interval), 1)
+	if l.ticks++; l.ticks < every {
+		return
+	}
+	l.ticks = 0
+	interval *= time.Duration(every)
 	received, frames, written := l.received.Load(), l.frames.Load(), l.writer.progress.Load()
 	reading := l.reading.Load()
 	l.writer.mu.Lock()

@@ -34,7 +34,8 @@ type ServerConfig struct {
 	// that come have to wait. Default 256 MiB, at least PayloadBytesMax.
 	PayloadMax int64
 	// KeepAlive is how long a connection may be silent before a sign of life is sent; a
-	// peer is given up after three to four times as long. Default 2 s.
+	// peer is given up after three to four times as long. If the peer's is longer, that
+	// counts. Default 2 s.
 	KeepAlive time.Duration
 }
 
@@ -192,7 +193,7 @@ func (s *Server) serve(conn Conn) {
 	c := &serverConn{link: newLink(conn, 4<<10), server: s, requests: map[uint64]*inbound{}}
 	c.free.L = &c.mu
 	stop := closeAfter(s.config.Clock, handshakeTime, conn)
-	p := party{identity: s.config.Identity(), key: s.config.Key, check: s.config.Check}
+	p := party{identity: s.config.Identity(), key: s.config.Key, check: s.config.Check, keepAlive: s.config.KeepAlive}
 	peer, lane, err := p.receive(conn, c.reader)
 	stop()
 	if err != nil {
