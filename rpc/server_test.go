@@ -380,6 +380,7 @@ func TestFrameTakesTooLong(t *testing.T) {
 		e.serve()
 		conn, _ := dialRaw(t, e, LaneControl)
 		conn.Write(appendRaw(nil, head{version: 1, kind: kindRequest, op: rawTestOp.Op, payload: 1 << 20}, nil))
+		synctest.Wait() // until the server has the connection among its own
 		start := time.Now()
 		for len(e.server.connected()) > 0 && time.Since(start) < time.Hour {
 			sleep(t, time.Second)
