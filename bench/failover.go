@@ -55,11 +55,12 @@ func (b *run) failover(ctx context.Context) ([]Result, error) {
 		return nil, err
 	}
 	defer c.Close()
-	probes, stop, err := b.probes(ctx, c)
+	p, err := b.probing(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
+	defer p.close()
+	probes := p.probes
 	times := make([][]float64, len(probes))
 	var longest []float64
 	var led []float64
@@ -86,80 +87,60 @@ func (b *run) failover(ctx context.Context) ([]Result, error) {
 	return out, nil
 }
 
-// probes makes what is asked for while something is killed: of each shard a small file and, if
-// there are chunk servers, a record; of the root group, that a directory gets another parent,
-// for which it has to give a turn. stop ends the load that goes on beside them.
-func (b *run) probes(ctx context.Context, c *chaos.Cluster) (probes []probe, stop func(), err error) {
-	var closing []func() error
-	open := func(name string) (*client.FS, error) {
-		fs, err := c.Client(ctx, name, client.Options{Log: b.Log})
-		if err == nil {
-			closing = append(closing, fs.Close)
-		}
-		return fs, err
+// probing is what is asked for while something is killed, and the load beside it.
+type probing struct {
+	*run
+	c       *chaos.Cluster
+	probes  []probe
+	load    context.Context // ends with close
+	end     context.CancelFunc
+	work    errgroup.Group // appenders
+	clients []*client.FS
+}
+
+// probing makes what is asked for: of each shard a small file and, if there are chunk servers, a
+// record; of the root group, that a directory gets another parent, for which it has to give a
+// turn.
+func (b *run) probing(ctx context.Context, c *chaos.Cluster) (*probing, error) {
+	p := &probing{run: b, c: c}
+	p.load, p.end = context.WithCancel(ctx)
+	err := p.rootGroup(ctx)
+	for s := 0; err == nil && s < b.Shards; s++ {
+		err = p.shard(ctx, s)
 	}
-	load, end := context.WithCancel(ctx)
-	var appenders errgroup.Group
-	stop = func() {
-		end()
-		_ = appenders.Wait() // what it met is not measured
-		for _, f := range closing {
-			_ = f() // the cluster ends, too
-		}
-	}
-	defer func() {
-		if err != nil {
-			stop()
-		}
-	}()
-	fs, err := open("root")
 	if err != nil {
-		return nil, nil, err
+		p.close()
+		return nil, err
 	}
-	if err := mkdirs(ctx, c, fs, "/shard", b.Shards); err != nil {
-		return nil, nil, err
+	return p, nil
+}
+
+// open opens a client of its own for a probe.
+func (p *probing) open(ctx context.Context, name string) (*client.FS, error) {
+	fs, err := p.c.Client(ctx, name, client.Options{Log: p.Log})
+	if err == nil {
+		p.clients = append(p.clients, fs)
+	}
+	return fs, err
+}
+
+// rootGroup makes a directory for each shard, and the root group's probe if there are several: with
+// one shard every parent is that shard's own affair.
+func (p *probing) rootGroup(ctx context.Context) error {
+	fs, err := p.open(ctx, "root")
+	if err != nil {
+		return err
+	}
+	if err := mkdirs(ctx, p.c, fs, "/shard", p.Shards); err != nil || p.Shards == 1 {
+		return err
 	}
 	if err := fs.MkdirAll(ctx, "/shard-0/a/moved"); err != nil {
-		return nil, nil, err
+		return err
 	}
 	if err := fs.MkdirAll(ctx, "/shard-0/b"); err != nil {
-		return nil, nil, err
+		return err
 	}
-	for s := range b.Shards {
-		dir := fmt.Sprintf("/shard-%d", s)
-		fs, err := open(dir)
-		if err != nil {
-			return nil, nil, err
-		}
-		probes = append(probes, probe{fmt.Sprintf("shard-%d", s+1), func(ctx context.Context, i int) error {
-			_, err := fs.Put(ctx, fmt.Sprintf("%s/%d", dir, i), strings.NewReader("x"), client.PutOptions{})
-			return err
-		}})
-		if b.Kill == killMaster {
-			continue
-		}
-		if _, err := fs.Put(ctx, dir+"/log", strings.NewReader(""), client.PutOptions{}); err != nil {
-			return nil, nil, err
-		}
-		record := bytes.Repeat([]byte("r"), b.RecordBytes)
-		appending := func(ctx context.Context, _ int) error {
-			_, err := fs.Append(ctx, dir+"/log", record)
-			return err
-		}
-		probes = append(probes, probe{fmt.Sprintf("file-of-shard-%d", s+1), appending})
-		for range loadAppenders {
-			appenders.Go(func() error {
-				for load.Err() == nil {
-					_ = appending(load, 0) // it goes on whatever fails; the probes are what is measured
-				}
-				return nil
-			})
-		}
-	}
-	if b.Shards == 1 { // every parent is the one shard's own affair
-		return probes, stop, nil
-	}
-	return append(probes, probe{"root-group", func(ctx context.Context, i int) error {
+	p.probes = append(p.probes, probe{"root-group", func(ctx context.Context, i int) error {
 		from, to := "/shard-0/a/moved", "/shard-0/b/moved"
 		if i%2 == 1 {
 			from, to = to, from
@@ -169,7 +150,51 @@ func (b *run) probes(ctx context.Context, c *chaos.Cluster) (probes []probe, sto
 			return nil
 		}
 		return err
-	}}), stop, nil
+	}})
+	return nil
+}
+
+// shard makes the probes of one shard, and the appenders to its file.
+func (p *probing) shard(ctx context.Context, s int) error {
+	dir := fmt.Sprintf("/shard-%d", s)
+	fs, err := p.open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	p.probes = append(p.probes, probe{fmt.Sprintf("shard-%d", s+1), func(ctx context.Context, i int) error {
+		_, err := fs.Put(ctx, fmt.Sprintf("%s/%d", dir, i), strings.NewReader("x"), client.PutOptions{})
+		return err
+	}})
+	if p.Kill == killMaster {
+		return nil
+	}
+	if err := create(ctx, fs, dir+"/log"); err != nil {
+		return err
+	}
+	record := bytes.Repeat([]byte("r"), p.RecordBytes)
+	appending := func(ctx context.Context, _ int) error {
+		_, err := fs.Append(ctx, dir+"/log", record)
+		return err
+	}
+	p.probes = append(p.probes, probe{fmt.Sprintf("file-of-shard-%d", s+1), appending})
+	for range loadAppenders {
+		p.work.Go(func() error {
+			for p.load.Err() == nil {
+				_ = appending(p.load, 0) // it goes on whatever fails; the probes are what is measured
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// close ends the load and the clients.
+func (p *probing) close() {
+	p.end()
+	_ = p.work.Wait() // what it met is not measured
+	for _, fs := range p.clients {
+		_ = fs.Close() // the cluster ends, too
+	}
 }
 
 // killOnce kills once and returns how long each probe was not accepted, and how many groups the

@@ -15,13 +15,8 @@ import (
 	"github.com/quarryfs/quarry/cluster"
 )
 
-func benchCommand(o *options) *cobra.Command {
-	var cfg bench.Config
-	var profile string
-	c := &cobra.Command{
-		Use:   "bench " + strings.Join(bench.Verbs, "|"),
-		Short: "Measure a cluster against bare programs, and what limits it",
-		Long: `Starts a cluster, on real disks and loopback sockets, and measures it in turn with what is in
+// benchLong is what "quarry help bench" says.
+const benchLong = `Starts a cluster, on real disks and loopback sockets, and measures it in turn with what is in
 the second column, which is the least that the same work could cost here, or the same work
 without what is measured:
 
@@ -46,7 +41,15 @@ chunk servers are processes of their own.
 
 Each figure is the median of several interleaved runs, with its spread, the other side's
 median and the ratio. What counts is the ratio, and the processor time; an absolute rate is
-a remark about this machine. With clients the runs are the clients, or the masters.`,
+a remark about this machine. With clients the runs are the clients, or the masters.`
+
+func benchCommand(o *options) *cobra.Command {
+	var cfg bench.Config
+	var profile string
+	c := &cobra.Command{
+		Use:       "bench " + strings.Join(bench.Verbs, "|"),
+		Short:     "Measure a cluster against bare programs, and what limits it",
+		Long:      benchLong,
 		Example:   "  quarry bench write --clients 4\n  quarry bench append --clients 128 --json\n  quarry bench failover --kill both --runs 20",
 		ValidArgs: bench.Verbs,
 		Args:      args(1, 1, "what to measure: "+strings.Join(bench.Verbs, ", ")),
@@ -83,6 +86,12 @@ a remark about this machine. With clients the runs are the clients, or the maste
 			return printResults(o, results)
 		},
 	}
+	benchFlags(c, &cfg)
+	c.Flags().StringVar(&profile, "cpu-profile", "", "write a profile of this process's processor time to this file")
+	return c
+}
+
+func benchFlags(c *cobra.Command, cfg *bench.Config) {
 	f := c.Flags()
 	f.IntVar(&cfg.Clients, "clients", 1, "streams, appenders or callers at the same time")
 	f.IntVar(&cfg.Runs, "runs", 7, "interleaved runs")
@@ -96,8 +105,6 @@ a remark about this machine. With clients the runs are the clients, or the maste
 	f.DurationVar(&cfg.Duration, "duration", 20*time.Second, "clients: how long they work")
 	f.IntVar(&cfg.Files, "files", 100_000, "limits: how many files one master is given")
 	f.StringVar(&cfg.Dir, "dir", "", "a folder on the disk to be measured (default: that of temporary files)")
-	f.StringVar(&profile, "cpu-profile", "", "write a profile of the processor time to this file")
-	return c
 }
 
 func printResults(o *options, results []bench.Result) error {
