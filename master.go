@@ -78,4 +78,8 @@ type Master interface {
 	// AddShard makes a further shard, without slots, on all masters that have a vote in the root
 	// group. It returns when that is logged; its leader is there soon after.
 	AddShard(ctx context.Context, req *AddShardRequest) error
+	// MoveSlots begins to move slots to another shard, has moves undone, switches the balancer,
+	// and tells what moves are under way; served by the root group. It returns when that is logged.
+	// The same request again begins what is left of it.
+	MoveSlots(ctx context.Context, req *MoveSlotsRequest) (*MoveSlotsReply, error)
 }

@@ -140,6 +140,7 @@ type LinkRequest struct {
 	Mode    uint32
 	Pieces  []LinkPiece // at most PiecesMax
 	Replace bool        // an existing file of the name is replaced, in the same step
+	Owner   SessionID   // the client's session that the chunks belong to; 0: that of the Op
 }
 
 // RenameRequest gives a file or directory another name.
@@ -203,6 +204,7 @@ type AllocateRequest struct {
 	Near  Inode // whose slot they are to have
 	Count int   // 1 to 64
 	Hint  string
+	Owner SessionID // the client's session that is to own them; 0: that of the Op
 }
 
 // AllocateReply carries the chunks.
@@ -222,9 +224,10 @@ type ChunkRequest struct{ Handle Handle }
 // ChunkReply carries a chunk.
 type ChunkReply struct{ Chunk Chunk }
 
-// SessionRequest opens (Session 0), keeps alive, or closes sessions at a shard.
+// SessionRequest opens (Session 0) a session at a shard, or keeps alive or closes one, at whatever
+// shard its slot lives.
 type SessionRequest struct {
-	Shard   ShardID
+	Shard   ShardID // of a new session
 	Session SessionID
 	Close   bool
 }

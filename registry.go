@@ -76,6 +76,70 @@ type TransferRequest struct {
 // repeated request succeeds.
 type AddShardRequest struct{ Shard ShardID }
 
+// MoveSlotsRequest says which slots are to be where. An empty one only asks.
+type MoveSlotsRequest struct {
+	To      ShardID
+	Slots   []SlotRange // in order; those that another move concerns, or that are there, stay as they are
+	Cancel  uint64      // a move that is to be undone; not while Slots are named
+	Balance Switch      // whether the masters move slots by themselves
+}
+
+// Switch changes a setting, or leaves it as it is.
+type Switch uint8
+
+// The ways to change a setting.
+const (
+	SwitchLeave Switch = 0
+	SwitchOn    Switch = 1
+	SwitchOff   Switch = 2
+)
+
+// MoveSlotsReply tells of the moves in the cluster.
+type MoveSlotsReply struct {
+	Left    int64      // of the request's slots: how many the slot map does not give to the shard yet
+	Moves   []SlotMove // under way
+	Ended   []SlotMove // lately, the last one last; as far as the present leader remembers them
+	Balance bool
+	Weights []ShardWeight // as the balancer has last seen them, if it has
+}
+
+// MoveStep is how far a move is.
+type MoveStep uint8
+
+// The steps of a move.
+const (
+	MoveBegun    MoveStep = 1
+	MoveCopying  MoveStep = 2
+	MoveReleased MoveStep = 3 // nobody answers for the slots until the rest is copied
+	MoveDone     MoveStep = 4
+	MoveUndoing  MoveStep = 5
+	MoveUndone   MoveStep = 6
+)
+
+func (s MoveStep) String() string {
+	return [...]string{"unknown", "begun", "copying", "switching", "done", "undoing", "undone"}[min(s, 6)]
+}
+
+// SlotMove is a move of slots from one shard to another.
+type SlotMove struct {
+	Move     uint64
+	From, To ShardID
+	Slots    []SlotRange
+	Step     MoveStep
+	Records  int64 // copied, as far as the present leader of From has done it
+	PauseUS  int64 // of a move that is done: microseconds in which nobody answered for the slots; 0: not known
+}
+
+// ShardWeight is what the balancer goes by: files, directories and chunks of a shard.
+type ShardWeight struct {
+	Shard  ShardID
+	Weight int64
+	Slots  int64
+}
+
+// SlotMovesMax bounds the moves that a reply tells of, of each kind.
+const SlotMovesMax = 64
+
 // DiskUsage is the state of a server's disk.
 type DiskUsage struct {
 	Disk        DiskID

@@ -100,24 +100,55 @@ func (p *put) store(r io.Reader, opts PutOptions, name string) (quarry.Attr, err
 	if err := context.Cause(p.ctx); err != nil {
 		return quarry.Attr{}, ended(err, nil) // nothing is visible
 	}
-	op, err := p.session.begin(p.ctx)
-	if err != nil {
-		return quarry.Attr{}, err
-	}
-	defer p.session.settle(op)
-	reply, err := p.f.masters.Link(p.ctx, &quarry.LinkRequest{
-		Op: op, Parent: p.near, Name: name, Mode: opts.Mode, Pieces: pieces, Replace: !opts.Keep,
+	reply, err := change(p.ctx, p, func(op quarry.Op, owner quarry.SessionID) (*quarry.AttrReply, error) {
+		return p.f.masters.Link(p.ctx, &quarry.LinkRequest{
+			Op: op, Parent: p.near, Name: name, Mode: opts.Mode, Pieces: pieces, Replace: !opts.Keep, Owner: owner,
+		})
 	})
 	switch quarry.KindOf(err) {
 	case 0:
 		return reply.Attr, nil
-	case quarry.SessionExpired:
-		p.f.sessions.expire(p.session)
-	case quarry.Unavailable:
-	default:
-		return quarry.Attr{}, err
+	case quarry.SessionExpired, quarry.Unavailable:
+		return quarry.Attr{}, &quarry.Error{Op: "masters", Kind: quarry.Unknown, Err: err}
 	}
-	return quarry.Attr{}, &quarry.Error{Op: "masters", Kind: quarry.Unknown, Err: err}
+	return quarry.Attr{}, err
+}
+
+// change does something at the shard of the directory: in the session that owns the chunks while
+// that lives there, and in another one when slots have moved meanwhile, in the owner's name. An
+// operation that is refused because of the shard was not done.
+func change[R any](ctx context.Context, p *put, do func(op quarry.Op, owner quarry.SessionID) (R, error)) (R, error) {
+	var none R
+	owner := quarry.SessionID(0)
+	s := p.session
+	for wait := p.f.patience(); ; {
+		op, err := s.begin(ctx)
+		if err != nil {
+			return none, err
+		}
+		reply, err := do(op, owner)
+		s.settle(op)
+		switch quarry.KindOf(err) {
+		case 0:
+			return reply, nil
+		case quarry.SessionExpired:
+			p.f.sessions.expire(s)
+			return none, err
+		case quarry.WrongShard:
+		default:
+			return none, err
+		}
+		p.f.sessions.forgetOwners()
+		if err := wait.wait(ctx, err); err != nil {
+			return none, err
+		}
+		if s, err = p.f.sessions.of(ctx, p.near.Slot()); err != nil {
+			return none, err
+		}
+		if owner = 0; s != p.session {
+			owner = p.session.id
+		}
+	}
 }
 
 // write stores the bytes in chunks, or in a piece without a chunk if they are few.
@@ -250,12 +281,9 @@ func (p *put) allocate(ctx context.Context) (quarry.Chunk, error) {
 	defer p.allocating.unlock()
 	if len(p.spare) == 0 {
 		count := int(min(max(p.expected, 1), int64(cap(p.slots)), allocateMax))
-		op, err := p.session.begin(ctx)
-		if err != nil {
-			return quarry.Chunk{}, err
-		}
-		defer p.session.settle(op)
-		reply, err := p.f.masters.Allocate(ctx, &quarry.AllocateRequest{Op: op, Near: p.near, Count: count, Hint: p.path})
+		reply, err := change(ctx, p, func(op quarry.Op, owner quarry.SessionID) (*quarry.AllocateReply, error) {
+			return p.f.masters.Allocate(ctx, &quarry.AllocateRequest{Op: op, Near: p.near, Count: count, Hint: p.path, Owner: owner})
+		})
 		if err != nil {
 			p.leaked = p.leaked || quarry.KindOf(err) == quarry.Unavailable
 			return quarry.Chunk{}, err

@@ -38,7 +38,7 @@ func (s *sessions) init(f *FS) {
 type session struct {
 	f      *FS
 	id     quarry.SessionID
-	shard  quarry.ShardID
+	shard  quarry.ShardID // under which it is among the live ones; guarded by sessions.mu
 	expiry time.Duration
 	slots  chan struct{} // a token for each operation under way
 	stop   context.CancelFunc
@@ -147,10 +147,34 @@ func (s *sessions) shard(ctx context.Context, slot quarry.Slot) (quarry.ShardID,
 			}
 		}
 	}
-	s.mu.Lock()
-	s.owners = owners
-	s.mu.Unlock()
+	for _, unused := range s.rekey(owners) {
+		s.endUnused(unused)
+	}
 	return owners[slot], nil
+}
+
+// rekey takes over a new slot map. A session lives where its slot lives: one whose slot has moved
+// is from then on the session at that shard, or retired if there is one already.
+func (s *sessions) rekey(owners *[quarry.Slots]quarry.ShardID) (retired []*session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owners = owners
+	for _, shard := range slices.Sorted(maps.Keys(s.live)) {
+		n := s.live[shard]
+		home := owners[n.id.Slot()]
+		if home == shard || home == quarry.RootShard {
+			continue
+		}
+		delete(s.live, shard)
+		if s.live[home] == nil {
+			n.shard = home
+			s.live[home] = n
+			continue
+		}
+		s.retired[n] = true
+		retired = append(retired, n)
+	}
+	return retired
 }
 
 // forgetOwners has the next caller ask again which shard owns what.
@@ -226,7 +250,7 @@ func (s *sessions) close() {
 func (n *session) tellEnd(ctx context.Context) {
 	ctx, cancel := n.f.clock.WithTimeout(ctx, closeMax)
 	defer cancel()
-	_, err := n.f.masters.Session(ctx, &quarry.SessionRequest{Shard: n.shard, Session: n.id, Close: true})
+	_, err := n.f.masters.Session(ctx, &quarry.SessionRequest{Session: n.id, Close: true})
 	if err != nil {
 		n.f.log.Debug("a session was not ended", "session", n.id, "err", err)
 	}
@@ -276,7 +300,7 @@ func (n *session) fresh() bool {
 
 func (n *session) renew(ctx context.Context) error {
 	sent := n.f.clock.Now()
-	_, err := n.f.masters.Session(ctx, &quarry.SessionRequest{Shard: n.shard, Session: n.id})
+	_, err := n.f.masters.Session(ctx, &quarry.SessionRequest{Session: n.id})
 	if err == nil {
 		n.mu.Lock()
 		n.renewed = max(n.renewed, sent)

@@ -36,3 +36,43 @@ func AddShard(ctx context.Context, masters quarry.Master, c clock.Clock) (quarry
 		}
 	}
 }
+
+// movePoll is how often the masters are asked how far moves are.
+const movePoll = 100 * time.Millisecond
+
+// MoveSlots has slots moved to a shard, from wherever they are, and returns the moves that have
+// ended for that when all slots are there. progress, if any, is told now and then how far it is.
+// Said again after an interruption, it goes on.
+//
+// Unavailable: ctx has ended first; moves that have begun go on. Busy: one of them was undone.
+func MoveSlots(ctx context.Context, masters quarry.Master, c clock.Clock, to quarry.ShardID, slots []quarry.SlotRange, progress func(*quarry.MoveSlotsReply)) ([]quarry.SlotMove, error) {
+	mine := map[uint64]bool{}
+	var ended []quarry.SlotMove
+	for {
+		reply, err := masters.MoveSlots(ctx, &quarry.MoveSlotsRequest{To: to, Slots: slots})
+		if err != nil {
+			return ended, err
+		}
+		for _, m := range reply.Moves {
+			mine[m.Move] = mine[m.Move] || m.To == to
+		}
+		for _, m := range reply.Ended {
+			if !mine[m.Move] {
+				continue
+			}
+			delete(mine, m.Move)
+			if ended = append(ended, m); m.Step == quarry.MoveUndone {
+				return ended, quarry.Errorf("move slots", quarry.Busy, "", "move %d was undone: the log of a master says why; try again, when less is changed in the slots", m.Move)
+			}
+		}
+		if progress != nil {
+			progress(reply)
+		}
+		if reply.Left == 0 {
+			return ended, nil
+		}
+		if c.Sleep(ctx, movePoll) != nil {
+			return ended, quarry.Errorf("move slots", quarry.Unavailable, "", "%d slots are not at shard %d yet: what has begun goes on, \"quarry admin slot list\" shows how far it is", reply.Left, to)
+		}
+	}
+}

@@ -7,17 +7,24 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/meta/root"
+	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/raft"
 	"github.com/quarryfs/quarry/rpc"
 	"github.com/quarryfs/quarry/wire"
 )
 
-// opAsk is what the coordinator of a transaction asks of other groups' leaders, and they of it.
+// opAsk is what the leaders of groups ask of each other: for transactions, and for moves of slots.
 // Nobody who serves a question asks another one, so nobody waits in a circle.
-var opAsk = rpc.RawOp{Op: rpc.OpRaw + 2, Name: "ask", BodyMax: 16 << 10}
+var opAsk = rpc.RawOp{Op: rpc.OpRaw + 2, Name: "ask", BodyMax: questionMax}
 
 const (
+	// questionMax is the most bytes of a question or an answer: a batch of records that move, of
+	// which one may be long, is the longest.
+	questionMax = 512 << 10
+	// partMax is the most bytes of the part of a transaction.
+	partMax = 8 << 10
 	// askSilence is how long one node may take to answer.
 	askSilence = 3 * time.Second
 	// askPauseMin and askPauseMax are between tries.
@@ -34,24 +41,54 @@ const (
 	askClimb     askVerb = 3 // go up from directory From until Dir
 	askTakeOrder askVerb = 4 // of the root group: give Tx the right to move a directory
 	askEndOrder  askVerb = 5
+	askMoving    askVerb = 6 // what Shard knows of moves of its slots
+	askMove      askVerb = 7 // apply, at Shard, a command of a move: Command
+	askMoves     askVerb = 8 // of the root group: the moves of slots that are not over
+	askEndMove   askVerb = 9 // of the root group: Move is over, Done or undone
+	askUndoMove  askVerb = 10
+	askSession   askVerb = 11 // whether Session is known at the shard that owns Slot
+	askHeavy     askVerb = 12 // slots of Shard to be moved elsewhere, with at most Weight records
 )
 
-// question goes to the leader of the shard that owns Slot, or of the root group.
+// question goes to the leader of the shard that owns Slot, of Shard, or of the root group.
 type question struct {
 	Verb      askVerb
 	Slot      quarry.Slot
 	Command   []byte // an encoded meta.Command
 	Tx        meta.TxID
 	From, Dir quarry.Inode
+	Shard     quarry.ShardID
+	Move      move.ID
+	Done      bool
+	PauseUS   int64 // of EndMove: how long nobody answered for the slots
+	Session   quarry.SessionID
+	Weight    int64
+}
+
+// group returns the group that a question is for; false: that of Slot.
+func (q *question) group() (quarry.ShardID, bool) {
+	switch q.Verb {
+	case askTakeOrder, askEndOrder, askMoves, askEndMove, askUndoMove:
+		return quarry.RootShard, true
+	case askMoving, askMove, askHeavy:
+		return q.Shard, true
+	}
+	return 0, false
 }
 
 func questionFields(w *wire.Walk, q *question) {
 	wire.Uint(w, 1, &q.Verb)
 	wire.Uint(w, 2, &q.Slot)
-	wire.Bytes(w, 3, &q.Command, 8<<10)
+	wire.Bytes(w, 3, &q.Command, questionMax-1024)
 	wire.Uint(w, 4, &q.Tx)
 	wire.Uint(w, 5, &q.From)
 	wire.Uint(w, 6, &q.Dir)
+	wire.Uint(w, 7, &q.Shard)
+	wire.Uint(w, 8, &q.Move)
+	wire.Bool(w, 9, &q.Done)
+	wire.Uint(w, 10, &q.PauseUS)
+	wire.Uint(w, 11, &q.Session)
+	wire.Uint(w, 12, &q.Weight)
 }
 
 // answer is what a question gets that was not refused.
@@ -61,6 +98,12 @@ type answer struct {
 	Transaction []byte // of Outcome, if Known: encoded
 	Inode       quarry.Inode
 	Holder      meta.TxID // of TakeOrder: who has the right; 0: Tx has
+
+	Moving  []byte // of Moving and Move: an encoded move.State
+	Records int64  // of Moving: what the present leader has copied of the move by which slots leave
+	Weight  int64  // of Moving and Heavy: records
+	Moves   []root.Move
+	Slots   []quarry.SlotRange // of Heavy
 }
 
 func answerFields(w *wire.Walk, a *answer) {
@@ -69,6 +112,19 @@ func answerFields(w *wire.Walk, a *answer) {
 	wire.Bytes(w, 3, &a.Transaction, 8<<10)
 	wire.Uint(w, 4, &a.Inode)
 	wire.Uint(w, 5, &a.Holder)
+	wire.Bytes(w, 6, &a.Moving, questionMax-1024)
+	wire.Uint(w, 7, &a.Records)
+	wire.Uint(w, 8, &a.Weight)
+	wire.List(w, 9, &a.Moves, quarry.SlotMovesMax, moveFields)
+	wire.List(w, 10, &a.Slots, quarry.Slots, slots.Fields)
+}
+
+func moveFields(w *wire.Walk, m *root.Move) {
+	wire.Uint(w, 1, &m.Move)
+	wire.Uint(w, 2, &m.From)
+	wire.Uint(w, 3, &m.To)
+	wire.List(w, 4, &m.Slots, move.RangesMax, slots.Fields)
+	wire.Bool(w, 5, &m.Cancelled)
 }
 
 // ask asks the leader of the group that a question belongs to, whoever that becomes, until it
@@ -88,8 +144,8 @@ func (m *Master) ask(ctx context.Context, q *question) (*answer, error) {
 }
 
 func (m *Master) askOnce(ctx context.Context, q *question) (*answer, error) {
-	group := quarry.RootShard
-	if q.Verb != askTakeOrder && q.Verb != askEndOrder {
+	group, named := q.group()
+	if !named {
 		sh, err := m.shardOf("ask", q.Slot)
 		if err != nil {
 			return nil, err
@@ -169,6 +225,35 @@ func (m *Master) answer(ctx context.Context, q *question) (*answer, error) {
 		_, err := m.root.propose(ctx, &root.EndOrder{Tx: q.Tx})
 		return &answer{}, err
 	}
+	return m.answerMove(ctx, q)
+}
+
+// answerMove answers a question that has to do with moves of slots.
+func (m *Master) answerMove(ctx context.Context, q *question) (*answer, error) {
+	switch q.Verb {
+	case askMoving:
+		return m.answerMoving(ctx, q.Shard)
+	case askMove:
+		return m.answerMoveCommand(ctx, q)
+	case askMoves:
+		list, err := m.movesNow(ctx)
+		return &answer{Moves: list}, err
+	case askEndMove:
+		return &answer{}, m.endMove(ctx, q)
+	case askUndoMove:
+		_, err := m.root.propose(ctx, &root.CancelMove{Move: q.Move})
+		return &answer{}, err
+	case askSession:
+		return read(ctx, m, "ask", q.Slot, func(v meta.View) (*answer, error) {
+			_, err := meta.Session(v, q.Session)
+			if errors.Is(err, quarry.SessionExpired) {
+				return &answer{}, nil
+			}
+			return &answer{Known: err == nil}, err
+		})
+	case askHeavy:
+		return m.answerHeavy(ctx, q)
+	}
 	return nil, quarry.Errorf("ask", quarry.Unsupported, "", "question %d is not known", q.Verb)
 }
 
@@ -186,6 +271,9 @@ func (m *Master) orderHolder(ctx context.Context) (holder meta.TxID, err error) 
 }
 
 func (m *Master) answerApply(ctx context.Context, q *question) (*answer, error) {
+	if len(q.Command) > partMax {
+		return nil, quarry.Errorf("ask", quarry.TooLarge, "", "the command has %d bytes, a part has at most %d", len(q.Command), partMax)
+	}
 	c, err := meta.DecodeCommand(q.Command)
 	if err != nil {
 		return nil, err

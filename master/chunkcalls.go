@@ -112,7 +112,7 @@ func (m *Master) Inventory(ctx context.Context, req *quarry.InventoryRequest) (*
 
 // Session opens, keeps alive or ends a client's session.
 func (m *Master) Session(ctx context.Context, req *quarry.SessionRequest) (*quarry.SessionReply, error) {
-	sh, err := m.shard("session", req.Shard)
+	sh, err := m.sessionShard(req)
 	if err != nil {
 		return nil, err
 	}
@@ -121,14 +121,14 @@ func (m *Master) Session(ctx context.Context, req *quarry.SessionRequest) (*quar
 	case req.Session == 0:
 		result, err := sh.propose(ctx, quarry.Op{}, &meta.OpenSession{Slot: sh.firstSlot()})
 		if err != nil {
-			return nil, quarry.Wrap("session", "", err)
+			return nil, m.wrongShard("session", err)
 		}
 		reply.Session = result.Session
 	case req.Close:
 		for more := true; more; {
 			result, err := sh.propose(ctx, quarry.Op{}, &meta.CloseSession{Session: req.Session})
 			if err != nil {
-				return nil, quarry.Wrap("session", "", err)
+				return nil, m.wrongShard("session", err)
 			}
 			sh.orphaned(result.Orphans)
 			more = result.More
@@ -136,11 +136,19 @@ func (m *Master) Session(ctx context.Context, req *quarry.SessionRequest) (*quar
 	default:
 		result, err := sh.propose(ctx, quarry.Op{}, &meta.KeepSessions{Sessions: []quarry.SessionID{req.Session}})
 		if err != nil {
-			return nil, quarry.Wrap("session", "", err)
+			return nil, m.wrongShard("session", err)
 		}
 		if len(result.Sessions) > 0 {
 			return nil, quarry.Errorf("session", quarry.SessionExpired, "", "session %d is not known any more", req.Session)
 		}
 	}
 	return reply, nil
+}
+
+// sessionShard returns the shard that a session's request is for.
+func (m *Master) sessionShard(req *quarry.SessionRequest) (*shard, error) {
+	if req.Session != 0 {
+		return m.shardOf("session", req.Session.Slot())
+	}
+	return m.shard("session", req.Shard)
 }

@@ -83,7 +83,7 @@ func (m *Master) load(slot quarry.Slot) (n int64) {
 // Link publishes a file of sealed chunks.
 func (m *Master) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.AttrReply, error) {
 	return m.change(ctx, "link", req.Parent, req.Op, &meta.Link{
-		Parent: req.Parent, Name: req.Name, Mode: req.Mode, Pieces: req.Pieces, Replace: req.Replace,
+		Parent: req.Parent, Name: req.Name, Mode: req.Mode, Pieces: req.Pieces, Replace: req.Replace, Owner: req.Owner,
 	})
 }
 

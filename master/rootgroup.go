@@ -19,6 +19,7 @@ type rootGroup struct {
 	master *Master
 	known  atomic.Pointer[registry]
 	added  chan struct{} // has a value: there may be a shard without a group here
+	moving moving        // what the root group's leader knows of moves of slots
 
 	mu        sync.Mutex
 	confirmed map[quarry.ServerID]quarry.Incarnation // told to the log by this node
@@ -32,6 +33,7 @@ type registry struct {
 	servers  map[quarry.ServerID]root.Server
 	keys     quarry.Keys
 	level    uint32 // that every master speaks
+	moves    []root.Move
 }
 
 // Apply applies one command, and then looks at what has become of the state: it is small, and
@@ -51,7 +53,7 @@ func (g *rootGroup) learn(v meta.View) {
 	if t.Cluster.IsZero() {
 		return
 	}
-	r := &registry{topology: t, shards: root.Shards(v), servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v), level: root.Level(v)}
+	r := &registry{topology: t, shards: root.Shards(v), servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v), level: root.Level(v), moves: root.Moves(v)}
 	for _, s := range root.Servers(v) {
 		r.servers[s.Server] = s
 	}
@@ -67,6 +69,7 @@ func (g *rootGroup) learn(v meta.View) {
 	case g.added <- struct{}{}:
 	default:
 	}
+	g.master.kickMovers()
 }
 
 // owner returns the shard that owns a slot.
@@ -116,14 +119,16 @@ func (g *rootGroup) List() []quarry.ServerID {
 func (g *rootGroup) Dial(m quarry.Member) quarry.ChunkServer { return g.master.cfg.Servers(m) }
 
 // leadership makes the cluster when this node leads the root group for the first time, and
-// the group has no state; then it sees to the feature level.
-func (g *rootGroup) leadership(_ uint64, leading bool) {
+// the group has no state; then it sees to the feature level, and to it that the shards are about
+// equally full.
+func (g *rootGroup) leadership(term uint64, leading bool) {
 	if !leading {
 		return
 	}
 	g.master.begin(func() {
 		if g.make(g.master.ctx) {
 			g.raiseLevel(g.master.ctx)
+			g.balance(g.master.ctx, term)
 		}
 	})
 }

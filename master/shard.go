@@ -32,6 +32,7 @@ type term struct {
 	number       uint64
 	chunks       *chunks.Leader
 	transactions *coordinator
+	moves        *mover
 	base         meta.LogTime  // the last logged time when it began
 	began        clock.Instant // when that was, here
 }
@@ -189,6 +190,7 @@ func (s *shard) serve(ctx context.Context, number uint64) {
 	}
 	t.chunks = chunks.New(s.chunksConfig(t))
 	t.transactions = newCoordinator(ctx, s, t)
+	t.moves = newMover(ctx, s, t)
 	for _, req := range s.master.heardLately() {
 		t.chunks.Seen(req)
 	}
@@ -199,6 +201,8 @@ func (s *shard) serve(ctx context.Context, number uint64) {
 	s.mu.Unlock()
 	var work sync.WaitGroup
 	work.Go(t.transactions.run)
+	work.Go(t.moves.run)
+	work.Go(t.moves.clean)
 	t.chunks.Run(ctx)
 	work.Wait()
 }

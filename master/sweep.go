@@ -77,12 +77,14 @@ func readNames[R any](ctx context.Context, m *Master, op string, slot quarry.Slo
 	return none, quarry.Errorf(op, quarry.Busy, "", "the names are being changed from elsewhere all the time")
 }
 
-// sweep looks for what nobody cares for: transactions whose request is gone, and intents whose
-// coordinator was not heard of. What it finds twice in a row is seen to.
+// sweep looks for what nobody cares for: transactions whose request is gone, intents whose
+// coordinator was not heard of, and chunks whose owner is over. What it finds of the first two
+// twice in a row is seen to.
 type sweep struct {
 	c       *coordinator
 	pending map[meta.TxID]bool
 	held    map[meta.Intent]bool
+	past    quarry.SessionID // the last session whose chunks were looked at
 }
 
 // transactions has transactions carried out that nobody carries out; at once: those that an
@@ -122,4 +124,32 @@ func (s *sweep) intents() {
 		}
 	}
 	s.held = seen
+}
+
+// strangers frees chunks whose owners are over at other shards. Of a client whose slots have moved
+// the session may be at one shard and chunks of it, which are not linked yet, at another one.
+func (s *sweep) strangers() {
+	m := s.c.shard.master
+	var list []quarry.SessionID
+	_ = s.c.shard.local(func(v meta.View) error {
+		list, s.past = meta.Strangers(v, s.past, sweepMax)
+		return nil
+	})
+	for _, id := range list {
+		ctx, cancel := m.cfg.Clock.WithTimeout(s.c.ctx, askSilence)
+		a, err := m.ask(ctx, &question{Verb: askSession, Slot: id.Slot(), Session: id})
+		for more := err == nil && !a.Known; more; {
+			var result *meta.Result
+			if result, err = s.c.shard.propose(ctx, quarry.Op{}, &meta.Disown{Session: id}); err != nil {
+				break
+			}
+			s.c.shard.orphaned(result.Orphans)
+			more = result.More
+		}
+		cancel()
+		if err != nil {
+			m.cfg.Logger.Debug("chunks of a session that lives elsewhere stay as they are", "session", uint64(id), "error", err)
+			return // the others wait for the next round, so that intents do not wait for a shard that is away
+		}
+	}
 }

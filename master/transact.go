@@ -66,6 +66,7 @@ func (c *coordinator) run() {
 	for m.cfg.Clock.Sleep(c.ctx, sweepEvery) == nil {
 		sweep.transactions(false)
 		sweep.intents()
+		sweep.strangers()
 	}
 }
 

@@ -147,8 +147,15 @@ func commandFields(w *wire.Walk, c *Command) {
 
 // Level returns the feature level that every master must speak before the command is proposed.
 func (c *Command) Level() uint32 {
-	if l, ok := c.Body.(*Link); ok && l.Owner != 0 {
-		return 2
+	switch b := c.Body.(type) {
+	case *Link:
+		if b.Owner != 0 {
+			return 2
+		}
+	case *OpenOwned:
+		if b.Owner != 0 {
+			return 2
+		}
 	}
 	return verbs[c.Body.kind()].level
 }

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/quarryfs/quarry"
@@ -138,7 +139,8 @@ func (c *OpenTail) apply(t *tx, r *Result) error {
 		return err
 	}
 	if c.Session != 0 {
-		if _, err := t.liveSession(c.Session); err != nil {
+		// A session that lives at another shard since slots have moved is looked after there.
+		if _, err := t.liveSession(c.Session); err != nil && !errors.Is(err, quarry.WrongShard) {
 			return err
 		}
 	}
@@ -211,28 +213,37 @@ func Tail(v View, file quarry.Inode) (Result, error) {
 	return r, nil
 }
 
-// OpenOwned opens chunks that belong to the operation's session until they are linked. Busy:
-// the session owns too many. Result: Handles.
+// OpenOwned opens chunks that belong to a session until they are linked. Busy: the session owns
+// too many. Result: Handles.
 type OpenOwned struct {
 	Chunks []NewChunk // 1 to 64
+	// Owner is the client's session that is to own them; 0: the operation's. It may live at another
+	// shard, if slots have moved since it was opened; see [Strangers].
+	Owner quarry.SessionID
 }
 
 func (*OpenOwned) kind() Kind { return KindOpenOwned }
 
 func (c *OpenOwned) fields(w *wire.Walk) {
 	wire.List(w, 10, &c.Chunks, openMax, newChunkFields)
+	wire.Uint(w, 11, &c.Owner)
 }
 
 func (c *OpenOwned) apply(t *tx, r *Result) error {
-	s, err := t.liveSession(t.op.Session)
-	if err != nil {
+	owner := c.Owner
+	if owner == 0 {
+		owner = t.op.Session
+	}
+	s, err := t.liveSession(owner)
+	foreign := errors.Is(err, quarry.WrongShard)
+	if err != nil && !foreign {
 		return err
 	}
 	if len(c.Chunks) == 0 {
 		return refuse(quarry.Invalid, "", "no chunks")
 	}
-	if s.Owned+uint64(len(c.Chunks)) > ownedMax { // chunks whose slots have moved still count: count anew
-		s.Owned = uint64(len(t.owned(t.op.Session, ownedMax)))
+	if foreign || s.Owned+uint64(len(c.Chunks)) > ownedMax { // chunks whose slots have moved still count: count anew
+		s.Owned = uint64(len(t.owned(owner, ownedMax)))
 	}
 	if s.Owned+uint64(len(c.Chunks)) > ownedMax {
 		return refuse(quarry.Busy, "", "the session owns %d chunks, at most %d are allowed", s.Owned, ownedMax)
@@ -249,11 +260,13 @@ func (c *OpenOwned) apply(t *tx, r *Result) error {
 		}
 	}
 	for _, chunk := range chunks {
-		chunk.Owner = t.op.Session
+		chunk.Owner = owner
 		t.saveChunk(chunk)
 		r.Handles = append(r.Handles, chunk.Handle)
 	}
-	s.Owned += uint64(len(chunks))
-	t.putSession(t.op.Session, &s, false)
+	if !foreign {
+		s.Owned += uint64(len(chunks))
+		t.putSession(owner, &s, false)
+	}
 	return nil
 }

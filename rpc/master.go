@@ -33,6 +33,7 @@ const (
 	opReplace   Op = 23
 	opTransfer  Op = 24
 	opAddShard  Op = 25
+	opMoveSlots Op = 30
 )
 
 var (
@@ -62,6 +63,7 @@ var (
 	replaceMethod   = method[quarry.ReplaceRequest, quarry.ReplaceReply]{op: opReplace, name: "replace", request: replaceRequestFields, reply: replaceReplyFields}
 	transferMethod  = method[quarry.TransferRequest, nothing]{op: opTransfer, name: "transfer", request: transferRequestFields, reply: nothingFields}
 	addShardMethod  = method[quarry.AddShardRequest, nothing]{op: opAddShard, name: "addShard", request: addShardRequestFields, reply: nothingFields}
+	moveSlotsMethod = method[quarry.MoveSlotsRequest, quarry.MoveSlotsReply]{op: opMoveSlots, name: "moveSlots", request: moveSlotsRequestFields, reply: moveSlotsReplyFields, replyMax: 1 << 20}
 )
 
 // ServeMaster has a server serve the operations of a master.
@@ -91,6 +93,7 @@ func ServeMaster(s *Server, m quarry.Master) {
 	handle(s, &replaceMethod, m.Replace)
 	handle(s, &transferMethod, noReply(m.Transfer))
 	handle(s, &addShardMethod, noReply(m.AddShard))
+	handle(s, &moveSlotsMethod, m.MoveSlots)
 }
 
 // noReply makes a handler with a reply out of one that has none.
@@ -226,4 +229,8 @@ func (s *masterStub) Transfer(ctx context.Context, req *quarry.TransferRequest) 
 func (s *masterStub) AddShard(ctx context.Context, req *quarry.AddShardRequest) error {
 	_, err := do(ctx, s.stub, &addShardMethod, req)
 	return err
+}
+
+func (s *masterStub) MoveSlots(ctx context.Context, req *quarry.MoveSlotsRequest) (*quarry.MoveSlotsReply, error) {
+	return do(ctx, s.stub, &moveSlotsMethod, req)
 }

@@ -57,6 +57,7 @@ func linkRequestFields(w *wire.Walk, m *quarry.LinkRequest) {
 	wire.Uint(w, 4, &m.Mode)
 	wire.List(w, 5, &m.Pieces, quarry.PiecesMax, linkPieceFields)
 	wire.Bool(w, 6, &m.Replace)
+	wire.Uint(w, 7, &m.Owner)
 }
 
 func linkPieceFields(w *wire.Walk, m *quarry.LinkPiece) {
@@ -118,6 +119,7 @@ func allocateRequestFields(w *wire.Walk, m *quarry.AllocateRequest) {
 	wire.Uint(w, 2, &m.Near)
 	wire.Uint(w, 3, &m.Count)
 	wire.String(w, 4, &m.Hint, quarry.PathBytesMax)
+	wire.Uint(w, 5, &m.Owner)
 }
 
 func allocateReplyFields(w *wire.Walk, m *quarry.AllocateReply) {

@@ -177,3 +177,34 @@ func transferRequestFields(w *wire.Walk, m *quarry.TransferRequest) {
 }
 
 func addShardRequestFields(w *wire.Walk, m *quarry.AddShardRequest) { wire.Uint(w, 1, &m.Shard) }
+
+func moveSlotsRequestFields(w *wire.Walk, m *quarry.MoveSlotsRequest) {
+	wire.Uint(w, 1, &m.To)
+	wire.List(w, 2, &m.Slots, quarry.Slots, slotRangeFields)
+	wire.Uint(w, 3, &m.Cancel)
+	wire.Uint(w, 4, &m.Balance)
+}
+
+func moveSlotsReplyFields(w *wire.Walk, m *quarry.MoveSlotsReply) {
+	wire.Uint(w, 1, &m.Left)
+	wire.List(w, 2, &m.Moves, quarry.SlotMovesMax, slotMoveFields)
+	wire.List(w, 3, &m.Ended, quarry.SlotMovesMax, slotMoveFields)
+	wire.Bool(w, 4, &m.Balance)
+	wire.List(w, 5, &m.Weights, shardsMax, shardWeightFields)
+}
+
+func slotMoveFields(w *wire.Walk, m *quarry.SlotMove) {
+	wire.Uint(w, 1, &m.Move)
+	wire.Uint(w, 2, &m.From)
+	wire.Uint(w, 3, &m.To)
+	wire.List(w, 4, &m.Slots, quarry.Slots, slotRangeFields)
+	wire.Uint(w, 5, &m.Step)
+	wire.Uint(w, 6, &m.Records)
+	wire.Uint(w, 7, &m.PauseUS)
+}
+
+func shardWeightFields(w *wire.Walk, m *quarry.ShardWeight) {
+	wire.Uint(w, 1, &m.Shard)
+	wire.Uint(w, 2, &m.Weight)
+	wire.Uint(w, 3, &m.Slots)
+}

@@ -299,7 +299,7 @@ func (m *Master) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.Rol
 func (m *Master) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*quarry.AllocateReply, error) {
 	var made []*chunk
 	for range req.Count {
-		k, err := m.c.create(ctx, req.Near.Slot(), req.Session, 0)
+		k, err := m.c.create(ctx, req.Near.Slot(), ownerOf(req.Op, req.Owner), 0)
 		if err != nil {
 			return nil, err
 		}

@@ -49,6 +49,9 @@ type Cluster struct {
 	fail     map[string]error // operations that fail
 	reports  []quarry.ReportRequest
 	down     bool
+
+	owners     [quarry.Slots]quarry.ShardID
+	mapVersion uint64
 }
 
 // masterAddress is where the one master listens.
@@ -78,6 +81,10 @@ func New(config Config) *Cluster {
 		number: 1, counts: map[string]int{}, lose: map[string]int{}, fail: map[string]error{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	for s := range c.owners {
+		c.owners[s] = quarry.ShardID(1 + 2*s/quarry.Slots)
+	}
+	c.mapVersion = 1
 	c.inodes[quarry.RootInode] = newInode(quarry.RootInode, quarry.KindDir)
 	for i := range config.Servers {
 		c.servers = append(c.servers, newServer(c, quarry.ServerID(i+1)))

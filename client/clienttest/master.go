@@ -44,13 +44,8 @@ func ask[R any](ctx context.Context, m *Master, op string, do func(*Cluster) (*R
 func (m *Master) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 	return ask(ctx, m, "topology", func(c *Cluster) (*quarry.TopologyReply, error) {
 		return &quarry.TopologyReply{
-			Cluster: c.id, Version: 1,
+			Cluster: c.id, Version: c.mapVersion, Shards: c.topology(),
 			Masters: []quarry.MasterNode{{Node: 1, Address: masterAddress}},
-			Shards: []quarry.ShardInfo{
-				{Shard: quarry.RootShard, Leader: 1},
-				{Shard: 1, Leader: 1, Slots: []quarry.SlotRange{{First: 0, Last: quarry.Slots/2 - 1}}},
-				{Shard: 2, Leader: 1, Slots: []quarry.SlotRange{{First: quarry.Slots / 2, Last: quarry.Slots - 1}}},
-			},
 		}, nil
 	})
 }

@@ -30,7 +30,6 @@ func (n *inode) open() *chunk {
 
 // session is what the master keeps of a client.
 type session struct {
-	shard   quarry.ShardID
 	seen    int64
 	results map[quarry.Sequence]result
 }
@@ -40,13 +39,32 @@ type result struct {
 	err   error
 }
 
-// shards: the slots below the middle belong to shard 1, the others to shard 2. Directories
-// directly below the root get a slot by their name, so that both are used.
-func shardOf(s quarry.Slot) quarry.ShardID {
-	if s < quarry.Slots/2 {
-		return 1
+// The slots below the middle belong to shard 1, the others to shard 2, until they are moved.
+// Directories directly below the root get a slot by their name, so that both are used.
+func (c *Cluster) shardOf(s quarry.Slot) quarry.ShardID { return c.owners[s] }
+
+// MoveSlots gives slots to another shard, with everything in them.
+func (c *Cluster) MoveSlots(slots quarry.SlotRange, to quarry.ShardID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := slots.First; s <= slots.Last; s++ {
+		c.owners[s] = to
 	}
-	return 2
+	c.mapVersion++
+}
+
+// topology returns the shards, each with its slots.
+func (c *Cluster) topology() []quarry.ShardInfo {
+	shards := []quarry.ShardInfo{{Shard: quarry.RootShard, Leader: 1}, {Shard: 1, Leader: 1}, {Shard: 2, Leader: 1}}
+	for s, owner := range c.owners {
+		s, set := quarry.Slot(s), &shards[owner].Slots
+		if n := len(*set); n > 0 && (*set)[n-1].Last+1 == s {
+			(*set)[n-1].Last = s
+		} else {
+			*set = append(*set, quarry.SlotRange{First: s, Last: s})
+		}
+	}
+	return shards
 }
 
 func (c *Cluster) next() uint64 {
@@ -94,8 +112,8 @@ func (c *Cluster) expire() {
 func once[R any](c *Cluster, op quarry.Op, slot quarry.Slot, do func() (*R, error)) (*R, error) {
 	c.expire()
 	s := c.sessions[op.Session]
-	if s == nil || s.shard != shardOf(slot) || op.Sequence == 0 || op.Sequence < op.Oldest {
-		return nil, quarry.Errorf("session", quarry.SessionExpired, "", "session %d is not known at shard %d", op.Session, shardOf(slot))
+	if s == nil || op.Sequence == 0 || op.Sequence < op.Oldest {
+		return nil, quarry.Errorf("session", quarry.SessionExpired, "", "session %d is not known", op.Session)
 	}
 	for seq := range s.results {
 		if seq < op.Oldest {
@@ -103,6 +121,9 @@ func once[R any](c *Cluster, op quarry.Op, slot quarry.Slot, do func() (*R, erro
 		}
 	}
 	r, again := s.results[op.Sequence]
+	if !again && c.shardOf(op.Session.Slot()) != c.shardOf(slot) {
+		return nil, &quarry.Error{Op: "once", Kind: quarry.WrongShard, Err: &quarry.WrongShardError{Slot: slot, Map: c.mapVersion}}
+	}
 	if !again {
 		reply, err := do()
 		r = result{reply, err}
@@ -111,16 +132,25 @@ func once[R any](c *Cluster, op quarry.Op, slot quarry.Slot, do func() (*R, erro
 	return r.reply.(*R), r.err
 }
 
+// ownerOf returns the session that owns the chunks of an operation.
+func ownerOf(op quarry.Op, owner quarry.SessionID) quarry.SessionID {
+	if owner != 0 {
+		return owner
+	}
+	return op.Session
+}
+
 // Session implements quarry.Master.
 func (m *Master) Session(ctx context.Context, req *quarry.SessionRequest) (*quarry.SessionReply, error) {
 	return ask(ctx, m, "session", func(c *Cluster) (*quarry.SessionReply, error) {
 		c.expire()
-		if req.Shard != 1 && req.Shard != 2 {
-			return nil, quarry.WrongShard
-		}
 		if req.Session == 0 {
-			id := quarry.SessionID(c.next())
-			c.sessions[id] = &session{shard: req.Shard, seen: int64(c.clock.Now()), results: map[quarry.Sequence]result{}}
+			home := slices.Index(c.owners[:], req.Shard)
+			if home < 0 {
+				return nil, quarry.WrongShard
+			}
+			id := quarry.SessionID(quarry.MakeInode(quarry.Slot(home), c.next()))
+			c.sessions[id] = &session{seen: int64(c.clock.Now()), results: map[quarry.Sequence]result{}}
 			return &quarry.SessionReply{Session: id, ExpiryMS: c.config.Expiry.Milliseconds()}, nil
 		}
 		s := c.sessions[req.Session]
@@ -146,7 +176,7 @@ func (m *Master) Lookup(ctx context.Context, req *quarry.LookupRequest) (*quarry
 				return nil, quarry.Errorf("lookup", quarry.NotFound, name, "its directory is gone")
 			case n.attr.Kind != quarry.KindDir:
 				return nil, quarry.Errorf("lookup", quarry.NotDir, name, "it is looked for in a file")
-			case shardOf(n.attr.Inode.Slot()) != shardOf(req.From.Slot()):
+			case c.shardOf(n.attr.Inode.Slot()) != c.shardOf(req.From.Slot()):
 				return &quarry.LookupReply{Attr: c.attr(n), Rest: rest}, nil
 			}
 			child, ok := n.entries[name]
@@ -289,7 +319,7 @@ func (c *Cluster) linked(req *quarry.LinkRequest) ([]quarry.Piece, error) {
 		piece := quarry.Piece{Offset: offset, Length: p.Length, Kind: quarry.PieceInline, Inline: slices.Clone(p.Inline)}
 		if p.Handle != 0 {
 			k := c.chunks[p.Handle]
-			if k == nil || k.owner != req.Session || k.state != quarry.ChunkSealed || k.length != p.Length {
+			if k == nil || k.owner != ownerOf(req.Op, req.Owner) || k.state != quarry.ChunkSealed || k.length != p.Length {
 				return nil, quarry.Errorf("link", quarry.Invalid, p.Handle.String(), "it is not a sealed chunk of the session and this length")
 			}
 			k.owner = 0

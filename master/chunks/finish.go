@@ -28,7 +28,7 @@ func (l *Leader) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 	if err != nil {
 		return nil, quarry.Wrap("allocate", "", err)
 	}
-	body := &meta.OpenOwned{}
+	body := &meta.OpenOwned{Owner: req.Owner}
 	for _, m := range list {
 		body.Chunks = append(body.Chunks, m.entry(l.Copies))
 	}

@@ -70,6 +70,15 @@ func (h *handles) drop() {
 	h.next = h.end
 }
 
+// below gives up the numbers in hand if they are below a floor.
+func (h *handles) below(floor uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.next < floor {
+		h.next = h.end
+	}
+}
+
 // settle notes that a handle is logged, or that it never will be and nobody makes replicas
 // of it any more. Until then an inventory does not judge it; a handle of which that cannot
 // be told stays for as long as this leader.

@@ -233,7 +233,11 @@ func (l *Leader) apply(ctx context.Context, op quarry.Op, body meta.Body) (*meta
 	if l.ctx.Err() != nil {
 		return nil, over()
 	}
-	return l.Log.Propose(ctx, op, body)
+	r, err := l.Log.Propose(ctx, op, body)
+	if r != nil && r.HandleFloor != 0 { // slots have come that may have used the numbers in hand
+		l.handles.below(r.HandleFloor)
+	}
+	return r, err
 }
 
 // insist proposes until the command is applied or refused; what it returns as an error is a

@@ -14,9 +14,13 @@ func callErr[Q any](ctx context.Context, m *Masters, op string, to target, req Q
 	return err
 }
 
-// Session goes to the shard it names.
+// Session goes to the shard that keeps the session, or that is to keep a new one.
 func (m *Masters) Session(ctx context.Context, req *quarry.SessionRequest) (*quarry.SessionReply, error) {
-	return call(ctx, m, "session", byShard(req.Shard), req, quarry.Master.Session)
+	to := byShard(req.Shard)
+	if req.Session != 0 {
+		to = bySlot(req.Session.Slot())
+	}
+	return call(ctx, m, "session", to, req, quarry.Master.Session)
 }
 
 // Lookup goes to the shard of From; see [quarry.LookupReply] for paths that leave it.
@@ -114,6 +118,11 @@ func (m *Masters) Transfer(ctx context.Context, req *quarry.TransferRequest) err
 // AddShard goes to the leader of the root group.
 func (m *Masters) AddShard(ctx context.Context, req *quarry.AddShardRequest) error {
 	return callErr(ctx, m, "add shard", byShard(quarry.RootShard), req, quarry.Master.AddShard)
+}
+
+// MoveSlots goes to the leader of the root group.
+func (m *Masters) MoveSlots(ctx context.Context, req *quarry.MoveSlotsRequest) (*quarry.MoveSlotsReply, error) {
+	return call(ctx, m, "move slots", byShard(quarry.RootShard), req, quarry.Master.MoveSlots)
 }
 
 // Heartbeat is refused: it addresses one node.

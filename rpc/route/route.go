@@ -219,14 +219,14 @@ func (m *Masters) goOn(ctx context.Context, a *attempt, err error) bool {
 // has a later slot map than this one, the map is fetched and the request goes where it says. If
 // not, the slot is on its way or the node is behind, and the request waits a little first. A
 // change that is refused where its session is, because of another slot, is given back: it was not
-// done, and this session cannot do it.
+// done, and this session cannot do it. So is what was sent to a shard by its number.
 func (m *Masters) moved(ctx context.Context, a *attempt, err error) bool {
 	var told *quarry.WrongShardError
 	m.mu.Lock()
 	version, shard := m.learned.version, m.learned.shard(a.target)
 	m.mu.Unlock()
 	typed := errors.As(err, &told)
-	if typed && a.target.byOp && told.Slot != a.target.slot {
+	if typed && (a.target.byOp && told.Slot != a.target.slot || !a.target.bySlot) {
 		return false
 	}
 	newer := typed && told.Map > version

@@ -1,0 +1,86 @@
+package client_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client"
+	"github.com/quarryfs/quarry/client/clienttest"
+)
+
+// slow gives its bytes a part at a time, so that a Put lasts.
+type slow struct {
+	e *env
+	r io.Reader
+}
+
+func (s *slow) Read(b []byte) (int, error) {
+	s.e.sleep(50 * time.Millisecond)
+	return s.r.Read(b[:min(len(b), 1<<20)])
+}
+
+// Whoever appends, puts, and changes names goes on while slots move to and fro between shards:
+// sessions go where their slots go, and what they own may be elsewhere.
+func TestSlotsMoveUnderClients(t *testing.T) {
+	run(t, clienttest.Config{}, client.Options{}, func(e *env) {
+		ctx := e.Context()
+		e.must(e.files.Mkdir(ctx, "/a"))
+		e.must(e.files.Mkdir(ctx, "/b"))
+		e.create("/a/log")
+		attr, err := e.files.Stat(ctx, "/a")
+		e.must(err)
+		home := attr.Attr.Inode.Slot()
+		over := make(chan struct{})
+		var work sync.WaitGroup
+		work.Go(func() { // the directory alone, then what may be the session's slot, then all of it back
+			for i := 0; ; i++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				e.sleep(170 * time.Millisecond)
+				to := quarry.ShardID(1 + i%2)
+				switch i % 3 {
+				case 0:
+					e.c.MoveSlots(quarry.SlotRange{First: home, Last: home}, to)
+				case 1:
+					e.c.MoveSlots(quarry.SlotRange{First: 0, Last: 0}, to)
+				case 2:
+					e.c.MoveSlots(quarry.SlotRange{First: 0, Last: quarry.Slots/2 - 1}, to)
+				}
+			}
+		})
+		var users sync.WaitGroup
+		users.Go(func() {
+			for i := range 60 {
+				name := fmt.Sprintf("/a/d%d", i)
+				e.must(e.files.Mkdir(ctx, name))
+				e.must(e.files.Rename(ctx, name, name+"x"))
+				e.sleep(30 * time.Millisecond)
+			}
+		})
+		data := bytes.Repeat([]byte("0123456789abcdef"), 150<<16)
+		users.Go(func() {
+			_, err := e.files.Put(ctx, "/a/put", &slow{e, bytes.NewReader(data)}, client.PutOptions{})
+			if err != nil {
+				e.Errorf("put: %v", err)
+			}
+		})
+		e.appenders("/a/log", 4, 100, func() { e.sleep(time.Second) })
+		users.Wait()
+		close(over)
+		work.Wait()
+		e.expect("/a/put", data)
+		list, _, err := e.files.List(ctx, "/a", "", 1000)
+		e.must(err)
+		if len(list) != 62 {
+			e.Errorf("%d names, want 62", len(list))
+		}
+	})
+}
