@@ -49,6 +49,28 @@ func (m *Master) Totals(id quarry.ShardID) (applied uint64, n meta.Counters, err
 	return st.Applied, n, err
 }
 
+// Look calls fn with this node's state of a shard, which may lag behind the leader's, and tells up
+// to which entry of the log that is. The view is valid only during fn. Busy: entries were applied
+// meanwhile, so that the entry is not known; what fn has seen was true.
+func (m *Master) Look(id quarry.ShardID, fn func(meta.View) error) (applied uint64, err error) {
+	sh, err := m.shard("look", id)
+	if err != nil {
+		return 0, err
+	}
+	before, err := m.host.Status(id)
+	if err != nil {
+		return 0, quarry.Wrap("look", "", err)
+	}
+	if err := sh.local(fn); err != nil {
+		return 0, err
+	}
+	after, err := m.host.Status(id)
+	if err == nil && before.Applied != after.Applied {
+		err = quarry.Errorf("look", quarry.Busy, "", "shard %d has changed meanwhile", id)
+	}
+	return before.Applied, quarry.Wrap("look", "", err)
+}
+
 // Digest sums up this node's state of a group, and tells up to which entry of the log that is.
 // Nodes that have applied the same entries have the same digest. Busy: entries were applied
 // meanwhile.

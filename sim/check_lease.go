@@ -29,23 +29,29 @@ type lease struct {
 	shard quarry.ShardID
 }
 
-// heldBy returns what a process may hold of the shard that owns a chunk.
-func (o *observer) heldBy(s *observedServer, handle quarry.Handle) seenLease {
+// owner returns the shard that owns a slot, as grants have told; 0 if none has.
+func (o *observer) owner(slot quarry.Slot) quarry.ShardID {
 	for r, shard := range o.owners {
-		if r.First <= handle.Slot() && handle.Slot() <= r.Last {
-			return o.leases[lease{leaseKey{s.id, s.incarnation}, shard}]
+		if r.First <= slot && slot <= r.Last {
+			return shard
 		}
 	}
-	return seenLease{}
+	return 0
+}
+
+// heldBy returns what a process may hold of the shard that owns a chunk.
+func (o *observer) heldBy(s *observedServer, handle quarry.Handle) seenLease {
+	return o.leases[lease{leaseKey{s.id, s.incarnation}, o.owner(handle.Slot())}]
 }
 
 // seenLease is until when a server may hold each right at most, by the true time.
 type seenLease struct{ end, read clock.Instant }
 
 // granted notes what a heartbeat that came at an instant was granted.
-func (o *observer) granted(came clock.Instant, req *quarry.HeartbeatRequest, reply *quarry.HeartbeatReply) {
+func (o *observer) granted(h *Host, came clock.Instant, req *quarry.HeartbeatRequest, reply *quarry.HeartbeatReply) {
 	for i := range reply.Grants {
 		g := &reply.Grants[i]
+		o.leaders[g.Shard] = h
 		if g.Shard == quarry.RootShard || g.More {
 			continue
 		}

@@ -6,6 +6,8 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/master"
+	"github.com/quarryfs/quarry/meta"
 	"github.com/quarryfs/quarry/sim/newest"
 )
 
@@ -15,10 +17,12 @@ import (
 
 // seenSession is what has been seen of a session.
 type seenSession struct {
-	alive  clock.Instant // when a sign of life came that was answered
-	life   time.Duration // how long it lives from then on
-	closed bool          // by its client
-	ended  moment        // when somebody was first told that it is not known any more; 0: never
+	alive  clock.Instant  // when a sign of life came that was answered
+	life   time.Duration  // how long it lives from then on
+	closed bool           // by its client
+	ended  moment         // when it was first seen that it is not known any more; 0: never
+	shard  quarry.ShardID // in whose state it was seen
+	held   uint64         // the last entry of that shard's log at which it was
 }
 
 func (o *observer) session(id quarry.SessionID) *seenSession {
@@ -55,6 +59,51 @@ func (o *observer) sessionGone(id quarry.SessionID) {
 		o.violated("sessions end once", "session %d is not known any more %v after it was kept alive for %v", id, since, s.life)
 	}
 	o.log.Count("a session has ended without its client")
+}
+
+// lookEvery is how often the states of all shards are looked at, in probes.
+const lookEvery = 10
+
+// look notes which sessions a master's state of each shard has. One that was there and is not, at
+// a later entry of the log, has ended.
+func (m *observedMaster) look(real *master.Master, shards int) {
+	m.o.mu.Lock()
+	var ids []quarry.SessionID
+	for id, s := range m.o.sessions {
+		if s.ended == 0 {
+			ids = append(ids, id)
+		}
+	}
+	m.o.mu.Unlock()
+	there := map[quarry.SessionID]bool{}
+	for shard := quarry.ShardID(1); int(shard) <= shards; shard++ {
+		clear(there)
+		applied, err := real.Look(shard, func(v meta.View) error {
+			for _, id := range ids {
+				r, ok := meta.Session(v, id)
+				there[id] = ok && r.OpenedNS != 0
+			}
+			return nil
+		})
+		if err != nil {
+			continue
+		}
+		m.o.end(m.p, func() {
+			for id, known := range there {
+				m.o.session(id).seen(m.o.clock, shard, applied, known)
+			}
+		})
+	}
+}
+
+// seen notes that at an entry of a shard's log the session is there, or is not.
+func (s *seenSession) seen(at moment, shard quarry.ShardID, applied uint64, known bool) {
+	switch {
+	case known:
+		s.shard, s.held = shard, max(s.held, applied)
+	case s.ended == 0 && s.shard == shard && applied > s.held:
+		s.ended = at
+	}
 }
 
 func (m *observedMaster) Session(ctx context.Context, req *quarry.SessionRequest) (*quarry.SessionReply, error) {

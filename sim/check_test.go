@@ -55,7 +55,7 @@ func (s *scene) end(i int, confirm bool) {
 
 // grant gives the first member a lease.
 func (s *scene) grant() {
-	s.granted(s.log.w.Now(), &quarry.HeartbeatRequest{Server: 1, Incarnation: 1},
+	s.granted(nil, s.log.w.Now(), &quarry.HeartbeatRequest{Server: 1, Incarnation: 1},
 		&quarry.HeartbeatReply{Grants: []quarry.Grant{{Shard: 1, Slots: []quarry.SlotRange{{Last: quarry.Slots - 1}}, EndMS: 2000, ReadMS: 10000}}})
 }
 
@@ -253,6 +253,17 @@ var checkCases = []struct {
 		s.sessionGone(4)
 		s.sessionActs(s.begin(), 4)
 	}},
+	{"a session acts that a state does not have any more", "sessions", func(s *scene) {
+		s.session(4).seen(s.begin(), 1, 10, true)
+		s.session(4).seen(s.begin(), 1, 11, false)
+		s.sessionActs(s.begin(), 4)
+	}},
+	{"a session acts that only older states and those of others do not have", "", func(s *scene) {
+		s.session(4).seen(s.begin(), 1, 10, true)
+		s.session(4).seen(s.begin(), 1, 10, false)
+		s.session(4).seen(s.begin(), 2, 11, false)
+		s.sessionActs(s.begin(), 4)
+	}},
 	{"a living session ends", "sessions", func(s *scene) {
 		s.sessionKept(s.begin(), s.log.w.Now(), &quarry.SessionReply{Session: 4, ExpiryMS: 9000})
 		s.sessionGone(4)
@@ -260,7 +271,7 @@ var checkCases = []struct {
 	{"a master does not know what was made", "masters", func(s *scene) {
 		at := newest.Place{Dir: 1, Name: "a"}
 		s.names.Settle(quarry.Op{}, nil, s.names.Touch(at), at)
-		(&observedMaster{forgetful{}, s.observer, s.server(0).p}).probeNames()
+		(&observedMaster{forgetful{}, s.observer, s.server(0).p}).probeNames(1)
 	}},
 	{"a length falls", "I12", func(s *scene) {
 		s.lengthTold(s.begin(), &quarry.Attr{Kind: quarry.KindFile, Inode: sceneFile, Length: 3})

@@ -69,7 +69,7 @@ func (p *pipe) meddle(l Link, piece []byte) []byte {
 		if kind == frame.Request && r.Float64() < l.Old && p.old+len(f) < stashMax {
 			p.n.log.Count("request again, seconds later")
 			p.doubled++
-			p.later(frame.Again(f, p.doubled), time.Duration(300+r.IntN(9000))*time.Millisecond)
+			p.later(frame.Again(f, p.doubled), time.Duration(300+r.IntN(14000))*time.Millisecond)
 		}
 		out = append(out, f...)
 	}

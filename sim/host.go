@@ -254,9 +254,10 @@ func (h *Host) Wipe() {
 	}
 }
 
-// Hold makes the process stand still for d, as SIGSTOP does.
-func (h *Host) Hold(d time.Duration) {
+// Hold makes the process stand still for d, as SIGSTOP does, and returns until when that is.
+func (h *Host) Hold(d time.Duration) clock.Instant {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
 	h.heldUntil = h.w.base.Now().Add(d)
+	return h.heldUntil
 }

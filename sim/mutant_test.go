@@ -116,7 +116,7 @@ func checker(violation string) string {
 func chosen(t *testing.T) (mutants []*mutanttest.Trial) {
 	t.Helper()
 	rules := mutanttest.Protocol(t, "..")
-	for _, room := range []string{"meta", "raft", "master/chunks"} {
+	for _, room := range []string{"meta", "raft", "master", "master/chunks"} {
 		rules = append(rules, mutanttest.Room(t, "..", room)...)
 	}
 	var all []*mutanttest.Trial

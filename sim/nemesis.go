@@ -57,7 +57,7 @@ var faultKinds = []choice{
 	{"leader and server killed", 2, (*nemesis).killTwo},
 	{"power failed everywhere", 1, (*nemesis).blackout},
 	{"process held", 4, (*nemesis).hold},
-	{"time of day jumped", 1, (*nemesis).jump},
+	{"time of day jumped", 2, (*nemesis).jump},
 	{"slow disk", 3, (*nemesis).slowDisk},
 	{"full disk", 2, (*nemesis).fullDisk},
 	{"master's sync failed", 1, (*nemesis).failMasterSync},
@@ -67,6 +67,9 @@ var faultKinds = []choice{
 	{"client killed", 2, (*nemesis).killClient},
 	{"leader apart", 3, (*nemesis).leaderApart},
 	{"primary apart", 3, (*nemesis).primaryApart},
+	{"leader held apart", 3, (*nemesis).leaderHeld},
+	{"primary behind a new leader", 3, (*nemesis).primaryBehind},
+	{"power failed after a name", 2, (*nemesis).nameAndPower},
 	{"aimed", 4, (*nemesis).aimed},
 }
 
@@ -454,13 +457,19 @@ func (n *nemesis) hold(d time.Duration) func() {
 	if h == nil {
 		return nil
 	}
+	if slices.Contains(n.clients, h) && n.r.IntN(2) == 0 {
+		d = sessionLife + time.Duration(1000+n.r.IntN(4000))*time.Millisecond // what it asks then is for a session that is over
+	}
 	n.tell("%s stands still for %v", h.name, d)
-	h.Hold(d)
+	n.c.watch.awake(h, h.Hold(d))
 	return func() { n.give(h) }
 }
 
 func (n *nemesis) jump(time.Duration) func() {
 	h, d := n.any(n.all()), time.Duration(n.r.Int64N(int64(96*time.Hour)))-48*time.Hour
+	if n.r.IntN(3) > 0 {
+		h = n.any(n.c.Masters) // what they log has their time
+	}
 	n.tell("the time of day of %s jumps by %v", h.name, d)
 	h.clock.JumpWall(d)
 	return func() {}

@@ -36,9 +36,10 @@ type observer struct {
 	sessions map[quarry.SessionID]*seenSession
 	names    newest.Names
 	aimed    []*aim
-	happened map[string]int  // how often each of aims
-	leader   *Host           // the master that was last seen to lead
-	probed   []quarry.Handle // that the prober asks about
+	happened map[string]int           // how often each of aims
+	leaders  map[quarry.ShardID]*Host // those that were last seen to grant for a shard
+	leader   *Host                    // the master that was last seen to lead
+	probed   []quarry.Handle          // that the prober asks about
 }
 
 // moment orders what is observed.
@@ -105,6 +106,7 @@ func newObserver(log *Log) *observer {
 		log: log, chunks: map[quarry.Handle]*seenChunk{}, records: map[recordKey]position{},
 		files: map[quarry.Inode]*fileLength{}, promises: map[replicaKey][]promise{}, durable: map[replicaKey]int64{},
 		leases: map[lease]seenLease{}, owners: map[quarry.SlotRange]quarry.ShardID{}, sessions: map[quarry.SessionID]*seenSession{}, happened: map[string]int{},
+		leaders: map[quarry.ShardID]*Host{},
 	}
 }
 
@@ -295,7 +297,7 @@ func (m *observedMaster) Heartbeat(ctx context.Context, req *quarry.HeartbeatReq
 	reply, err := m.Master.Heartbeat(ctx, req)
 	m.o.end(m.p, func() {
 		if err == nil {
-			m.o.granted(came, req, reply)
+			m.o.granted(m.p.host, came, req, reply)
 		}
 	})
 	if err == nil && len(reply.Grants) > 1 {

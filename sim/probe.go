@@ -24,11 +24,11 @@ const (
 
 // probe begins to ask about all chunks that are open or were until a while ago, again and
 // again until stop is called.
-func (o *observer) probe(w *World, masters []*Host) (stop func()) {
+func (o *observer) probe(w *World, masters []*Host, shards int) (stop func()) {
 	var probes sync.WaitGroup
 	over := make(chan struct{})
 	probes.Go(func() {
-		for {
+		for round := 1; ; round++ {
 			select {
 			case <-over:
 				return
@@ -37,7 +37,11 @@ func (o *observer) probe(w *World, masters []*Host) (stop func()) {
 				o.probeAll(w)
 				for _, h := range masters {
 					if p := h.life(); p != nil && p.master.Load() != nil {
-						probes.Go((&observedMaster{p.master.Load(), o, p}).probeNames)
+						m := &observedMaster{p.master.Load(), o, p}
+						probes.Go(func() { m.probeNames(1) })
+						if round%lookEvery == 0 {
+							m.look(p.master.Load(), shards)
+						}
 					}
 				}
 			}

@@ -124,7 +124,7 @@ func (r *run) work(files []client.FileSystem, mortals []*mortal) {
 		return r.rec.Progress().Begun > (faults+1)*r.o.Operations/(r.o.Faults+4)
 	})
 	go n.run()
-	defer r.c.watch.probe(r.w, r.c.Masters)()
+	defer r.c.watch.probe(r.w, r.c.Masters, r.c.shards)()
 	life, stop := context.WithCancel(context.Background())
 	defer stop()
 	worked := make(chan struct{})

@@ -1,8 +1,9 @@
-// Package newest keeps the name that was made last and that nobody has touched since, so that
-// a master which does not know it can be found out.
+// Package newest keeps the names that were made last and that nobody has touched since, so that
+// a master which does not know one of them can be found out.
 package newest
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/quarryfs/quarry"
@@ -18,13 +19,16 @@ type Place struct {
 // come about.
 type Touches struct{ asked, open int }
 
+// kept is how many names are remembered.
+const kept = 16
+
 // Names is what the changes of names say. Its zero value has seen none. Safe for use by many
 // goroutines.
 type Names struct {
 	mu      sync.Mutex
 	touches map[Place]Touches
 	done    map[quarry.Op]bool // that have succeeded: when they come again, nothing is made
-	made    Place
+	made    []Place            // at most kept, the last is the newest
 }
 
 // Touch notes that names may be about to change, and returns how often the last has been touched.
@@ -38,9 +42,7 @@ func (n *Names) Touch(names ...Place) (last int) {
 		t := n.touches[at]
 		t.asked, t.open = t.asked+1, t.open+1
 		n.touches[at], last = t, t.asked
-		if n.made == at {
-			n.made = Place{}
-		}
+		n.made = slices.DeleteFunc(n.made, func(made Place) bool { return made == at })
 	}
 	return last
 }
@@ -60,18 +62,23 @@ func (n *Names) Settle(op quarry.Op, err error, last int, names ...Place) {
 	for _, at := range names {
 		t := n.touches[at]
 		t.open--
-		if n.touches[at] = t; err == nil && !again && t.open == 0 && t.asked == last && at == names[len(names)-1] {
-			n.made = at
+		if n.touches[at] = t; err == nil && !again && t.open == 0 && t.asked == last && at == names[len(names)-1] && at != (Place{}) {
+			n.made = append(n.made[max(0, len(n.made)+1-kept):], at)
 		}
 	}
 }
 
-// Newest is the name that was made last, and what is to be given to Untouched. It is the zero
-// Place if none is known to be there.
-func (n *Names) Newest() (Place, Touches) {
+// Newest are the names that were made last and that nobody has touched since, at most so many, the
+// newest first, each with what is to be given to Untouched.
+func (n *Names) Newest(most int) (places []Place, since []Touches) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.made, n.touches[n.made]
+	for _, at := range slices.Backward(n.made) {
+		if len(places) < most {
+			places, since = append(places, at), append(since, n.touches[at])
+		}
+	}
+	return places, since
 }
 
 // Untouched reports whether nobody has touched a name since Newest has told it.

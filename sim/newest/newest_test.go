@@ -11,7 +11,11 @@ func TestNewest(t *testing.T) {
 	at, none := Place{1, "a"}, Place{}
 	expect := func(want Place) {
 		t.Helper()
-		if got, _ := n.Newest(); got != want {
+		got := none
+		if list, _ := n.Newest(1); len(list) > 0 {
+			got = list[0]
+		}
+		if got != want {
 			t.Errorf("the newest is %v, want %v", got, want)
 		}
 	}
@@ -36,12 +40,27 @@ func TestNewest(t *testing.T) {
 	expect(none)
 	n.Settle(op(6), nil, second, other)
 	expect(other)
-	_, since := n.Newest()
+	_, touches := n.Newest(1)
+	since := touches[0]
 	if !n.Untouched(other, since) {
 		t.Error("nobody has touched it")
 	}
 	n.Touch(other)
 	if n.Untouched(other, since) {
 		t.Error("it was touched")
+	}
+	n.Settle(op(7), nil, n.Touch(other, none), other, none)
+	if list, _ := n.Newest(kept); len(list) != 0 {
+		t.Errorf("the newest are %v, and nothing is left", list)
+	}
+	for i := range 2 * kept {
+		at := Place{3, string(rune('a' + i))}
+		n.Settle(op(quarry.Sequence(10+i)), nil, n.Touch(at), at)
+	}
+	if list, _ := n.Newest(2); len(list) != 2 || list[0].Name < list[1].Name {
+		t.Errorf("the two newest are %v", list)
+	}
+	if list, _ := n.Newest(3 * kept); len(list) != kept {
+		t.Errorf("%d names are remembered, want %d", len(list), kept)
 	}
 }
