@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -189,9 +190,17 @@ func (c *Cluster) ailing(ctx context.Context) string {
 }
 
 // moveLeadership asks for a master to lead a group.
-func (c *Cluster) moveLeadership(shard, to int) {
+func (c *Cluster) moveLeadership(shard quarry.ShardID, to *Host) {
 	ctx, cancel := c.admin.clock.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	err := c.operator.Transfer(ctx, &quarry.TransferRequest{Shard: quarry.ShardID(shard), To: quarry.NodeID(to)})
-	c.log.Printf("sim  leadership of group %d to m%d: %v", shard, to, err)
+	node := quarry.NodeID(1 + slices.Index(c.Masters, to))
+	if topology, err := c.operator.Topology(ctx); err == nil { // it may have been replaced
+		for _, m := range topology.Masters {
+			if m.Address == to.name+":7400" {
+				node = max(node, m.Node)
+			}
+		}
+	}
+	err := c.operator.Transfer(ctx, &quarry.TransferRequest{Shard: shard, To: node})
+	c.log.Printf("sim  leadership of group %d to %s: %v", shard, to.name, err)
 }

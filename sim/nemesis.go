@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/quarryfs/quarry"
 )
 
 // nemesis breaks a cluster as the seed says, and heals it. Each seed has a choice of the
@@ -465,19 +467,9 @@ func (n *nemesis) hold(d time.Duration) func() {
 	return func() { n.give(h) }
 }
 
-func (n *nemesis) jump(time.Duration) func() {
-	h, d := n.any(n.all()), time.Duration(n.r.Int64N(int64(96*time.Hour)))-48*time.Hour
-	if n.r.IntN(3) > 0 {
-		h = n.any(n.c.Masters) // what they log has their time
-	}
-	n.tell("the time of day of %s jumps by %v", h.name, d)
-	h.clock.JumpWall(d)
-	return func() {}
-}
-
 func (n *nemesis) moveLeadership(time.Duration) func() {
-	to, shard := 1+n.r.IntN(len(n.c.Masters)), n.r.IntN(1+n.c.shards)
-	n.tell("leadership of group %d is moved to m%d", shard, to)
+	to, shard := n.any(n.c.Masters), quarry.ShardID(n.r.IntN(1+n.c.shards))
+	n.tell("leadership of group %d is moved to %s", shard, to.name)
 	go n.c.moveLeadership(shard, to)
 	return func() {}
 }

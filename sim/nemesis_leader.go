@@ -60,17 +60,14 @@ func (n *nemesis) leaderHeld(time.Duration) func() {
 // sealed by a leader who has granted the primary nothing.
 func (n *nemesis) primaryBehind(time.Duration) func() {
 	primary, leader, shard := n.c.watch.led(n.r.IntN(probedMax))
-	if shard == 0 {
+	if shard == 0 || !n.claim(primary) {
 		return nil
 	}
-	to := 1 + n.r.IntN(len(n.c.Masters))
-	if n.c.Masters[to-1] == leader {
-		to = 1 + to%len(n.c.Masters)
-	}
+	to := n.follower(leader)
 	others := slices.DeleteFunc(n.all(), func(h *Host) bool { return h == primary })
 	more := time.Duration(1500+n.r.IntN(3000)) * time.Millisecond
-	n.tell("m%d is to lead shard %d, and connections of %s, the primary of an open chunk, break for %v", to, shard, primary.name, more)
-	go n.c.moveLeadership(int(shard), to)
+	n.tell("%s is to lead shard %d, and connections of %s, the primary of an open chunk, break for %v", to.name, shard, primary.name, more)
+	go n.c.moveLeadership(shard, to)
 	heal := n.between([]*Host{primary}, others, true, func(l *Link) { l.Reset = 1 })
 	for _, h := range others {
 		n.c.net.Break(primary, h)
@@ -78,7 +75,38 @@ func (n *nemesis) primaryBehind(time.Duration) func() {
 	return func() {
 		n.wait(more)
 		heal()
+		n.give(primary)
 	}
+}
+
+// follower draws a master that is not the leader.
+func (n *nemesis) follower(leader *Host) *Host {
+	return n.any(slices.DeleteFunc(slices.Clone(n.c.Masters), func(h *Host) bool { return h == leader }))
+}
+
+// jump moves a host's time of day. Of a leader that is soon followed by another one the time
+// mostly jumps ahead: what it logs must not have made anything older.
+func (n *nemesis) jump(time.Duration) func() {
+	d := time.Duration(n.r.Int64N(int64(96*time.Hour))) - 48*time.Hour
+	h, soon := n.any(n.all()), time.Duration(200+n.r.IntN(1200))*time.Millisecond
+	_, leader, shard := n.c.watch.led(n.r.IntN(probedMax))
+	if leader == nil || n.r.IntN(3) == 0 {
+		n.tell("the time of day of %s jumps by %v", h.name, d)
+		h.clock.JumpWall(d)
+		return func() {}
+	}
+	if h = leader; n.r.IntN(4) > 0 {
+		d = d.Abs()
+	}
+	to := n.follower(leader)
+	n.tell("the time of day of %s, which leads shard %d, jumps by %v, and %s follows it after %v", h.name, shard, d, to.name, soon)
+	h.clock.JumpWall(d)
+	n.healing.Go(func() {
+		if n.wait(soon) {
+			n.c.moveLeadership(shard, to)
+		}
+	})
+	return func() {}
 }
 
 // nameAndPower has the power of all masters fail some milliseconds after a name was changed, when
