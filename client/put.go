@@ -56,7 +56,10 @@ func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions)
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	defer p.cancel(nil)
 	attr, err := p.store(r, opts, name)
-	if len(p.spare) > 0 || p.leaked || err != nil && p.allocated {
+	switch {
+	case errors.Is(err, quarry.SessionExpired):
+		f.sessions.expire(n)
+	case len(p.spare) > 0 || p.leaked || err != nil && p.allocated:
 		f.sessions.retire(n) // chunks that are not linked are freed when their session ends
 	}
 	if err != nil {
@@ -397,6 +400,11 @@ func (q *part) seal() error {
 
 func (q *part) sealChunk(ctx context.Context, c quarry.Chunk, suspects []quarry.Suspect) (quarry.Chunk, error) {
 	reply, err := q.p.f.masters.Finish(ctx, &quarry.FinishRequest{Session: q.p.session.id, Handle: c.Handle, Version: c.Version, Suspects: suspects})
+	if errors.Is(err, quarry.NotFound) {
+		// Only the end of its session takes a chunk away that is not linked yet. Who puts would
+		// take NotFound for the path's.
+		err = quarry.Errorf("finish", quarry.SessionExpired, c.Handle.String(), "the session of the put has ended, and nothing was stored; try again")
+	}
 	if err != nil {
 		return quarry.Chunk{}, err
 	}

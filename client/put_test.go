@@ -199,3 +199,23 @@ func TestPutUnknown(t *testing.T) {
 		}
 	})
 }
+
+// When the session of a put ends under it, the put says so; the next one has another session.
+func TestPutSessionExpires(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		e.put("/f", []byte("x"))
+		r := &pausing{data: clienttest.Bytes(1, 1<<20), parts: 4, pause: func(part int) {
+			if part == 3 {
+				e.sleep(50 * time.Millisecond) // it has its chunk
+				e.c.ExpireSessions()
+			}
+		}}
+		_, err := e.files.Put(e.Context(), "/f", r, client.PutOptions{})
+		e.want(err, quarry.SessionExpired)
+		if errors.Is(err, quarry.NotFound) || errors.Is(err, quarry.Unknown) {
+			e.Errorf("nothing was stored, and the path is there: %v", err)
+		}
+		e.expect("/f", []byte("x"))
+		e.put("/f", clienttest.Bytes(2, 1<<20))
+	})
+}

@@ -202,6 +202,9 @@ func (c *Cluster) ExpireSessions() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.sessions)
+	for _, k := range c.chunks {
+		k.owner = 0
+	}
 }
 
 // Tail returns the members of a file's open chunk, the primary first; nil if it has none.
