@@ -74,7 +74,7 @@ func TestMutants(t *testing.T) {
 // runWithout runs a seed without a rule and returns which checkers noticed, and the first of
 // what they found; nil if none did. An error is no verdict.
 func runWithout(t *testing.T, rule string, seed uint64) (by []string, text string, err error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), seedTime)
 	defer cancel()
 	o, processor, err := child(ctx, t.TempDir(), seed, mutanttest.Off+"="+rule)
 	if err == nil {
