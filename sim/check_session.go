@@ -80,8 +80,10 @@ func (m *observedMaster) look(real *master.Master, shards int) {
 		clear(there)
 		applied, err := real.Look(shard, func(v meta.View) error {
 			for _, id := range ids {
-				r, ok := meta.Session(v, id)
-				there[id] = ok && r.OpenedNS != 0
+				r, err := meta.Session(v, id)
+				if quarry.KindOf(err) != quarry.WrongShard { // it is kept elsewhere
+					there[id] = err == nil && r.OpenedNS != 0
+				}
 			}
 			return nil
 		})
