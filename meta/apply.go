@@ -99,13 +99,15 @@ func (t *tx) once(c *Command, v *verb) []byte {
 }
 
 // retryable reports whether the same operation may be sent again to be done after all, so
-// that the error must not be its result for ever.
+// that the error must not be its result for ever. WrongShard is not retryable: who learns that
+// what it wants to change lives elsewhere does it there, as another operation; if the slot came
+// back, a late copy of the request would do it a second time.
 func retryable(err error) bool {
 	if err == nil {
 		return false
 	}
 	switch quarry.KindOf(err) {
-	case quarry.Busy, quarry.Unavailable, quarry.WrongShard, quarry.NoSpace:
+	case quarry.Busy, quarry.Unavailable, quarry.NoSpace:
 		return true
 	}
 	return false

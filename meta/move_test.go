@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/quarryfs/quarry"
@@ -92,5 +93,21 @@ func TestMoveOfAllSlots(t *testing.T) {
 	}
 	if n := b.touch(d, "n"); n <= h || h <= g {
 		t.Errorf("inode %v after %v", n, h)
+	}
+}
+
+// TestRefusedForGood: an operation that was refused because its directory lives on another shard
+// is done there as another one; a late copy of its request does nothing when the slot is back.
+func TestRefusedForGood(t *testing.T) {
+	a, b := newShard(t), newShardWithout(t, 77_000)
+	d := a.ok(&Make{Parent: quarry.RootInode, Name: "d", Kind: quarry.KindDir, Slot: a.session.Slot() + 1}).Attr.Inode
+	there := []quarry.SlotRange{{First: d.Slot(), Last: d.Slot()}}
+	(&moving{id: 1, from: a, to: b, slots: there, room: 1000}).whole()
+	op := &Make{Parent: d, Name: "f", Kind: quarry.KindFile}
+	a.refused(quarry.WrongShard, op)
+	late := a.seq
+	(&moving{id: 2, from: b, to: a, slots: there, room: 1000}).whole()
+	if r := a.once(late, late, op); !errors.Is(r.Err, quarry.WrongShard) {
+		t.Errorf("a late copy of a request that was refused has done %+v", r)
 	}
 }
