@@ -24,7 +24,7 @@ func adminCommand(o *options) *cobra.Command {
 	m.AddCommand(masterReplaceCommand(o), masterLeadCommand(o))
 	s := &cobra.Command{Use: "shard", Short: "Change the shards of a cluster"}
 	s.AddCommand(shardAddCommand(o))
-	c.AddCommand(initCommand(o), statusCommand(o), m, s)
+	c.AddCommand(initCommand(o), statusCommand(o), m, s, slotCommand(o))
 	return c
 }
 

@@ -17,9 +17,9 @@ func shardAddCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add",
 		Short: "Add a shard to a cluster that is in use",
-		Long: `Makes a further shard: a Raft group on all masters, which has no slots yet, so that nothing is
-kept there until slots are moved to it. Nothing waits meanwhile. The command succeeds when
-the shard has a leader. "quarry admin status" shows all shards.`,
+		Long: `Makes a further shard: a Raft group on all masters, which has no slots yet. Nothing waits
+meanwhile. The command succeeds when the shard has a leader; the masters then move slots to it by
+themselves, unless "quarry admin slot balance off" was said. "quarry admin slot list" shows it.`,
 		Example: "  quarry admin shard add",
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -37,7 +37,7 @@ the shard has a leader. "quarry admin status" shows all shards.`,
 			if o.json {
 				return printJSON(os.Stdout, map[string]any{"shard": shard})
 			}
-			fmt.Printf("shard %d is there; it has no slots yet\n", shard)
+			fmt.Printf("shard %d is there; slots are moved to it: see \"quarry admin slot list\"\n", shard)
 			return nil
 		},
 	}
