@@ -26,11 +26,7 @@ func TestModel(t *testing.T) {
 		first, last = *modelSeed, *modelSeed
 	}
 	for seed := first; seed <= last; seed++ {
-		m := &model{
-			shard: newShard(t), rand: rand.New(rand.NewPCG(seed, 0)), root: &node{kind: quarry.KindDir, inode: quarry.RootInode},
-			bytes: map[quarry.Handle]map[quarry.ServerID]bool{}, lengths: map[quarry.Handle]int64{}, appended: map[quarry.Handle]bool{}, versions: map[quarry.Handle]quarry.Version{},
-		}
-		m.nodes = []*node{m.root}
+		m := newModel(t, seed)
 		for step := range *modelSteps {
 			m.step()
 			if wrong := m.compare(); wrong != "" {
@@ -47,6 +43,15 @@ func TestModel(t *testing.T) {
 			t.Fatalf("the same commands gave two states\nrepeat: go test ./meta -run TestModel -model.seed %d", seed)
 		}
 	}
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	m := &model{
+		shard: newShard(t), rand: rand.New(rand.NewPCG(seed, 0)), root: &node{kind: quarry.KindDir, inode: quarry.RootInode},
+		bytes: map[quarry.Handle]map[quarry.ServerID]bool{}, lengths: map[quarry.Handle]int64{}, appended: map[quarry.Handle]bool{}, versions: map[quarry.Handle]quarry.Version{},
+	}
+	m.nodes = []*node{m.root}
+	return m
 }
 
 // node is a file or directory of the model; the list of nodes keeps those that are gone too,
@@ -66,6 +71,7 @@ type model struct {
 	nodes    []*node
 	handles  []quarry.Handle // all that were opened
 	owned    []quarry.Handle
+	older    [][]byte                                   // the commands of a shard that the slots have left
 	bytes    map[quarry.Handle]map[quarry.ServerID]bool // replicas that exist
 	lengths  map[quarry.Handle]int64                    // that a seal has decided
 	appended map[quarry.Handle]bool                     // chunks of tails, and what was merged from them
@@ -437,15 +443,16 @@ func (m *model) sessions() {
 
 // retry sends the last operation again: it must get its first answer and do nothing.
 func (m *model) retry() {
-	for i := len(m.log) - 1; i >= 0; i-- {
-		c, err := DecodeCommand(m.log[i])
+	log := append(slices.Clone(m.older), m.log...)
+	for i := len(log) - 1; i >= 0; i-- {
+		c, err := DecodeCommand(log[i])
 		if err != nil || c.Op.Session != m.session {
 			continue
 		}
 		before := m.kv.Copy()
 		key := resultKey(nil, c.Op.Session, uint16(c.Op.Sequence%WindowOps))
 		stored, _ := before.Get(key)
-		m.m.Apply(m.kv, m.log[i])
+		m.m.Apply(m.kv, log[i])
 		if diff := difference(before, m.kv); diff != "" {
 			m.t.Fatalf("a retry changed %s", diff)
 		}

@@ -26,7 +26,7 @@ func TestTransactions(t *testing.T) {
 		first, last = *txSeed, *txSeed
 	}
 	for seed := first; seed <= last; seed++ {
-		w := newTxWorld(t, seed)
+		w := newTxWorld(t, seed, 1)
 		w.run()
 		if wrong := w.settled(); wrong != "" {
 			t.Fatalf("%s\nrepeat: go test ./meta -run TestTransactions -tx.seed %d", wrong, seed)
@@ -46,6 +46,8 @@ type txWorld struct {
 	clients []*txClient
 	root    *node
 	nodes   []*node
+	moves   []*moving // of slots, the last one perhaps under way
+	moved   bool      // slots do move
 }
 
 // txMessage is a command on its way to a shard.
@@ -71,15 +73,15 @@ type txClient struct {
 	w    *txWorld
 	at   *shard // of the operation
 	op   quarry.Op
-	seqs map[*shard]quarry.Sequence
+	seqs map[quarry.SessionID]quarry.Sequence
 	body Body // nil: none is under way
 	want []quarry.Kind
 	done func(*Result)
 	wait TxID
 }
 
-func newTxWorld(t *testing.T, seed uint64) *txWorld {
-	w := &txWorld{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), running: map[TxID]*coordination{}}
+func newTxWorld(t *testing.T, seed, kind uint64) *txWorld {
+	w := &txWorld{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, kind)), running: map[TxID]*coordination{}}
 	count := 2 + w.rand.IntN(3)
 	for i := range count {
 		s := &shard{t: t, kv: NewMemory(), time: 1000, wall: 1e18}
@@ -91,7 +93,7 @@ func newTxWorld(t *testing.T, seed uint64) *txWorld {
 	w.root = &node{kind: quarry.KindDir, inode: quarry.RootInode}
 	w.nodes = []*node{w.root}
 	for range 1 + w.rand.IntN(2)*2 {
-		c := &txClient{w: w, seqs: map[*shard]quarry.Sequence{}}
+		c := &txClient{w: w, seqs: map[quarry.SessionID]quarry.Sequence{}}
 		w.clients = append(w.clients, c)
 	}
 	return w
@@ -99,13 +101,29 @@ func newTxWorld(t *testing.T, seed uint64) *txWorld {
 
 func (w *txWorld) fatal(format string, args ...any) {
 	w.t.Helper()
-	w.t.Fatalf(format+"\nrepeat: go test ./meta -run TestTransactions -tx.seed %d", append(args, w.seed)...)
+	test, flag := "TestTransactions", "tx.seed"
+	if w.moved {
+		test, flag = "TestMoves", "move.seed"
+	}
+	w.t.Fatalf(format+"\nrepeat: go test ./meta -run %s -%s %d", append(args, test, flag, w.seed)...)
 }
 
-func (w *txWorld) shardOf(s quarry.Slot) *shard { return w.shards[int(s)*len(w.shards)/quarry.Slots] }
+// shardOf returns the shard that owns a slot; if none does, the one that the slot has left.
+func (w *txWorld) shardOf(slot quarry.Slot) *shard {
+	if !w.moved {
+		return w.shards[int(slot)*len(w.shards)/quarry.Slots]
+	}
+	if s := w.owner(slot); s != nil {
+		return s
+	}
+	return w.moves[len(w.moves)-1].from
+}
 
 func (w *txWorld) run() {
 	for range 600 {
+		if w.moved && w.rand.IntN(3) == 0 {
+			w.move()
+		}
 		switch k := w.rand.IntN(20); {
 		case k < 8:
 			pick(w.rand, w.clients).step()
@@ -164,7 +182,9 @@ func (c *coordination) step(w *txWorld) {
 			if c.over || c.x.Committed || len(c.parts) != n {
 				return
 			}
-			c.sent = false
+			if c.sent = false; errors.Is(r.Err, quarry.WrongShard) && w.moved {
+				return // ask the other one
+			}
 			if r.Err != nil {
 				if in := r.HeldUp(); in != nil {
 					w.settle(*in)
@@ -210,6 +230,9 @@ func (c *coordination) finish(w *txWorld) {
 	part := c.undone[0]
 	c.sent = true
 	w.send(part.Where(), &Finish{Tx: c.x.ID, Commit: true, Part: part}, func(r *Result) {
+		if c.sent = false; errors.Is(r.Err, quarry.WrongShard) && w.moved {
+			return
+		}
 		if r.Err != nil {
 			w.fatal("a committed part is refused: %v", r.Err)
 		}
@@ -302,11 +325,14 @@ func (w *txWorld) resolve(s *shard) {
 
 func (w *txWorld) settle(in Intent) {
 	x, known, err := TransactionOf(w.shardOf(in.Tx.Slot()).kv, in.Tx)
-	if err != nil {
+	switch f := in.Settle(&x, known); {
+	case errors.Is(err, quarry.WrongShard) && w.moved:
+	case err != nil:
 		w.fatal("%v", err)
-	}
-	if f := in.Settle(&x, known); f != nil && in.Part.Kind != PartSource {
-		w.shardOf(in.Part.Where()).ok(f)
+	case f != nil && in.Part.Kind != PartSource:
+		if r := w.shardOf(in.Part.Where()).do(f); r.Err != nil && !(w.moved && errors.Is(r.Err, quarry.WrongShard)) {
+			w.fatal("an intent cannot be settled: %v", r.Err)
+		}
 	}
 }
 
@@ -316,11 +342,14 @@ func (c *txClient) step() {
 	if c.body == nil {
 		c.begin()
 	}
-	if w.running[c.wait] != nil {
+	if w.running[c.wait] != nil || w.moved && !c.find() {
 		return
 	}
 	r := c.at.send(c.at.encode(c.op, c.body))
 	switch {
+	case errors.Is(r.Err, quarry.WrongShard) && w.moved:
+		c.elsewhere(r.Err)
+		return
 	case r.HeldUp() != nil:
 		w.settle(*r.Met)
 		return
@@ -361,9 +390,17 @@ func (c *txClient) begin() {
 	default:
 		c.remove(dir, name)
 	}
-	c.at = w.shardOf(dir.inode.Slot())
-	c.seqs[c.at]++
-	seq := c.seqs[c.at]
+	c.in(w.shardOf(dir.inode.Slot()))
+}
+
+// in gives the operation a place in a session at a shard.
+func (c *txClient) in(at *shard) {
+	w := c.w
+	if c.at = at; w.moved && (at.session == 0 || w.owner(SessionSlot(at.session)) != at) {
+		at.session = w.sessionAt(at)
+	}
+	c.seqs[at.session]++
+	seq := c.seqs[at.session]
 	if len(w.clients) > 1 {
 		seq = seq*3 + quarry.Sequence(slices.Index(w.clients, c)) // they share the shards' sessions
 	}
@@ -454,7 +491,7 @@ func (c *txClient) remove(dir *node, name string) {
 // settled lets everything come to its end, and returns what is wrong then.
 func (w *txWorld) settled() string {
 	for i := 0; i < 10_000; i++ {
-		busy := false
+		busy := w.moved && w.endMoves()
 		for _, c := range w.clients {
 			if c.body != nil { // one after the other: who always meet give up for each other for ever
 				busy = true
@@ -515,6 +552,9 @@ func checkAll(shards []*shard) string {
 	for _, s := range shards {
 		d := readAll(s.kv)
 		dumps = append(dumps, d)
+		if slots := d.foreign.slots(); len(slots) > 0 {
+			return fmt.Sprintf("left over: records of slots %v, which are not owned", slots)
+		}
 		if len(d.txs) > 0 || len(d.intents) > 0 {
 			return fmt.Sprintf("left over: transactions %+v, intents %+v", d.txs, d.intents)
 		}
