@@ -170,14 +170,14 @@ func (d *dump) checkTree(n *Counters) string {
 			switch {
 			case to == nil || to.Links != 1 || to.Kind != e.Kind || named[e.Inode]:
 				return fmt.Sprintf("entry %q of %v leads to %+v", name, dir, to)
-			case d.header.ownsAll() && (to.Parent != dir || to.Kind == quarry.KindDir && to.Name != name):
+			case d.whole() && (to.Parent != dir || to.Kind == quarry.KindDir && to.Name != name):
 				return fmt.Sprintf("entry %q of %v leads to an inode of %v, %q", name, dir, to.Parent, to.Name)
 			}
 			named[e.Inode] = true
 		}
 	}
 	for id, i := range d.inodes {
-		if i.Links > 0 != (named[id] || d.unlinked(id)) && d.header.ownsAll() && !d.loose {
+		if i.Links > 0 != (named[id] || d.unlinked(id)) && d.whole() && !d.loose {
 			return fmt.Sprintf("%v has %d links, named: %v", id, i.Links, named[id])
 		}
 		if int(i.Entries) != len(d.entries[id]) {
@@ -201,6 +201,11 @@ func (d *dump) checkTree(n *Counters) string {
 		}
 	}
 	return ""
+}
+
+// whole reports whether the shard has the whole tree, and no change of it is under way.
+func (d *dump) whole() bool {
+	return d.header.ownsAll() && len(d.txs) == 0 && len(d.intents) == 0
 }
 
 // unlinked reports whether a transaction has made a directory that no entry leads to yet.

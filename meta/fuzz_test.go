@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/move"
+	"github.com/quarryfs/quarry/wire"
 )
 
 // script returns the commands of a life with every verb in it, behind each other with their
@@ -47,6 +49,7 @@ func script(t testing.TB) (all []byte) {
 	s.time += 100
 	s.ok(&ExpireSessions{ExpiryMS: 1})
 	s.ok(&CloseSession{Session: 1})
+	s.moves(d)
 	for _, command := range s.log {
 		all = binary.AppendUvarint(all, uint64(len(command)))
 		all = append(all, command...)
@@ -69,6 +72,46 @@ func (s *shard) transactions(dir quarry.Inode) {
 	s.ok(&Prepare{Tx: id + 1, Part: Part{Kind: PartMove, Inode: dir, Name: "m", Target: quarry.RootInode}})
 	s.refused(quarry.NotFound, &Decide{Tx: id, Commit: true, Parts: []Part{*link}})
 	s.ok(&Forget{Tx: id})
+}
+
+// moves has slots leave and others come, and the commands that undo it.
+func (s *shard) moves(dir quarry.Inode) {
+	s.session, s.seq = s.ok(&OpenSession{Slot: 4}).Session, 0
+	h := s.owned(10, 1)
+	some := []quarry.SlotRange{{First: 5, Last: 6}, {First: 4000, Last: quarry.Slots - 1}}
+	s.ok(&BeginLeave{Move: 1, To: 2, Slots: some})
+	s.ok(&OpenSession{Slot: 5})
+	s.ok(&CancelLeave{Move: 1})
+	s.ok(&BeginLeave{Move: 2, To: 2, Slots: some})
+	s.ok(&OpenSession{Slot: 5})
+	came := s.ok(&OpenSession{Slot: 4001}).Session
+	s.ok(&ForgetChanges{Move: 2, Upto: 1})
+	s.ok(&CloseSlots{Move: 2})
+	s.ok(&Release{Move: 2})
+	a, err := Handover(s.kv, 2, 1000)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.ok(&LeaveOver{Move: 2})
+	s.ok(&CleanSlots{Max: 1})
+	for s.ok(&CleanSlots{Max: 100}).More {
+	}
+	take := func(id move.ID, slots []quarry.SlotRange) {
+		s.ok(&BeginTake{Move: id, From: 2, Slots: slots, Time: s.time + 50})
+		s.ok(&Take{move.Batch{Move: id, Number: 1, Cursor: move.End(slots), Changes: a.Changes, Pairs: []move.Pair{
+			{Key: sessionKey(nil, came), Value: wire.Marshal(nil, &SessionRecord{Seen: s.time}, sessionFields)},
+			{Key: sessionKey(nil, came+1), Gone: true},
+		}}})
+	}
+	take(3, some[1:])
+	s.ok(&CancelTake{Move: 3})
+	s.ok(&CleanSlots{Max: 100})
+	take(4, some)
+	a.Move = 4
+	s.ok(a)
+	s.session, s.seq = came, 0
+	s.ok(&Link{Parent: dir, Name: "owned by another", Pieces: []quarry.LinkPiece{{Handle: h, Length: 10}}, Owner: s.record(h).Owner})
+	s.ok(&Disown{Session: quarry.SessionID(quarry.MakeInode(8, 8))})
 }
 
 // commands cuts what script has put together, into 64 commands at most.
@@ -117,6 +160,8 @@ func FuzzApply(f *testing.F) {
 			switch c.Body.(type) {
 			case *Finish, *Decide: // what one shard believes another one, is true only if that is a shard
 				s.loose = true
+			case *Activate, *Take: // the same of records; FuzzTake has them
+				continue
 			}
 			before := s.kv.Copy()
 			r := s.send(command) // checks the state

@@ -30,5 +30,9 @@ func TestMutants(t *testing.T) {
 		ReopenedUnconfirmed:  "TestReopen",
 		ReopenedByOne:        "TestReopen",
 		MergedOldSeal:        "TestMerge",
+		ServedByTwo:          "TestNotOwned",
+		SessionLeftBehind:    "TestMovedModel",
+		NumbersOfMoveReused:  "TestNumbersOfAMove",
+		LateBatchTaken:       "TestLateBatch",
 	})
 }

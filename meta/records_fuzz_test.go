@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -31,6 +32,8 @@ func FuzzRecords(f *testing.F) {
 		again(t, b, itemFields)
 		again(t, b, countersFields)
 		again(t, b, holderFields)
+		again(t, b, move.StateFields)
+		again(t, b, move.BatchFields)
 	})
 }
 

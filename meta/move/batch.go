@@ -3,10 +3,10 @@ package move
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta/kv"
-	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -70,7 +70,7 @@ func ChangeKey(number uint64) []byte {
 // view is older than what the other shard has.
 func Next(v kv.View, l *Leaving, to *Taking, maxBytes int) (*Batch, error) {
 	switch {
-	case l == nil || l.Move != to.Move || !slots.HasAll(l.Slots, to.Slots) || !slots.HasAll(to.Slots, l.Slots):
+	case l == nil || l.Move != to.Move || !slices.Equal(l.Slots, to.Slots):
 		return nil, quarry.Errorf("batch", quarry.Invalid, "", "move %d of slots %v is not under way here", to.Move, to.Slots)
 	case l.Lost || to.Changes < l.Forgotten:
 		return nil, quarry.Errorf("batch", quarry.Invalid, "", "changes after number %d are not kept any more", to.Changes)

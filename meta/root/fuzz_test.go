@@ -42,6 +42,7 @@ func FuzzRecords(f *testing.F) {
 		again(t, b, diskFields)
 		again(t, b, serverFields)
 		again(t, b, ownerFields)
+		again(t, b, moveFields)
 	})
 }
 

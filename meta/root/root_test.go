@@ -12,6 +12,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/slots"
 )
 
 type group struct {
@@ -315,6 +316,13 @@ func script(t testing.TB) *group {
 	g.ok(&AddKey{Key: quarry.Key{Number: 3, Secret: [32]byte{7}}})
 	g.ok(&RetireKey{Number: 2})
 	g.ok(&AddShard{Shard: Shards(g.kv)[len(Shards(g.kv))-1].Shard + 1, Founders: Topology(g.kv).Masters})
+	for range 2 {
+		g.ok(&BeginMove{From: 1, To: 2, Slots: []quarry.SlotRange{{First: 3, Last: 9}}})
+	}
+	g.ok(&EndMove{Move: 1, Done: true})
+	g.ok(&BeginMove{From: 1, To: 3, Slots: []quarry.SlotRange{{First: 10, Last: 19}}})
+	g.ok(&CancelMove{Move: 2})
+	g.ok(&SetBalancer{On: false})
 	g.ok(&TakeOrder{Tx: 7})
 	g.ok(&EndOrder{Tx: 7})
 	g.ok(&TakeOrder{Tx: 8})
@@ -423,4 +431,64 @@ func TestOrder(t *testing.T) {
 	g.ok(&EndOrder{Tx: 5})
 	g.ok(&TakeOrder{Tx: 6})
 	g.refused(quarry.Invalid, &TakeOrder{})
+}
+
+// Slots move from the shard that owns them to another one, and the map changes when that is done.
+func TestMoves(t *testing.T) {
+	g := newGroup(t)
+	before := Topology(g.kv)
+	own := before.Shards[0].Slots
+	some := []quarry.SlotRange{{First: 1, Last: 2}, {First: 5, Last: 5}}
+	for _, bad := range []BeginMove{
+		{From: 1, To: 1, Slots: some}, {From: 2, To: 1, Slots: some}, {From: 1, To: 2},
+		{From: 1, To: 2, Slots: []quarry.SlotRange{{First: 5, Last: 5}, {First: 1, Last: 2}}},
+		{From: 1, To: 2, Slots: []quarry.SlotRange{{First: 1, Last: quarry.Slots}}},
+	} {
+		g.refused(quarry.Invalid, &bad)
+	}
+	g.refused(quarry.NotFound, &BeginMove{From: 1, To: 99, Slots: some})
+	g.refused(quarry.NotFound, &BeginMove{From: 99, To: 1, Slots: some})
+	g.refused(quarry.NotFound, &CancelMove{Move: 1})
+	begin := &BeginMove{From: 1, To: 2, Slots: some}
+	for range 2 {
+		if r := g.ok(begin); r.Move != 1 {
+			t.Fatalf("move %d", r.Move)
+		}
+	}
+	// One at a time from a shard, and one to it.
+	g.refused(quarry.Busy, &BeginMove{From: 1, To: 3, Slots: []quarry.SlotRange{{First: 7, Last: 7}}})
+	g.refused(quarry.Busy, &BeginMove{From: 3, To: 2, Slots: before.Shards[2].Slots})
+	back := g.ok(&BeginMove{From: 2, To: 1, Slots: before.Shards[1].Slots}).Move
+	g.ok(&CancelMove{Move: back})
+	if r := g.do(&BeginMove{From: 2, To: 1, Slots: before.Shards[1].Slots}); !errors.Is(r.Err, quarry.Busy) {
+		t.Errorf("a cancelled move: %v", r.Err)
+	}
+	for range 2 {
+		g.ok(&EndMove{Move: back})
+	}
+	if now := Topology(g.kv); now.Version != before.Version || !slices.Equal(now.Shards[0].Slots, own) {
+		t.Errorf("the map has changed before a move was done: %+v", now)
+	}
+	if list := Moves(g.kv); len(list) != 1 || list[0].Move != 1 || list[0].Cancelled || !slices.Equal(list[0].Slots, some) {
+		t.Errorf("moves %+v", list)
+	}
+	for range 2 {
+		g.ok(&EndMove{Move: 1, Done: true})
+	}
+	now := Topology(g.kv)
+	if now.Version != before.Version+1 || slots.Meet(now.Shards[0].Slots, some) || !slots.HasAll(now.Shards[1].Slots, some) ||
+		!slots.HasAll(slots.Join(now.Shards[0].Slots, some), own) || len(Moves(g.kv)) != 0 {
+		t.Errorf("the map is %+v", now)
+	}
+	g.refused(quarry.Invalid, begin)
+	if r := g.ok(&BeginMove{From: 2, To: 1, Slots: some}); r.Move != 3 {
+		t.Errorf("move %d follows move 2", r.Move)
+	}
+	if !Balancer(g.kv) {
+		t.Error("the balancer is off at first")
+	}
+	g.ok(&SetBalancer{})
+	if Balancer(g.kv) {
+		t.Error("the balancer is on")
+	}
 }

@@ -50,7 +50,7 @@ func combine(a, b []quarry.SlotRange, add bool) (set []quarry.SlotRange) {
 	var in [quarry.Slots]bool
 	mark := func(ranges []quarry.SlotRange, is bool) {
 		for _, r := range ranges {
-			for s := r.First; s <= r.Last; s++ {
+			for s := r.First; s <= r.Last && s < quarry.Slots; s++ {
 				in[s] = is
 			}
 		}
