@@ -230,7 +230,7 @@ func (r *remote) connect(ctx context.Context, lane Lane) (*link, error) {
 		return nil, unavailable(r.address, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	l := newLink(conn, lane.bufferBytes())
+	l := newLink(conn)
 	l.number = r.client.made.Add(1)
 	p := party{identity: config.Identity(), key: config.Key, keepAlive: config.KeepAlive}
 	if config.Check != nil {

@@ -165,22 +165,39 @@ func putScratch(b *[]byte) {
 	}
 }
 
-// frameReader takes frames from a connection. Not safe for concurrent use.
+// frameReader takes frames from a connection. Its buffer begins small and grows while what comes
+// fills it, because most of the connections of a server with thousands of clients carry one small
+// request at a time. Not safe for concurrent use.
 type frameReader struct {
 	conn       io.Reader
 	buf        []byte
+	most       int    // bytes that the buffer may have
 	start, end int    // what has been received and not yet taken
 	received   func() // called when bytes have come
 }
 
 func newFrameReader(conn io.Reader, bufferBytes int, received func()) *frameReader {
-	return &frameReader{conn: conn, buf: make([]byte, bufferBytes), received: received}
+	return &frameReader{conn: conn, buf: make([]byte, bufferBytes), most: bufferBytes, received: received}
+}
+
+// grow makes the buffer at least n bytes large; n is at most r.most.
+func (r *frameReader) grow(n int) {
+	size := len(r.buf)
+	for size < n {
+		size *= 2
+	}
+	buf := make([]byte, min(size, r.most))
+	r.end = copy(buf, r.buf[r.start:r.end])
+	r.start, r.buf = 0, buf
 }
 
 // need waits until n bytes, at most len(buf), are in the buffer.
 func (r *frameReader) need(n int) error {
 	if r.end-r.start >= n {
 		return nil
+	}
+	if r.end == len(r.buf) && len(r.buf) < r.most { // more had come than it could take
+		r.grow(len(r.buf) + 1)
 	}
 	if r.start+n > len(r.buf) || r.start == r.end {
 		r.end = copy(r.buf, r.buf[r.start:r.end])
@@ -217,6 +234,9 @@ func (r *frameReader) head(h *head) error {
 func (r *frameReader) body(h *head) ([]byte, error) {
 	n := int(h.body)
 	var body []byte
+	if n > len(r.buf) && n <= r.most {
+		r.grow(n)
+	}
 	if n <= len(r.buf) {
 		if err := r.need(n); err != nil {
 			return nil, noEOF(err)

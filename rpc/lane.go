@@ -39,7 +39,10 @@ func (l Lane) stripes() uint64 {
 	return 1
 }
 
-// bufferBytes is the size of the receive buffer of a connection. Where payloads come, it is
+// firstBufferBytes is the size with which the receive buffer of a connection begins.
+const firstBufferBytes = 4 << 10
+
+// bufferBytes is the size to which the receive buffer of a connection grows. Where payloads come, it is
 // small, so that they are received straight to their place.
 func (l Lane) bufferBytes() int {
 	switch l {

@@ -59,9 +59,9 @@ func order[L comparable](links map[L]struct{}, number func(L) uint64) []L {
 }
 
 // newLink starts a handshake's reader; complete sets the rest.
-func newLink(conn Conn, bufferBytes int) *link {
+func newLink(conn Conn) *link {
 	l := &link{conn: conn, gone: make(chan struct{})}
-	l.reader = newFrameReader(conn, bufferBytes, func() { l.received.Add(1) })
+	l.reader = newFrameReader(conn, firstBufferBytes, func() { l.received.Add(1) })
 	return l
 }
 
@@ -69,11 +69,7 @@ func newLink(conn Conn, bufferBytes int) *link {
 func (l *link) complete(peer *Peer, lane Lane, replied func(int)) {
 	l.peer, l.lane = peer, lane
 	l.writer = newWriter(l.conn, replied)
-	if n := lane.bufferBytes(); n > len(l.reader.buf) {
-		buf := make([]byte, n)
-		l.reader.end = copy(buf, l.reader.buf[l.reader.start:l.reader.end])
-		l.reader.start, l.reader.buf = 0, buf
-	}
+	l.reader.most = lane.bufferBytes()
 }
 
 // close ends the link; the first cause counts. It does not wait.

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"testing"
 	"testing/synctest"
@@ -76,4 +77,70 @@ func TestIntervalBeyondAll(t *testing.T) {
 		}
 		e.close()
 	})
+}
+
+// The buffer of a connection grows with what comes at once, up to a bound; one small frame after
+// the other leaves it as it is.
+func TestBufferGrows(t *testing.T) {
+	var frames []byte
+	want := 0
+	for i := range 400 {
+		body := bytes.Repeat([]byte{byte(i)}, i*37%9000)
+		frames = appendRaw(frames, head{version: 1, kind: kindRequest, id: uint64(i)}, body)
+		want++
+	}
+	for _, most := range []int{4 << 10, 6 << 10, 32 << 10} {
+		r := newFrameReader(bytes.NewReader(frames), firstBufferBytes, func() {})
+		r.most = most
+		for i := range want {
+			var h head
+			if err := r.head(&h); err != nil || h.id != uint64(i) {
+				t.Fatalf("frame %d: %v, %v", i, h.id, err)
+			}
+			body, err := r.body(&h)
+			if err != nil || len(body) != i*37%9000 || bytes.Count(body, []byte{byte(i)}) != len(body) {
+				t.Fatalf("frame %d of %d bytes: %v", i, len(body), err)
+			}
+		}
+		if len(r.buf) != most {
+			t.Errorf("the buffer has %d bytes, want %d", len(r.buf), most)
+		}
+	}
+	client, server := pipeEnds(t)
+	r := newFrameReader(server, firstBufferBytes, func() {})
+	r.most = 32 << 10
+	for i := range 1000 {
+		if _, err := client.Write(appendRaw(nil, head{version: 1, kind: kindKeepAlive, id: uint64(i)}, make([]byte, 200))); err != nil {
+			t.Fatal(err)
+		}
+		var h head
+		if err := r.head(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.body(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(r.buf) != firstBufferBytes {
+		t.Errorf("small frames have made the buffer %d bytes large", len(r.buf))
+	}
+}
+
+// pipeEnds returns both ends of a connection.
+func pipeEnds(t *testing.T) (client, server Conn) {
+	n := NewMemory()
+	l, err := n.Listen("server:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	accepted := make(chan Conn, 1)
+	go func() {
+		c, _ := l.Accept()
+		accepted <- c
+	}()
+	if client, err = n.Dial(t.Context(), l.Address()); err != nil {
+		t.Fatal(err)
+	}
+	return client, <-accepted
 }

@@ -190,7 +190,7 @@ func (s *Server) admit(conn Conn) {
 // serve does a connection's handshake and then serves its requests until it ends.
 func (s *Server) serve(conn Conn) {
 	defer conn.Close()
-	c := &serverConn{link: newLink(conn, 4<<10), server: s, requests: map[uint64]*inbound{}}
+	c := &serverConn{link: newLink(conn), server: s, requests: map[uint64]*inbound{}}
 	c.free.L = &c.mu
 	stop := closeAfter(s.config.Clock, handshakeTime, conn)
 	p := party{identity: s.config.Identity(), key: s.config.Key, check: s.config.Check, keepAlive: s.config.KeepAlive}
