@@ -56,6 +56,10 @@ func (b *run) clients(ctx context.Context) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	calm, err := cpuOf(c.Masters)
+	if err != nil {
+		return nil, err
+	}
 	if err := memory.note(ctx, b, "connected"); err != nil {
 		return nil, err
 	}
@@ -84,6 +88,7 @@ func (b *run) clients(ctx context.Context) ([]Result, error) {
 	single := func(name, unit string, v float64) {
 		out = append(out, Result{Name: "clients/" + name, Unit: unit, Value: v, Runs: 1, Min: v, Max: v})
 	}
+	single("processors-of-masters-while-nobody-asks", "processors", (cpu - calm).Seconds()/calmTime.Seconds())
 	single("processors-of-masters", "processors", (used-cpu).Seconds()/s.wall.Seconds())
 	single("processors-of-clients", "processors", s.cpu.Seconds()/s.wall.Seconds())
 	return append(out, memory.figures()...), nil
