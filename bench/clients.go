@@ -88,7 +88,7 @@ func (b *run) clients(ctx context.Context) ([]Result, error) {
 	single := func(name, unit string, v float64) {
 		out = append(out, Result{Name: "clients/" + name, Unit: unit, Value: v, Runs: 1, Min: v, Max: v})
 	}
-	single("processors-of-masters-while-nobody-asks", "processors", (cpu - calm).Seconds()/calmTime.Seconds())
+	single("processors-of-masters-while-nobody-asks", "processors", (cpu-calm).Seconds()/calmTime.Seconds())
 	single("processors-of-masters", "processors", (used-cpu).Seconds()/s.wall.Seconds())
 	single("processors-of-clients", "processors", s.cpu.Seconds()/s.wall.Seconds())
 	return append(out, memory.figures()...), nil
