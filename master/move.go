@@ -347,6 +347,9 @@ func (v *mover) next(to *move.Taking) (batch *move.Batch, now *move.Leaving, err
 // release takes the slots from this shard. From here on nobody answers for them until the other
 // one has the rest of the changes.
 func (v *mover) release(mv *root.Move) error {
+	if v.cancelled(mv) {
+		return nil
+	}
 	began := v.shard.master.cfg.Clock.Now()
 	_, err := v.propose(&meta.Release{Move: mv.Move})
 	switch {
