@@ -9,7 +9,6 @@ import (
 	"github.com/quarryfs/quarry/meta"
 	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/meta/root"
-	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/raft"
 	"github.com/quarryfs/quarry/rpc"
 	"github.com/quarryfs/quarry/wire"
@@ -116,14 +115,14 @@ func answerFields(w *wire.Walk, a *answer) {
 	wire.Uint(w, 7, &a.Records)
 	wire.Uint(w, 8, &a.Weight)
 	wire.List(w, 9, &a.Moves, quarry.SlotMovesMax, moveFields)
-	wire.List(w, 10, &a.Slots, quarry.Slots, slots.Fields)
+	wire.List(w, 10, &a.Slots, quarry.Slots, wire.SlotRangeFields)
 }
 
 func moveFields(w *wire.Walk, m *root.Move) {
 	wire.Uint(w, 1, &m.Move)
 	wire.Uint(w, 2, &m.From)
 	wire.Uint(w, 3, &m.To)
-	wire.List(w, 4, &m.Slots, move.RangesMax, slots.Fields)
+	wire.List(w, 4, &m.Slots, move.RangesMax, wire.SlotRangeFields)
 	wire.Bool(w, 5, &m.Cancelled)
 }
 

@@ -18,7 +18,7 @@ type Init struct{ Slots []quarry.SlotRange }
 
 func (*Init) kind() Kind { return KindInit }
 
-func (c *Init) fields(w *wire.Walk) { wire.List(w, 10, &c.Slots, slotRangesMax, slots.Fields) }
+func (c *Init) fields(w *wire.Walk) { wire.List(w, 10, &c.Slots, slotRangesMax, wire.SlotRangeFields) }
 
 func (c *Init) apply(t *tx, r *Result) error {
 	if t.header.NextInode > 0 {

@@ -85,7 +85,7 @@ func (*BeginLeave) kind() Kind { return KindBeginLeave }
 func (c *BeginLeave) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Move)
 	wire.Uint(w, 11, &c.To)
-	wire.List(w, 12, &c.Slots, move.RangesMax, slots.Fields)
+	wire.List(w, 12, &c.Slots, move.RangesMax, wire.SlotRangeFields)
 }
 
 func (c *BeginLeave) apply(t *tx, _ *Result) error {

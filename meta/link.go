@@ -30,15 +30,9 @@ func (c *Link) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Parent)
 	wire.String(w, 11, &c.Name, quarry.NameBytesMax)
 	wire.Uint(w, 12, &c.Mode)
-	wire.List(w, 13, &c.Pieces, quarry.PiecesMax, linkPieceFields)
+	wire.List(w, 13, &c.Pieces, quarry.PiecesMax, wire.LinkPieceFields)
 	wire.Bool(w, 14, &c.Replace)
 	wire.Uint(w, 15, &c.Owner)
-}
-
-func linkPieceFields(w *wire.Walk, p *quarry.LinkPiece) {
-	wire.Uint(w, 1, &p.Handle)
-	wire.Uint(w, 2, &p.Length)
-	wire.Bytes(w, 3, &p.Inline, quarry.InlineBytesMax)
 }
 
 func (c *Link) apply(t *tx, r *Result) error {

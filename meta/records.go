@@ -339,7 +339,7 @@ type header struct {
 }
 
 func headerFields(w *wire.Walk, h *header) {
-	wire.List(w, 1, &h.Slots, slotRangesMax, slots.Fields)
+	wire.List(w, 1, &h.Slots, slotRangesMax, wire.SlotRangeFields)
 	wire.Uint(w, 2, &h.Time)
 	wire.Uint(w, 3, &h.NextInode)
 	wire.Uint(w, 4, &h.NextSession)

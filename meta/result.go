@@ -42,14 +42,14 @@ const (
 
 func resultFields(w *wire.Walk, r *Result) {
 	wire.Error(w, 1, &r.Err)
-	wire.Message(w, 2, &r.Attr, attrFields)
+	wire.Message(w, 2, &r.Attr, wire.AttrFields)
 	wire.Uint(w, 3, &r.Session)
 	wire.Uints(w, 4, &r.Sessions, sessionsMax)
 	wire.Uints(w, 5, &r.Handles, openMax)
 	wire.Uints(w, 6, &r.Orphans, orphansMax)
 	wire.Uint(w, 7, &r.Range.First)
 	wire.Uint(w, 8, &r.Range.Count)
-	wire.Message(w, 9, &r.Piece, wholePieceFields)
+	wire.Message(w, 9, &r.Piece, wire.PieceFields)
 	wire.Optional(w, 10, &r.Chunk, chunkFields)
 	wire.Uint(w, 11, &r.Next)
 	wire.Bool(w, 12, &r.More)
@@ -59,31 +59,6 @@ func resultFields(w *wire.Walk, r *Result) {
 	wire.Optional(w, 16, &r.Part, partFields)
 	wire.Optional(w, 17, &r.Met, intentFields)
 	wire.Uint(w, 18, &r.HandleFloor)
-}
-
-func attrFields(w *wire.Walk, a *quarry.Attr) {
-	wire.Uint(w, 1, &a.Inode)
-	wire.Uint(w, 2, &a.Kind)
-	wire.Uint(w, 3, &a.Mode)
-	wire.Uint(w, 4, &a.Length)
-	wire.Bool(w, 5, &a.Open)
-	wire.Uint(w, 6, &a.Links)
-	wire.Uint(w, 7, &a.Entries)
-	wire.Uint(w, 8, &a.Created)
-	wire.Uint(w, 9, &a.Modified)
-	wire.Uint(w, 10, &a.LayoutVersion)
-	wire.Uint(w, 11, &a.TruncateVersion)
-	wire.Bool(w, 12, &a.Mutable)
-	wire.Bool(w, 13, &a.Elsewhere)
-}
-
-func wholePieceFields(w *wire.Walk, p *quarry.Piece) {
-	wire.Uint(w, 1, &p.Offset)
-	wire.Uint(w, 2, &p.Length)
-	wire.Uint(w, 3, &p.Kind)
-	wire.Uint(w, 4, &p.Handle)
-	wire.Uint(w, 5, &p.ChunkOffset)
-	wire.Bytes(w, 6, &p.Inline, quarry.InlineBytesMax)
 }
 
 // Append appends the result's encoding to dst.

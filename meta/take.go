@@ -33,7 +33,7 @@ func (*BeginTake) kind() Kind { return KindBeginTake }
 func (c *BeginTake) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Move)
 	wire.Uint(w, 11, &c.From)
-	wire.List(w, 12, &c.Slots, move.RangesMax, slots.Fields)
+	wire.List(w, 12, &c.Slots, move.RangesMax, wire.SlotRangeFields)
 	wire.Uint(w, 13, &c.Time)
 }
 

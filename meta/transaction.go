@@ -161,7 +161,7 @@ func (c *Decide) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Tx)
 	wire.Bool(w, 11, &c.Commit)
 	wire.List(w, 12, &c.Parts, partsMax, partFields)
-	wire.Message(w, 13, &c.Attr, attrFields)
+	wire.Message(w, 13, &c.Attr, wire.AttrFields)
 	wire.Error(w, 14, &c.Err)
 }
 

@@ -72,40 +72,10 @@ func chunkFields(w *wire.Walk, m *quarry.Chunk) {
 	wire.Message(w, 10, &m.Capability, capabilityFields)
 }
 
-func attrFields(w *wire.Walk, m *quarry.Attr) {
-	wire.Uint(w, 1, &m.Inode)
-	wire.Uint(w, 2, &m.Kind)
-	wire.Uint(w, 3, &m.Mode)
-	wire.Uint(w, 4, &m.Length)
-	wire.Bool(w, 5, &m.Open)
-	wire.Uint(w, 6, &m.Links)
-	wire.Uint(w, 7, &m.Entries)
-	wire.Uint(w, 8, &m.Created)
-	wire.Uint(w, 9, &m.Modified)
-	wire.Uint(w, 10, &m.LayoutVersion)
-	wire.Uint(w, 11, &m.TruncateVersion)
-	wire.Bool(w, 12, &m.Mutable)
-	wire.Bool(w, 13, &m.Elsewhere)
-}
-
-func pieceFields(w *wire.Walk, m *quarry.Piece) {
-	wire.Uint(w, 1, &m.Offset)
-	wire.Uint(w, 2, &m.Length)
-	wire.Uint(w, 3, &m.Kind)
-	wire.Uint(w, 4, &m.Handle)
-	wire.Uint(w, 5, &m.ChunkOffset)
-	wire.Bytes(w, 6, &m.Inline, quarry.InlineBytesMax)
-}
-
 func itemFields(w *wire.Walk, m *quarry.Item) {
 	wire.Uint(w, 1, &m.Kind)
 	wire.Uint(w, 2, &m.Handle)
 	wire.Uint(w, 3, &m.Version)
-}
-
-func slotRangeFields(w *wire.Walk, m *quarry.SlotRange) {
-	wire.Uint(w, 1, &m.First)
-	wire.Uint(w, 2, &m.Last)
 }
 
 func masterNodeFields(w *wire.Walk, m *quarry.MasterNode) {

@@ -11,15 +11,15 @@ func lookupRequestFields(w *wire.Walk, m *quarry.LookupRequest) {
 }
 
 func lookupReplyFields(w *wire.Walk, m *quarry.LookupReply) {
-	wire.Message(w, 1, &m.Attr, attrFields)
+	wire.Message(w, 1, &m.Attr, wire.AttrFields)
 	wire.String(w, 2, &m.Rest, quarry.PathBytesMax)
 }
 
 func statRequestFields(w *wire.Walk, m *quarry.StatRequest) { wire.Uint(w, 1, &m.Inode) }
 
 func statReplyFields(w *wire.Walk, m *quarry.StatReply) {
-	wire.Message(w, 1, &m.Attr, attrFields)
-	wire.Message(w, 2, &m.Piece, pieceFields)
+	wire.Message(w, 1, &m.Attr, wire.AttrFields)
+	wire.Message(w, 2, &m.Piece, wire.PieceFields)
 	wire.Optional(w, 3, &m.Tail, chunkFields)
 }
 
@@ -36,7 +36,7 @@ func listReplyFields(w *wire.Walk, m *quarry.ListReply) {
 
 func entryFields(w *wire.Walk, m *quarry.Entry) {
 	wire.String(w, 1, &m.Name, quarry.NameBytesMax)
-	wire.Message(w, 2, &m.Attr, attrFields)
+	wire.Message(w, 2, &m.Attr, wire.AttrFields)
 }
 
 func makeRequestFields(w *wire.Walk, m *quarry.MakeRequest) {
@@ -55,15 +55,9 @@ func linkRequestFields(w *wire.Walk, m *quarry.LinkRequest) {
 	wire.Uint(w, 2, &m.Parent)
 	wire.String(w, 3, &m.Name, quarry.NameBytesMax)
 	wire.Uint(w, 4, &m.Mode)
-	wire.List(w, 5, &m.Pieces, quarry.PiecesMax, linkPieceFields)
+	wire.List(w, 5, &m.Pieces, quarry.PiecesMax, wire.LinkPieceFields)
 	wire.Bool(w, 6, &m.Replace)
 	wire.Uint(w, 7, &m.Owner)
-}
-
-func linkPieceFields(w *wire.Walk, m *quarry.LinkPiece) {
-	wire.Uint(w, 1, &m.Handle)
-	wire.Uint(w, 2, &m.Length)
-	wire.Bytes(w, 3, &m.Inline, quarry.InlineBytesMax)
 }
 
 func renameRequestFields(w *wire.Walk, m *quarry.RenameRequest) {
@@ -83,7 +77,7 @@ func removeRequestFields(w *wire.Walk, m *quarry.RemoveRequest) {
 }
 
 func attrReplyFields(w *wire.Walk, m *quarry.AttrReply) {
-	wire.Message(w, 1, &m.Attr, attrFields)
+	wire.Message(w, 1, &m.Attr, wire.AttrFields)
 }
 
 func locateRequestFields(w *wire.Walk, m *quarry.LocateRequest) {
@@ -93,8 +87,8 @@ func locateRequestFields(w *wire.Walk, m *quarry.LocateRequest) {
 }
 
 func locateReplyFields(w *wire.Walk, m *quarry.LocateReply) {
-	wire.Message(w, 1, &m.Attr, attrFields)
-	wire.List(w, 2, &m.Pieces, quarry.PiecesMax, pieceFields)
+	wire.Message(w, 1, &m.Attr, wire.AttrFields)
+	wire.List(w, 2, &m.Pieces, quarry.PiecesMax, wire.PieceFields)
 	wire.List(w, 3, &m.Chunks, chunksMax, chunkFields)
 	wire.Bool(w, 4, &m.More)
 }
@@ -109,8 +103,8 @@ func rollRequestFields(w *wire.Walk, m *quarry.RollRequest) {
 }
 
 func rollReplyFields(w *wire.Walk, m *quarry.RollReply) {
-	wire.Message(w, 1, &m.Attr, attrFields)
-	wire.Message(w, 2, &m.Piece, pieceFields)
+	wire.Message(w, 1, &m.Attr, wire.AttrFields)
+	wire.Message(w, 2, &m.Piece, wire.PieceFields)
 	wire.Message(w, 3, &m.Chunk, chunkFields)
 }
 

@@ -45,7 +45,7 @@ func heartbeatReplyFields(w *wire.Walk, m *quarry.HeartbeatReply) {
 func grantFields(w *wire.Walk, m *quarry.Grant) {
 	wire.Uint(w, 1, &m.Shard)
 	wire.Uint(w, 2, &m.Term)
-	wire.List(w, 3, &m.Slots, quarry.Slots, slotRangeFields)
+	wire.List(w, 3, &m.Slots, quarry.Slots, wire.SlotRangeFields)
 	wire.Uint(w, 4, &m.EndMS)
 	wire.Uint(w, 5, &m.ReadMS)
 	wire.List(w, 6, &m.Items, quarry.ItemsMax, itemFields)
@@ -88,7 +88,7 @@ func shardInfoFields(w *wire.Walk, m *quarry.ShardInfo) {
 	wire.Uint(w, 1, &m.Shard)
 	wire.Uint(w, 2, &m.Leader)
 	wire.Uints(w, 3, &m.Voters, votersMax)
-	wire.List(w, 4, &m.Slots, quarry.Slots, slotRangeFields)
+	wire.List(w, 4, &m.Slots, quarry.Slots, wire.SlotRangeFields)
 }
 
 func statusReplyFields(w *wire.Walk, m *quarry.StatusReply) {
@@ -180,7 +180,7 @@ func addShardRequestFields(w *wire.Walk, m *quarry.AddShardRequest) { wire.Uint(
 
 func moveSlotsRequestFields(w *wire.Walk, m *quarry.MoveSlotsRequest) {
 	wire.Uint(w, 1, &m.To)
-	wire.List(w, 2, &m.Slots, quarry.Slots, slotRangeFields)
+	wire.List(w, 2, &m.Slots, quarry.Slots, wire.SlotRangeFields)
 	wire.Uint(w, 3, &m.Cancel)
 	wire.Uint(w, 4, &m.Balance)
 }
@@ -197,7 +197,7 @@ func slotMoveFields(w *wire.Walk, m *quarry.SlotMove) {
 	wire.Uint(w, 1, &m.Move)
 	wire.Uint(w, 2, &m.From)
 	wire.Uint(w, 3, &m.To)
-	wire.List(w, 4, &m.Slots, quarry.Slots, slotRangeFields)
+	wire.List(w, 4, &m.Slots, quarry.Slots, wire.SlotRangeFields)
 	wire.Uint(w, 5, &m.Step)
 	wire.Uint(w, 6, &m.Records)
 	wire.Uint(w, 7, &m.PauseUS)

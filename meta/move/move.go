@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 
 	"github.com/quarryfs/quarry"
-	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -42,7 +41,7 @@ type State struct {
 func StateFields(w *wire.Walk, s *State) {
 	wire.Optional(w, 1, &s.Leaving, leavingFields)
 	wire.Optional(w, 2, &s.Taking, takingFields)
-	wire.List(w, 3, &s.Remains, quarry.Slots, slots.Fields)
+	wire.List(w, 3, &s.Remains, quarry.Slots, wire.SlotRangeFields)
 	wire.Uint(w, 4, &s.LastLeave)
 	wire.Uint(w, 5, &s.LastLeft)
 	wire.Uint(w, 6, &s.LastTake)
@@ -66,7 +65,7 @@ type Leaving struct {
 func leavingFields(w *wire.Walk, l *Leaving) {
 	wire.Uint(w, 1, &l.Move)
 	wire.Uint(w, 2, &l.To)
-	wire.List(w, 3, &l.Slots, RangesMax, slots.Fields)
+	wire.List(w, 3, &l.Slots, RangesMax, wire.SlotRangeFields)
 	wire.Bool(w, 4, &l.Closed)
 	wire.Bool(w, 5, &l.Released)
 	wire.Uint(w, 6, &l.Changes)
@@ -93,7 +92,7 @@ type Taking struct {
 func takingFields(w *wire.Walk, k *Taking) {
 	wire.Uint(w, 1, &k.Move)
 	wire.Uint(w, 2, &k.From)
-	wire.List(w, 3, &k.Slots, RangesMax, slots.Fields)
+	wire.List(w, 3, &k.Slots, RangesMax, wire.SlotRangeFields)
 	wire.Uint(w, 4, &k.Shift)
 	wire.Uint(w, 5, &k.Number)
 	wire.Bytes(w, 6, &k.Cursor, keyBytesMax)

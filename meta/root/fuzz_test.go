@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/quarryfs/quarry"
-	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -38,7 +37,7 @@ func FuzzRecords(f *testing.F) {
 		again(t, b, masterFields)
 		again(t, b, keyFields)
 		again(t, b, shardFields)
-		again(t, b, slots.Fields)
+		again(t, b, wire.SlotRangeFields)
 		again(t, b, diskFields)
 		again(t, b, serverFields)
 		again(t, b, ownerFields)

@@ -24,7 +24,7 @@ func moveFields(w *wire.Walk, m *Move) {
 	wire.Uint(w, 1, &m.Move)
 	wire.Uint(w, 2, &m.From)
 	wire.Uint(w, 3, &m.To)
-	wire.List(w, 4, &m.Slots, move.RangesMax, slots.Fields)
+	wire.List(w, 4, &m.Slots, move.RangesMax, wire.SlotRangeFields)
 	wire.Bool(w, 5, &m.Cancelled)
 	wire.Uint(w, 6, &m.BegunNS)
 }
@@ -43,7 +43,7 @@ func (*BeginMove) kind() Kind { return KindBeginMove }
 func (c *BeginMove) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.From)
 	wire.Uint(w, 11, &c.To)
-	wire.List(w, 12, &c.Slots, move.RangesMax, slots.Fields)
+	wire.List(w, 12, &c.Slots, move.RangesMax, wire.SlotRangeFields)
 }
 
 func (c *BeginMove) apply(t *tx, r *Result) error {

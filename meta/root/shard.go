@@ -5,7 +5,6 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
-	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -21,7 +20,7 @@ type Shard struct {
 
 func shardFields(w *wire.Walk, s *Shard) {
 	wire.Uint(w, 1, &s.Shard)
-	wire.List(w, 2, &s.Slots, quarry.Slots, slots.Fields)
+	wire.List(w, 2, &s.Slots, quarry.Slots, wire.SlotRangeFields)
 	wire.List(w, 3, &s.Founders, mastersMax, masterFields)
 }
 

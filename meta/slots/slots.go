@@ -6,14 +6,7 @@ import (
 	"sort"
 
 	"github.com/quarryfs/quarry"
-	"github.com/quarryfs/quarry/wire"
 )
-
-// Fields walks a range.
-func Fields(w *wire.Walk, r *quarry.SlotRange) {
-	wire.Uint(w, 1, &r.First)
-	wire.Uint(w, 2, &r.Last)
-}
 
 // InOrder reports whether ranges are a set that is not empty.
 func InOrder(set []quarry.SlotRange) bool {
