@@ -71,6 +71,20 @@ func (m *Master) Look(id quarry.ShardID, fn func(meta.View) error) (applied uint
 	return before.Applied, quarry.Wrap("look", "", err)
 }
 
+// LookNow is Look with a state in which everything is that was acknowledged before it was called.
+// NotLeader, Unavailable.
+func (m *Master) LookNow(ctx context.Context, id quarry.ShardID, fn func(meta.View) error) error {
+	sh, err := m.shard("look", id)
+	if err != nil {
+		return err
+	}
+	return quarry.Wrap("look", "", sh.read(ctx, fn))
+}
+
+// OnStep has f called with each step that transactions and moves of slots reach at this node, by
+// the goroutine that carries them out. It is for those who break a cluster at each step.
+func (m *Master) OnStep(f func(step string)) { m.failpoint.Store(&f) }
+
 // Digest sums up this node's state of a group, and tells up to which entry of the log that is.
 // Nodes that have applied the same entries have the same digest. Busy: entries were applied
 // meanwhile.

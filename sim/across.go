@@ -10,8 +10,8 @@ import (
 	"github.com/quarryfs/quarry/sim/lives"
 )
 
-// nothingLeft returns nil when no shard keeps anything of a transaction, and there is no
-// directory and no file without a name.
+// nothingLeft returns nil when no shard keeps anything of a transaction or of a move of slots, and
+// there is no directory and no file without a name.
 func (c *Cluster) nothingLeft(ctx context.Context, files client.FileSystem) error {
 	var dirs, kept int64
 	for id := quarry.ShardID(1); int(id) <= c.shards; id++ {
@@ -23,6 +23,9 @@ func (c *Cluster) nothingLeft(ctx context.Context, files client.FileSystem) erro
 			return fmt.Errorf("shard %d keeps %d transactions and %d intents", id, n.Transactions, n.Intents)
 		}
 		dirs, kept = dirs+n.Dirs, kept+n.Files
+	}
+	if err := c.slotsSettled(ctx); err != nil {
+		return err
 	}
 	reached, named, err := lives.Count(ctx, files, "/")
 	if err != nil {

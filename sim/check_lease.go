@@ -29,23 +29,27 @@ type lease struct {
 	shard quarry.ShardID
 }
 
-// owner returns the shard that owns a slot, as grants have told; 0 if none has.
-func (o *observer) owner(slot quarry.Slot) quarry.ShardID {
-	for r, shard := range o.owners {
-		if r.First <= slot && slot <= r.Last {
-			return shard
+// seenLease is what a server was granted of a shard: until when it may hold each right at most, by
+// the true time, and the slots that grants have named.
+type seenLease struct {
+	end, read clock.Instant
+	slots     map[quarry.SlotRange]bool
+}
+
+// heldBy returns until when a process may hold each right over a chunk at most. What it holds of a
+// shard counts for all slots that a grant has named, also for those that came to the shard after the
+// right was granted: whoever takes slots waits as if everybody had been granted it at that instant.
+func (o *observer) heldBy(s *observedServer, handle quarry.Handle) (end, read clock.Instant) {
+	for shard := range o.leaders {
+		l := o.leases[lease{leaseKey{s.id, s.incarnation}, shard}]
+		for r := range l.slots {
+			if r.First <= handle.Slot() && handle.Slot() <= r.Last {
+				end, read = max(end, l.end), max(read, l.read)
+			}
 		}
 	}
-	return 0
+	return end, read
 }
-
-// heldBy returns what a process may hold of the shard that owns a chunk.
-func (o *observer) heldBy(s *observedServer, handle quarry.Handle) seenLease {
-	return o.leases[lease{leaseKey{s.id, s.incarnation}, o.owner(handle.Slot())}]
-}
-
-// seenLease is until when a server may hold each right at most, by the true time.
-type seenLease struct{ end, read clock.Instant }
 
 // granted notes what a heartbeat that came at an instant was granted.
 func (o *observer) granted(h *Host, came clock.Instant, req *quarry.HeartbeatRequest, reply *quarry.HeartbeatReply) {
@@ -55,11 +59,15 @@ func (o *observer) granted(h *Host, came clock.Instant, req *quarry.HeartbeatReq
 		if g.Shard == quarry.RootShard || g.More {
 			continue
 		}
-		for _, r := range g.Slots {
-			o.owners[r] = g.Shard
-		}
+		o.owned(g)
 		key := lease{leaseKey{req.Server, req.Incarnation}, g.Shard}
 		l := o.leases[key]
+		if l.slots == nil {
+			l.slots = map[quarry.SlotRange]bool{}
+		}
+		for _, r := range g.Slots {
+			l.slots[r] = true
+		}
 		l.end, l.read = max(l.end, slow(came, g.EndMS)), max(l.read, slow(came, g.ReadMS))
 		o.leases[key] = l
 	}
@@ -82,7 +90,8 @@ func (o *observer) authorised(from moment, s *observedServer, req *quarry.EndReq
 	if reply.Confirm {
 		return
 	}
-	if now, until := o.log.w.Now(), o.heldBy(s, req.Handle).end; now > until {
+	now := o.log.w.Now()
+	if until, _ := o.heldBy(s, req.Handle); now > until {
 		o.violated("I10 leases end first", "%s says where chunk %v ends, and its lease is over for %v", s.p.host.name, req.Handle, now.Sub(until))
 	}
 	if at, sealed := c.sealedAt[req.Version+1]; sealed && at < from {
@@ -92,7 +101,8 @@ func (o *observer) authorised(from moment, s *observedServer, req *quarry.EndReq
 
 // mayRead judges that a server that answers a read that is not validated has a lease.
 func (o *observer) mayRead(s *observedServer, handle quarry.Handle) {
-	if now, until := o.log.w.Now(), o.heldBy(s, handle).read; now > until {
+	now := o.log.w.Now()
+	if _, until := o.heldBy(s, handle); now > until {
 		o.violated("I10 leases end first", "%s lets chunk %v be read, and its lease is over for %v", s.p.host.name, handle, now.Sub(until))
 	}
 }

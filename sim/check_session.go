@@ -101,8 +101,10 @@ func (m *observedMaster) look(real *master.Master, shards int) {
 // seen notes that at an entry of a shard's log the session is there, or is not.
 func (s *seenSession) seen(at moment, shard quarry.ShardID, applied uint64, known bool) {
 	switch {
+	case known && s.shard != shard:
+		s.shard, s.held = shard, applied // its slot has moved, or this state is an old one
 	case known:
-		s.shard, s.held = shard, max(s.held, applied)
+		s.held = max(s.held, applied)
 	case s.ended == 0 && s.shard == shard && applied > s.held:
 		s.ended = at
 	}

@@ -59,5 +59,6 @@ func (c *Cluster) counters(id quarry.ShardID) (meta.Counters, error) {
 func (p *process) observeMaster(m quarry.Master) {
 	if real, ok := m.(*master.Master); ok {
 		p.master.Store(real)
+		real.OnStep(func(step string) { p.stepped(step) })
 	}
 }

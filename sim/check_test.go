@@ -301,3 +301,13 @@ func TestCheckers(t *testing.T) {
 		})
 	}
 }
+
+func TestCommonSlot(t *testing.T) {
+	a := []quarry.SlotRange{{First: 0, Last: 9}, {First: 20, Last: 29}}
+	if slot, both := common(a, []quarry.SlotRange{{First: 10, Last: 19}, {First: 29, Last: 40}}); !both || slot != 29 {
+		t.Errorf("the slot in both is %d, %v", slot, both)
+	}
+	if slot, both := common(a, []quarry.SlotRange{{First: 10, Last: 19}, {First: 30, Last: 40}}); both {
+		t.Errorf("slot %d is in one of them only", slot)
+	}
+}

@@ -61,6 +61,7 @@ type process struct {
 	abort  atomic.Bool                   // as a crash, not as planned
 	master atomic.Pointer[master.Master] // if it is one
 	server atomic.Pointer[observedServer]
+	watch  *observer // of a master: set before its first step
 }
 
 // gone reports whether the process has been killed or has ended.

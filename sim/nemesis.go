@@ -71,6 +71,7 @@ var faultKinds = []choice{
 	{"primary apart", 3, (*nemesis).primaryApart},
 	{"leader held apart", 3, (*nemesis).leaderHeld},
 	{"primary behind a new leader", 3, (*nemesis).primaryBehind},
+	{"slots moved", 5, (*nemesis).moveSlots},
 	{"power failed after a name", 2, (*nemesis).nameAndPower},
 	{"aimed", 4, (*nemesis).aimed},
 }

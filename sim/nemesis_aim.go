@@ -84,11 +84,11 @@ func (o *observer) frequent(what []string) []string {
 // aimed is the fault that waits for its instant and then kills, cuts off or takes the power of
 // whoever has just answered, of others who have to do with it, or of all of them.
 func (n *nemesis) aimed(d time.Duration) func() {
-	what := n.c.watch.frequent(aims)
-	if len(what) == 0 {
+	what := n.aimable()
+	if what == "" {
 		return nil
 	}
-	a := &aim{what: what[n.r.IntN(len(what))], skip: n.r.IntN(4), before: n.r.IntN(2) == 0}
+	a := &aim{what: what, skip: n.r.IntN(4), before: n.r.IntN(2) == 0}
 	whom, how, one := n.r.IntN(5), n.r.IntN(6), n.r.IntN(8)
 	d = min(d, 5*time.Second)
 	hit, slow := make(chan []func(), 1), []*Host(nil)

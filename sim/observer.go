@@ -32,7 +32,7 @@ type observer struct {
 	promises map[replicaKey][]promise
 	durable  map[replicaKey]int64
 	leases   map[lease]seenLease
-	owners   map[quarry.SlotRange]quarry.ShardID
+	owners   [quarry.Slots]quarry.ShardID // as the last grant has them
 	sessions map[quarry.SessionID]*seenSession
 	names    newest.Names
 	aimed    []*aim
@@ -105,7 +105,7 @@ func newObserver(log *Log) *observer {
 	return &observer{
 		log: log, chunks: map[quarry.Handle]*seenChunk{}, records: map[recordKey]position{},
 		files: map[quarry.Inode]*fileLength{}, promises: map[replicaKey][]promise{}, durable: map[replicaKey]int64{},
-		leases: map[lease]seenLease{}, owners: map[quarry.SlotRange]quarry.ShardID{}, sessions: map[quarry.SessionID]*seenSession{}, happened: map[string]int{},
+		leases: map[lease]seenLease{}, sessions: map[quarry.SessionID]*seenSession{}, happened: map[string]int{},
 		leaders: map[quarry.ShardID]*Host{},
 	}
 }
@@ -206,9 +206,17 @@ type observedMaster struct {
 
 func (o *observer) master(p *process) func(quarry.Master) quarry.Master {
 	return func(m quarry.Master) quarry.Master {
+		p.watch = o
 		p.observeMaster(m)
 		return &observedMaster{m, o, p}
 	}
+}
+
+// stepped has the faults strike that wait for a step that a master's process has reached.
+func (p *process) stepped(step string) {
+	o := p.watch
+	o.log.Count(stepPrefix + step)
+	o.reached(stepPrefix+step, p, 0)
 }
 
 func (m *observedMaster) Register(ctx context.Context, req *quarry.RegisterRequest) (*quarry.RegisterReply, error) {

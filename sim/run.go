@@ -125,6 +125,7 @@ func (r *run) work(files []client.FileSystem, mortals []*mortal) {
 	})
 	go n.run()
 	defer r.c.watch.probe(r.w, r.c.Masters, r.c.shards)()
+	defer r.c.watchSlots()()
 	life, stop := context.WithCancel(context.Background())
 	defer stop()
 	worked := make(chan struct{})
