@@ -203,6 +203,7 @@ func (g *group) commitChange(kv *writer, e *pb.Entry) error {
 			panic(fmt.Sprintf("group %d: Raft comes to other members than the state: %v", g.id, err))
 		}
 		g.members.Store(&m)
+		g.askAgain()
 	})
 	if !ran {
 		return g.h.stopCause()

@@ -2,6 +2,8 @@ package raft
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	etcd "go.etcd.io/raft/v3"
@@ -17,7 +19,9 @@ const caughtUp = 1000
 
 // ChangeMembership changes the members of a group, on its leader, and returns when the
 // change is complete. To replace a node, let the other one learn, then promote it and remove
-// the old one in one change. Before nodes are promoted it waits until they have caught up.
+// the old one in one change. Before nodes are promoted it waits until they have caught up. A
+// change after which fewer than a majority of the voters would be heard from is refused: the
+// group could do nothing any more, not even take the change back.
 //
 // Errors: NotLeader; Invalid for a change that cannot be made; Busy while another change is
 // under way; Unavailable if ctx ended before the change was proposed (the nodes to promote
@@ -28,15 +32,22 @@ func (h *Host) ChangeMembership(ctx context.Context, id quarry.ShardID, c Change
 		return err
 	}
 	if slices.Contains(c.Remove, h.cfg.Node) && g.leading.Load() {
-		if err := h.TransferLeadership(ctx, id, 0); err != nil {
+		if err := g.handOver(ctx, 0, c.Remove); err != nil {
 			return quarry.Wrap("change members", g.name(), err)
 		}
 		return g.notLeader("change members")
 	}
-	for {
+	for tooFew := 0; ; {
 		p, wait, err := g.tryChange(c)
-		if err != nil {
+		switch few := new(tooFewError); {
+		case errors.As(err, &few) && tooFew < 2*h.cfg.ElectionTicks:
+			// The leader forgets whom it has heard once in each election timeout: those who live
+			// may not have had the time to answer.
+			tooFew, wait = tooFew+1, true
+		case err != nil:
 			return err
+		default:
+			tooFew = 0
 		}
 		if wait {
 			if err := h.cfg.Clock.Sleep(ctx, h.cfg.Tick); err != nil {
@@ -77,6 +88,12 @@ func (g *group) tryChange(c Change) (p *proposal, wait bool, err error) {
 		if wait = !g.haveCaughtUp(c.Promote); wait {
 			return
 		}
+		if len(c.Promote)+len(c.Remove) > 0 {
+			if e := g.wouldLive(m, cc); e != nil {
+				err = &quarry.Error{Op: "change members", Kind: quarry.Invalid, Subject: g.name(), Err: e}
+				return
+			}
+		}
 		data, e := proto.Marshal(cc)
 		if e != nil {
 			err = quarry.Wrap("change members", g.name(), e)
@@ -101,3 +118,64 @@ func (g *group) haveCaughtUp(nodes []quarry.NodeID) bool {
 	})
 	return all
 }
+
+// tooFewError refuses a change that would leave no majority of voters that live.
+type tooFewError struct {
+	voters int
+	silent []quarry.NodeID
+}
+
+func (e *tooFewError) Error() string {
+	return fmt.Sprintf("of the %d voters that there would be, nodes %v do not answer: no majority would be left; start them, or replace or remove them first", e.voters, e.silent)
+}
+
+// wouldLive returns an error if a change would lead to voters of whom no majority is heard from.
+func (g *group) wouldLive(m *membership, cc *pb.ConfChangeV2) error {
+	conf, err := m.next(cc)
+	if err != nil {
+		return err
+	}
+	heard := map[uint64]bool{uint64(g.h.cfg.Node): true}
+	g.rn.WithProgress(func(id uint64, _ etcd.ProgressType, pr tracker.Progress) {
+		heard[id] = heard[id] || pr.RecentActive
+	})
+	few := &tooFewError{voters: len(conf.Voters)}
+	for _, id := range conf.Voters {
+		if !heard[id] {
+			few.silent = append(few.silent, quarry.NodeID(id))
+		}
+	}
+	if 2*(few.voters-len(few.silent)) > few.voters {
+		return nil
+	}
+	return few
+}
+
+// Lags returns, on the leader of a group, how many entries each of its learners lacks; -1 for one
+// that waits for a snapshot or has not been heard from. Elsewhere it returns nil.
+func (h *Host) Lags(id quarry.ShardID) map[quarry.NodeID]int64 {
+	g, err := h.group("lags", id)
+	if err != nil || !g.leading.Load() {
+		return nil
+	}
+	lags := map[quarry.NodeID]int64{}
+	ran := g.do(func() {
+		g.rn.WithProgress(func(id uint64, typ etcd.ProgressType, pr tracker.Progress) {
+			switch {
+			case typ != etcd.ProgressTypeLearner:
+			case pr.State != tracker.StateReplicate || !pr.RecentActive:
+				lags[quarry.NodeID(id)] = -1
+			default:
+				lags[quarry.NodeID(id)] = int64(g.log.last) - int64(pr.Match)
+			}
+		})
+	})
+	if !ran {
+		return nil
+	}
+	return lags
+}
+
+// Expel stops the host, as one that fails does, because the other nodes say that this one
+// belongs to the cluster no longer. Err returns err from then on.
+func (h *Host) Expel(err error) { h.fail(err) }

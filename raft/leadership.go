@@ -170,8 +170,13 @@ func (h *Host) TransferLeadership(ctx context.Context, id quarry.ShardID, to qua
 	if err != nil {
 		return err
 	}
-	t := &transfer{done: make(chan error, 1)}
-	g.call(func() { g.transfer(t, to) })
+	return g.handOver(ctx, to, nil)
+}
+
+// handOver moves the leadership to a node, or, if to is 0, to a voter that is not in but.
+func (g *group) handOver(ctx context.Context, to quarry.NodeID, but []quarry.NodeID) error {
+	h, t := g.h, &transfer{done: make(chan error, 1)}
+	g.call(func() { g.transfer(t, to, but) })
 	select {
 	case err := <-t.done:
 		return err
@@ -182,13 +187,13 @@ func (h *Host) TransferLeadership(ctx context.Context, id quarry.ShardID, to qua
 	}
 }
 
-func (g *group) transfer(t *transfer, to quarry.NodeID) {
+func (g *group) transfer(t *transfer, to quarry.NodeID, but []quarry.NodeID) {
 	if !g.leads {
 		t.done <- g.notLeader("transfer leadership")
 		return
 	}
 	if to == 0 {
-		to = g.successor()
+		to = g.successor(but)
 	}
 	if to == g.h.cfg.Node || !slices.Contains(g.members.Load().voters, uint64(to)) {
 		t.done <- quarry.Errorf("transfer leadership", quarry.Invalid, g.name(), "node %d is not another voter", to)
@@ -199,14 +204,14 @@ func (g *group) transfer(t *transfer, to quarry.NodeID) {
 }
 
 // successor returns the voter that is furthest, of those that have been heard of if there are
-// such; 0 if there is no other voter. Of several that are equally far each group takes another
+// such, and are not in but; 0 if there is no other voter. Of several that are equally far each group takes another
 // one, so that the groups of a node that stops are spread.
-func (g *group) successor() quarry.NodeID {
+func (g *group) successor(but []quarry.NodeID) quarry.NodeID {
 	var of tracker.Progress
 	var best []quarry.NodeID
 	voters := g.members.Load().voters
 	g.rn.WithProgress(func(id uint64, _ etcd.ProgressType, pr tracker.Progress) {
-		if id == uint64(g.h.cfg.Node) || !slices.Contains(voters, id) {
+		if id == uint64(g.h.cfg.Node) || !slices.Contains(voters, id) || slices.Contains(but, quarry.NodeID(id)) {
 			return
 		}
 		switch better := pr.RecentActive && !of.RecentActive || pr.RecentActive == of.RecentActive && pr.Match > of.Match; {

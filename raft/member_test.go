@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/disk"
 )
 
@@ -435,5 +437,46 @@ func TestBootstrapAfterCrash(t *testing.T) {
 				t.Errorf("founded by %v: %v", voters, err)
 			}
 		}
+	})
+}
+
+// TestReadsWhileShrinking shrinks a group to one voter, and lets it grow again, while somebody reads
+// all the time: no read waits for the answer of a member that has left.
+func TestReadsWhileShrinking(t *testing.T) {
+	inBubble(t, 3, 1, nil, func(t *testing.T, c *testCluster) {
+		c.put(0, "a")
+		leader := c.leader(0)
+		ctx, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					_ = leader.host.ReadIndex(ctx, 0)
+					_ = clock.Simulated().Sleep(ctx, 100*time.Microsecond)
+				}
+			})
+		}
+		for range 5 {
+			var others []Member
+			remove, promote := Change{}, Change{}
+			for _, n := range c.nodes {
+				if n != leader {
+					others = append(others, n.host.Self())
+					remove.Remove, promote.Promote = append(remove.Remove, n.id), append(promote.Promote, n.id)
+				}
+			}
+			for _, change := range []Change{remove, {Learn: others}, promote} {
+				if err := leader.host.ChangeMembership(ctx, 0, change); err != nil {
+					t.Fatal(err)
+				}
+				soon, cancel := clock.Simulated().WithTimeout(ctx, time.Second)
+				if err := leader.host.ReadIndex(soon, 0); err != nil {
+					t.Errorf("after %+v: %v", change, err)
+				}
+				cancel()
+			}
+		}
+		stop()
+		wg.Wait()
 	})
 }

@@ -101,6 +101,17 @@ func (g *group) startReads(list []*read) {
 	g.rn.ReadIndex(binary.LittleEndian.AppendUint64(nil, r.asked))
 }
 
+// askAgain puts the question that is out once more, because the members have changed. Raft waits
+// for the answers of those that it has asked: if none of them is left, as when a group shrinks to
+// one voter, no answer would come, and all later reads would wait for it.
+func (g *group) askAgain() {
+	for question, list := range g.reads.flight {
+		g.reads.next = append(list, g.reads.next...)
+		delete(g.reads.flight, question)
+	}
+	g.startReads(nil)
+}
+
 // confirmed takes Raft's answer. An unknown question is of a leadership that has ended.
 func (r *reads) confirmed(s etcd.ReadState) {
 	if len(s.RequestCtx) != 8 {
