@@ -67,8 +67,11 @@ type Master interface {
 	Init(ctx context.Context, req *InitRequest) error
 	// Join makes a waiting master a member of an existing cluster.
 	Join(ctx context.Context, req *JoinRequest) error
-	// Replace has a new master take the place of one that is gone, in one group. It returns
-	// when the new one has a vote there, or with Busy while it is catching up: ask again.
+	// Replace has new masters take the place of others, in one group; either may be none. It
+	// returns when the new ones have a vote there and the others have none, or with Busy while
+	// the new ones are catching up: ask again. The same request again succeeds. A leader that is
+	// to go hands the leadership over and answers NotLeader. Invalid: too few of the voters that
+	// would be left are heard from.
 	Replace(ctx context.Context, req *ReplaceRequest) (*ReplaceReply, error)
 	// Transfer moves the leadership of a group from this node, which leads it, to another voter.
 	// It returns when the other one leads; nothing that was acknowledged is touched, and

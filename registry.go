@@ -1,5 +1,7 @@
 package quarry
 
+import "hash/fnv"
+
 // MasterNode is a master as the root group knows it.
 type MasterNode struct {
 	Node    NodeID
@@ -24,6 +26,24 @@ type TopologyReply struct {
 	Version uint64 // grows with every change of the slot map
 	Masters []MasterNode
 	Shards  []ShardInfo
+	// Numbered is the highest number that a master was ever given: a master with such a number
+	// that is not among Masters was removed.
+	Numbered NodeID
+	// Applied is how far the node has come in the root group's log, at least: of two answers of
+	// the same Version the masters of the one that is further are the present ones.
+	Applied uint64
+}
+
+// SumMasters returns a number by which two lists of masters' addresses can be compared, in
+// whatever order they are; never 0.
+func SumMasters(addresses []string) uint64 {
+	sum := uint64(len(addresses))
+	for _, a := range addresses {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(a)) // it cannot fail
+		sum += h.Sum64()
+	}
+	return max(sum, 1)
 }
 
 // IdentifyReply tells what a master process is, before and after it belongs to a cluster.
@@ -45,8 +65,7 @@ type InitRequest struct {
 	Key     Key // the first capability key
 }
 
-// JoinRequest makes a waiting master a member of an existing cluster in the place of
-// another one.
+// JoinRequest makes a waiting master a member of an existing cluster.
 type JoinRequest struct {
 	Cluster ClusterID
 	Node    MasterNode
@@ -54,17 +73,18 @@ type JoinRequest struct {
 	Shards  []ShardID    // the groups that it is to be a member of, the root group included
 }
 
-// ReplaceRequest has one group take a new master in the place of one that is gone. The root
-// group comes first: it gives the new master its number, with which it is then sent to every
-// shard.
+// ReplaceRequest has one group take new masters in the place of others that are gone, in one
+// change; either list may be empty. With new masters the root group comes first: it gives them
+// their numbers, with which they are then sent to every shard. At the end the root group is
+// asked once more, with Gone alone: it forgets those masters, which end when they hear of it.
 type ReplaceRequest struct {
 	Shard ShardID
-	Gone  NodeID
-	New   MasterNode // Node 0, at the root group: give it the next number
+	Gone  []NodeID
+	New   []MasterNode // Node 0, at the root group: give it the next number
 }
 
-// ReplaceReply names the node that was added.
-type ReplaceReply struct{ Node MasterNode }
+// ReplaceReply names the nodes that were added, in the order of the request.
+type ReplaceReply struct{ New []MasterNode }
 
 // TransferRequest asks a group's leader to hand its leadership over.
 type TransferRequest struct {
@@ -213,6 +233,9 @@ type HeartbeatRequest struct {
 type HeartbeatReply struct {
 	Nonce  uint64
 	Grants []Grant
+	// Masters is the sum of the addresses of all masters that the node knows, see SumMasters:
+	// who knows others asks for the topology. 0: not said.
+	Masters uint64
 }
 
 // Grant gives a server the leases of one shard, counted from the instant at which it sent
@@ -288,9 +311,19 @@ type ShardStatus struct {
 	Repairing   int64
 	Suspect     int64 // chunks sealed with an alarm
 	Slots       int64 // how many it owns
+	Voters      []NodeID
+	Changing    bool // a change of several voters is agreed on and not complete
+	// Learners are masters that are to become voters when they have caught up.
+	Learners []LearnerStatus
 	// Lacking are some of the chunks that are missing or under-copied, at most LackingMax; only
 	// the shard's leader tells them, and how many are under repair.
 	Lacking []Lack
+}
+
+// LearnerStatus is a master that is catching up with a group.
+type LearnerStatus struct {
+	Node NodeID
+	Lag  int64 // log entries that it lacks; -1: it gets a snapshot, is silent, or it is not known
 }
 
 // LackingMax bounds the chunks that a shard's status names.

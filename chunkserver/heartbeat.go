@@ -2,6 +2,7 @@ package chunkserver
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/quarryfs/quarry"
@@ -28,7 +29,13 @@ func (s *Server) heartbeats(ctx context.Context) {
 	nonce := uint64(0)
 	for {
 		usage, busy := s.usage(), s.memory.Load()
-		for _, address := range s.cfg.Masters.Addresses() {
+		addresses := s.cfg.Masters.Addresses()
+		for address := range pulses {
+			if !slices.Contains(addresses, address) {
+				delete(pulses, address) // that master was removed
+			}
+		}
+		for _, address := range addresses {
 			p := pulses[address]
 			if p == nil {
 				p = &pulse{}
@@ -93,6 +100,14 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 	p.mu.Lock()
 	p.answered, p.received = req.Nonce, s.cfg.Clock.Now()
 	p.mu.Unlock()
+	if reply.Masters != 0 && reply.Masters != quarry.SumMasters(s.cfg.Masters.Addresses()) {
+		// Other masters have come, and one of them may lead before anybody is refused: without its
+		// grants this server's leases would end. A node that is behind names those of before; the
+		// map is taken from who is further.
+		if _, err := s.cfg.Masters.Topology(ctx); err != nil {
+			s.cfg.Logger.Debug("the masters have changed", "error", err)
+		}
+	}
 	settled := s.take(ctx, reply.Grants, req.Nonce, sent)
 	p.mu.Lock()
 	p.settled = settled

@@ -52,7 +52,22 @@ func Open(ctx context.Context, addrs []string, opts Options) (*FS, error) {
 		_ = masters.Close()
 		_ = connections.Close() // nothing waits for it any more
 	}
+	f.background(f.followMasters)
 	return f, nil
+}
+
+// followEvery is how often a client asks who the masters are.
+const followEvery = 5 * time.Second
+
+// followMasters learns of masters that were added, also while the client does nothing or all goes
+// well with the others: those that it began with may be removed one after the other, or fail when
+// the ones that were added could go on.
+func (f *FS) followMasters(ctx context.Context) {
+	for f.clock.Sleep(ctx, followEvery) == nil {
+		if _, err := f.masters.Topology(ctx); err != nil {
+			f.log.Debug("who the masters are is not known anew", "error", err)
+		}
+	}
 }
 
 func contact(ctx context.Context, c clock.Clock, masters *route.Masters) (*quarry.TopologyReply, error) {

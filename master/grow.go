@@ -20,12 +20,20 @@ func (m *Master) AddShard(ctx context.Context, req *quarry.AddShardRequest) erro
 	if !m.started.Load() {
 		return m.waiting("add shard")
 	}
+	select { // the masters must not change between the look at them and the log's entry
+	case m.changing <- struct{}{}:
+		defer func() { <-m.changing }()
+	case <-ctx.Done():
+		return quarry.Errorf("add shard", quarry.Busy, "", "the masters are being changed: %w", ctx.Err())
+	}
 	st, err := m.host.Status(quarry.RootShard)
 	switch {
 	case err != nil:
 		return quarry.Wrap("add shard", "", err)
 	case !st.Leading:
 		return m.notLeading("add shard", quarry.RootShard)
+	case st.Changing:
+		return quarry.Errorf("add shard", quarry.Busy, "", "the masters are being changed")
 	}
 	if err := m.root.speak(quarry.FeatureLevel); err != nil {
 		return quarry.Wrap("add shard", "", err)

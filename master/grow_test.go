@@ -83,9 +83,9 @@ func TestAddedShardAndReplacement(t *testing.T) {
 		node := quarry.MasterNode{Disk: fresh.disk, Address: fresh.address}
 		for id := range quarry.ShardID(4) {
 			c.until("it is not replaced", func() bool {
-				reply, err := c.leader(id).Replace(t.Context(), &quarry.ReplaceRequest{Shard: id, Gone: number, New: node})
+				reply, err := c.leader(id).Replace(t.Context(), &quarry.ReplaceRequest{Shard: id, Gone: []quarry.NodeID{number}, New: []quarry.MasterNode{node}})
 				if err == nil {
-					node = reply.Node
+					node = reply.New[0]
 				}
 				return err == nil
 			})

@@ -34,7 +34,7 @@ func (m *Master) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest) (*
 		m.root.confirm(req)
 	}
 	lease := m.notePulse(req)
-	reply := &quarry.HeartbeatReply{Nonce: req.Nonce}
+	reply := &quarry.HeartbeatReply{Nonce: req.Nonce, Masters: registry.sum}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, shard := range registry.topology.Shards {

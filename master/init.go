@@ -15,8 +15,8 @@ import (
 	"github.com/quarryfs/quarry/wire"
 )
 
-// The file "cluster" says how this master came to its cluster: by Init or by Join. It is
-// written before anything else is made, so that a crash in the middle is made good when the
+// The file "cluster" says how this master came to its cluster, by Init or by Join, and whether it
+// was removed from it since. It is written before anything else is made, so that a crash in the middle is made good when the
 // process starts again. It is a message of package wire (originFields) behind the magic
 // "QUARRYCL", and behind it its CRC32C, 4 bytes little-endian.
 const (
@@ -36,6 +36,7 @@ type origin struct {
 	Node    quarry.NodeID
 	Init    *quarry.InitRequest // nil if it joined
 	Join    *quarry.JoinRequest // nil if it was there from the beginning
+	Removed bool                // the cluster has removed it since
 }
 
 const originVersion = 1
@@ -45,6 +46,7 @@ func originFields(w *wire.Walk, o *origin) {
 	wire.Uint(w, 2, &o.Node)
 	wire.Optional(w, 3, &o.Init, initFields)
 	wire.Optional(w, 4, &o.Join, joinFields)
+	wire.Bool(w, 5, &o.Removed)
 }
 
 func initFields(w *wire.Walk, r *quarry.InitRequest) {
@@ -220,6 +222,8 @@ func (m *Master) come(op string, o *origin) error {
 		m.cfg.Logger.Info("came to a cluster", "cluster", o.cluster(), "node", uint64(o.Node))
 	case !before.same(o):
 		return quarry.Errorf(op, quarry.Exists, m.cfg.Address, "the master is node %d of cluster %v already", before.Node, before.cluster())
+	case before.Removed:
+		return before.removedError(m.cfg.Address)
 	default:
 		o = before
 	}

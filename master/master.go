@@ -38,8 +38,9 @@ type Master struct {
 	pulseMu sync.Mutex
 	pulses  map[quarry.ServerID]pulse
 
-	begun atomic.Pointer[origin] // what the folder says; nil while the master waits to be given a cluster
-	turn  chan struct{}          // has one place: what starts or stops the master, which may wait for its disk, is in it
+	begun    atomic.Pointer[origin] // what the folder says; nil while the master waits to be given a cluster
+	changing chan struct{}          // has one place: changes of the masters and of the shards, one at a time
+	turn     chan struct{}          // has one place: what starts or stops the master, which may wait for its disk, is in it
 }
 
 var _ quarry.Master = (*Master)(nil)
@@ -50,7 +51,7 @@ func Open(cfg Config) (*Master, error) {
 	if err := cfg.withDefaults(); err != nil {
 		return nil, err
 	}
-	m := &Master{cfg: cfg, failed: make(chan struct{}), turn: make(chan struct{}, 1), pulses: map[quarry.ServerID]pulse{}}
+	m := &Master{cfg: cfg, failed: make(chan struct{}), turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), pulses: map[quarry.ServerID]pulse{}}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.streams = streams{master: m, open: map[streamKey]*stream{}}
 	m.root.master, m.root.added = m, make(chan struct{}, 1)
@@ -62,9 +63,13 @@ func Open(cfg Config) (*Master, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o == nil {
-		cfg.Logger.Info("waiting to be given a cluster: run \"quarry admin init\", or \"quarry admin master replace\"", "address", cfg.Address)
+	switch {
+	case o == nil:
+		cfg.Logger.Info("waiting to be given a cluster: run \"quarry admin init\", or \"quarry admin master add\" or \"replace\"", "address", cfg.Address)
 		return m, nil
+	case o.Removed:
+		m.stop()
+		return nil, o.removedError(cfg.Address)
 	}
 	m.begun.Store(o)
 	m.turn <- struct{}{}
@@ -113,6 +118,7 @@ func (m *Master) start(o *origin) error {
 	}
 	m.begin(m.grow)
 	m.begin(m.lead)
+	m.begin(m.attend)
 	return nil
 }
 

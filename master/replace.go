@@ -10,20 +10,18 @@ import (
 	"github.com/quarryfs/quarry/raft"
 )
 
-// catchUpTime is how long one call of Replace waits for the new member to catch up.
+// catchUpTime is how long one call of Replace waits for the new members to catch up.
 const catchUpTime = 20 * time.Second
 
-// Replace has a new master take the place of one that is gone, in one group. Each step can
-// be done again, so a call that was interrupted is simply repeated.
+// Replace has new masters take the place of others in one group; either may be none, so masters
+// are added and removed by it, too. Each step can be done again, so a call that was interrupted
+// is simply repeated.
 func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
 	if !m.started.Load() {
 		return nil, m.waiting("replace")
 	}
-	switch {
-	case !sane(req.New):
-		return nil, quarry.Errorf("replace", quarry.Invalid, "", "the new master's disk and address must be named")
-	case req.Gone != 0 && req.Gone == req.New.Node:
-		return nil, quarry.Errorf("replace", quarry.Invalid, "", "node %d cannot take its own place", req.Gone)
+	if err := checkReplace(req); err != nil {
+		return nil, err
 	}
 	st, err := m.host.Status(req.Shard)
 	if err != nil {
@@ -32,36 +30,69 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 	if !st.Leading {
 		return nil, m.notLeading("replace", req.Shard)
 	}
-	node := req.New
-	if req.Shard == quarry.RootShard {
-		result, err := m.root.propose(ctx, &root.AddMaster{Master: node})
-		if err != nil {
-			return nil, quarry.Wrap("replace", "", err)
-		}
-		node = result.Node
-	}
-	if err := m.registered(node); err != nil {
-		return nil, err
-	}
-	if err := m.invite(ctx, node); err != nil {
-		return nil, quarry.Wrap("replace", node.Address, err)
-	}
-	if err := m.exchange(ctx, req.Shard, req.Gone, node); err != nil {
-		return nil, quarry.Wrap("replace", node.Address, err)
-	}
-	if req.Shard == quarry.RootShard && req.Gone != 0 {
-		if _, err := m.root.propose(ctx, &root.RemoveMaster{Node: req.Gone}); err != nil {
-			return nil, quarry.Wrap("replace", "", err)
+	forget := req.Shard == quarry.RootShard && len(req.New) == 0
+	if forget {
+		if err := m.outOfShards(req.Gone); err != nil {
+			return nil, err
 		}
 	}
-	return &quarry.ReplaceReply{Node: node}, nil
+	nodes := slices.Clone(req.New)
+	for i := range nodes {
+		if req.Shard == quarry.RootShard {
+			if err := m.fits(ctx, nodes[i]); err != nil {
+				return nil, err
+			}
+			result, err := m.root.propose(ctx, &root.AddMaster{Master: nodes[i]})
+			if err != nil {
+				return nil, quarry.Wrap("replace", "", err)
+			}
+			nodes[i] = result.Node
+		}
+		if err := m.registered(nodes[i]); err != nil {
+			return nil, err
+		}
+		if err := m.invite(ctx, nodes[i]); err != nil {
+			return nil, quarry.Wrap("replace", nodes[i].Address, err)
+		}
+	}
+	if err := m.exchange(ctx, req.Shard, req.Gone, nodes); err != nil {
+		return nil, quarry.Wrap("replace", "", err)
+	}
+	if forget {
+		if err := m.outOfShards(req.Gone); err != nil { // one may have been added meanwhile
+			return nil, err
+		}
+		for _, gone := range req.Gone {
+			if _, err := m.root.propose(ctx, &root.RemoveMaster{Node: gone}); err != nil {
+				return nil, quarry.Wrap("replace", "", err)
+			}
+		}
+	}
+	return &quarry.ReplaceReply{New: nodes}, nil
+}
+
+// checkReplace refuses a request that makes no sense whatever the cluster is like.
+func checkReplace(req *quarry.ReplaceRequest) error {
+	if n := len(req.Gone) + len(req.New); n == 0 || n > mastersMax {
+		return quarry.Errorf("replace", quarry.Invalid, "", "1 to %d masters are named, not %d", mastersMax, n)
+	}
+	for i, n := range req.New {
+		switch {
+		case !sane(n):
+			return quarry.Errorf("replace", quarry.Invalid, "", "the new master's disk and address must be named")
+		case n.Node != 0 && slices.Contains(req.Gone, n.Node):
+			return quarry.Errorf("replace", quarry.Invalid, "", "node %d cannot take its own place", n.Node)
+		case n.Node == 0 && req.Shard != quarry.RootShard:
+			return quarry.Errorf("replace", quarry.Invalid, "", "the root group comes first: it gives the new master its number")
+		case slices.ContainsFunc(req.New[:i], func(o quarry.MasterNode) bool { return o.Disk == n.Disk || o.Address == n.Address }):
+			return quarry.Errorf("replace", quarry.Invalid, n.Address, "the new master is named twice")
+		}
+	}
+	return nil
 }
 
 // registered returns an error unless the root group has given the new master its number.
 func (m *Master) registered(node quarry.MasterNode) error {
-	if node.Node == 0 {
-		return quarry.Errorf("replace", quarry.Invalid, "", "the root group comes first: it gives the new master its number")
-	}
 	if known := m.root.known.Load(); known != nil {
 		for _, n := range known.topology.Masters {
 			switch {
@@ -71,21 +102,37 @@ func (m *Master) registered(node quarry.MasterNode) error {
 				return quarry.Errorf("replace", quarry.Invalid, node.Address, "the root group knows node %d with disk %v, not node %d with disk %v", n.Node, n.Disk, node.Node, node.Disk)
 			}
 		}
+		if node.Node <= known.topology.Numbered {
+			return quarry.Errorf("replace", quarry.Invalid, node.Address, "node %d was removed from the cluster", node.Node)
+		}
 	}
 	return quarry.Errorf("replace", quarry.Unavailable, node.Address, "this master has not learnt of node %d: the root group comes first", node.Node)
 }
 
-// invite makes the waiting master a member of the cluster, with empty groups.
-func (m *Master) invite(ctx context.Context, node quarry.MasterNode) error {
+// fits returns an error unless a new master can become a member: before anything is made known that
+// would have to be taken back.
+func (m *Master) fits(ctx context.Context, node quarry.MasterNode) error {
 	known := m.root.known.Load()
 	if known == nil {
 		return quarry.Errorf("join", quarry.Unavailable, "", "this master has not learnt the cluster's map yet")
 	}
-	if id, err := m.cfg.Client.Master(node.Address).Identify(ctx); err != nil {
-		return err
-	} else if id.Level < known.level {
+	id, err := m.cfg.Client.Master(node.Address).Identify(ctx)
+	switch {
+	case err != nil:
+		return quarry.Wrap("replace", node.Address, err)
+	case id.Level < known.level:
 		return quarry.Errorf("join", quarry.Unsupported, node.Address, "its release %s speaks feature level %d, the cluster uses level %d: start a later release there", id.Release, id.Level, known.level)
+	case id.Disk != node.Disk:
+		return quarry.Errorf("join", quarry.Invalid, node.Address, "there is disk %v, not disk %v", id.Disk, node.Disk)
+	case id.Node != 0 && !slices.ContainsFunc(known.topology.Masters, func(n quarry.MasterNode) bool { return n.Disk == id.Disk }):
+		return quarry.Errorf("join", quarry.Exists, node.Address, "the master there is node %d of another cluster, or was removed from this one: start one with an empty folder", id.Node)
 	}
+	return nil
+}
+
+// invite makes the waiting master a member of the cluster, with empty groups.
+func (m *Master) invite(ctx context.Context, node quarry.MasterNode) error {
+	known := m.root.known.Load() // not nil, or it would not be registered
 	join := &quarry.JoinRequest{Cluster: known.topology.Cluster, Node: node, Masters: known.topology.Masters, Shards: []quarry.ShardID{quarry.RootShard}}
 	for _, s := range known.topology.Shards {
 		join.Shards = append(join.Shards, s.Shard)
@@ -93,34 +140,88 @@ func (m *Master) invite(ctx context.Context, node quarry.MasterNode) error {
 	return m.cfg.Client.Master(node.Address).Join(ctx, join)
 }
 
-// exchange has the new member learn what the group knows, and then vote in the place of the
-// one that is gone, in one change.
-func (m *Master) exchange(ctx context.Context, id quarry.ShardID, gone quarry.NodeID, node quarry.MasterNode) error {
+// exchange has the new members learn what the group knows, and then vote in the place of those
+// that are gone, in one change.
+func (m *Master) exchange(ctx context.Context, id quarry.ShardID, gone []quarry.NodeID, nodes []quarry.MasterNode) error {
+	if id == quarry.RootShard { // a shard that is added meanwhile would begin with masters of before
+		select {
+		case m.changing <- struct{}{}:
+			defer func() { <-m.changing }()
+		case <-ctx.Done():
+			return quarry.Errorf("replace", quarry.Busy, "", "another change of the masters is under way: %w", ctx.Err())
+		}
+	}
 	st, err := m.host.Status(id)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(st.Voters, node.Node) && !slices.Contains(st.Learners, node.Node) {
-		learn := raft.Change{Learn: []raft.Member{{Node: node.Node, Disk: node.Disk, Address: node.Address}}}
+	var learn, change raft.Change
+	for _, n := range nodes {
+		if slices.Contains(st.Voters, n.Node) {
+			continue
+		}
+		change.Promote = append(change.Promote, n.Node)
+		if !slices.Contains(st.Learners, n.Node) {
+			learn.Learn = append(learn.Learn, raft.Member{Node: n.Node, Disk: n.Disk, Address: n.Address})
+		}
+	}
+	for _, node := range gone {
+		if slices.Contains(st.Voters, node) || slices.Contains(st.Learners, node) {
+			change.Remove = append(change.Remove, node)
+		}
+	}
+	if len(learn.Learn) > 0 {
 		if err := m.host.ChangeMembership(ctx, id, learn); err != nil {
 			return err
 		}
 	}
-	var change raft.Change
-	if !slices.Contains(st.Voters, node.Node) {
-		change.Promote = []quarry.NodeID{node.Node}
+	left := slices.ContainsFunc(st.Voters, func(n quarry.NodeID) bool { return !slices.Contains(gone, n) })
+	switch {
+	case len(change.Promote)+len(change.Remove) == 0:
+		return nil
+	case !left && len(change.Promote) == 0:
+		return quarry.Errorf("replace", quarry.Invalid, "", "these are all the masters that there are: group %d would be gone", id)
+	case !left: // somebody must have a vote before this node can hand over to it
+		if err := m.changeWhenCaughtUp(ctx, id, raft.Change{Promote: change.Promote}); err != nil {
+			return err
+		}
+		change.Promote = nil
 	}
-	if gone != 0 && (slices.Contains(st.Voters, gone) || slices.Contains(st.Learners, gone)) {
-		change.Remove = []quarry.NodeID{gone}
+	return m.changeWhenCaughtUp(ctx, id, change)
+}
+
+// outOfShards returns Busy unless masters have left all shards, as far as this node has come: those
+// that the root group forgets end, wherever they still have a vote.
+func (m *Master) outOfShards(gone []quarry.NodeID) error {
+	known := m.root.known.Load()
+	if known == nil {
+		return quarry.Errorf("replace", quarry.Busy, "", "this master has not learnt the cluster's map yet")
 	}
+	for _, s := range known.topology.Shards {
+		st, err := m.host.Status(s.Shard)
+		if err != nil || st.Applied == 0 {
+			return quarry.Errorf("replace", quarry.Busy, "", "node %d does not know yet who is a member of shard %d", m.node, s.Shard)
+		}
+		for _, member := range st.Members {
+			if slices.Contains(gone, member.Node) {
+				return quarry.Errorf("replace", quarry.Busy, "", "node %d is a member of shard %d still: the root group comes last", member.Node, s.Shard)
+			}
+		}
+	}
+	return nil
+}
+
+// changeWhenCaughtUp makes a change as soon as those who are to vote by it have caught up, or
+// fails with Busy.
+func (m *Master) changeWhenCaughtUp(ctx context.Context, id quarry.ShardID, change raft.Change) error {
 	if len(change.Promote)+len(change.Remove) == 0 {
 		return nil
 	}
 	ctx, cancel := m.cfg.Clock.WithTimeout(ctx, catchUpTime)
 	defer cancel()
-	err = m.host.ChangeMembership(ctx, id, change)
-	if quarry.KindOf(err) == quarry.Unavailable {
-		return quarry.Errorf("replace", quarry.Busy, "", "the new master has not caught up yet: %w", err)
+	err := m.host.ChangeMembership(ctx, id, change)
+	if quarry.KindOf(err) == quarry.Unavailable && len(change.Promote) > 0 {
+		return quarry.Errorf("replace", quarry.Busy, "", "nodes %v have not all caught up yet: %w", change.Promote, err)
 	}
 	return err
 }

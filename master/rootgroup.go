@@ -34,6 +34,7 @@ type registry struct {
 	keys     quarry.Keys
 	level    uint32 // that every master speaks
 	moves    []root.Move
+	sum      uint64 // of the masters' addresses; see quarry.SumMasters
 }
 
 // Apply applies one command, and then looks at what has become of the state: it is small, and
@@ -57,6 +58,11 @@ func (g *rootGroup) learn(v meta.View) {
 	for _, s := range root.Servers(v) {
 		r.servers[s.Server] = s
 	}
+	addresses := make([]string, 0, len(t.Masters))
+	for _, n := range t.Masters {
+		addresses = append(addresses, n.Address)
+	}
+	r.sum = quarry.SumMasters(addresses)
 	for _, shard := range t.Shards {
 		for _, slots := range shard.Slots {
 			for slot := int(slots.First); slot <= int(slots.Last) && slot < quarry.Slots; slot++ {

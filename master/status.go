@@ -19,11 +19,16 @@ func (m *Master) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 	if !m.started.Load() {
 		return nil, m.waiting("topology")
 	}
+	var applied uint64 // before the look at what that has come to
+	if st, err := m.host.Status(quarry.RootShard); err == nil {
+		applied = st.Applied
+	}
 	known := m.root.known.Load()
 	if known == nil {
 		return nil, quarry.Errorf("topology", quarry.Unavailable, m.cfg.Address, "this master has not learnt the cluster's map yet")
 	}
 	reply := *known.topology
+	reply.Applied = applied
 	reply.Shards = []quarry.ShardInfo{m.groupInfo(quarry.ShardInfo{Shard: quarry.RootShard})}
 	for _, s := range known.topology.Shards {
 		reply.Shards = append(reply.Shards, m.groupInfo(s))
@@ -171,7 +176,15 @@ func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
 		s.Slots += int64(r.Last) - int64(r.First) + 1
 	}
 	if st, err := m.host.Status(info.Shard); err == nil {
-		s.Term, s.Applied = st.Term, st.Applied
+		s.Term, s.Applied, s.Voters, s.Changing = st.Term, st.Applied, st.Voters, st.Changing
+		lags := m.host.Lags(info.Shard)
+		for _, node := range st.Learners {
+			lag, ok := lags[node]
+			if !ok {
+				lag = -1
+			}
+			s.Learners = append(s.Learners, quarry.LearnerStatus{Node: node, Lag: lag})
+		}
 	}
 	sh := m.group(info.Shard)
 	if sh == nil {

@@ -40,6 +40,7 @@ func heartbeatRequestFields(w *wire.Walk, m *quarry.HeartbeatRequest) {
 func heartbeatReplyFields(w *wire.Walk, m *quarry.HeartbeatReply) {
 	wire.Uint(w, 1, &m.Nonce)
 	wire.List(w, 2, &m.Grants, shardsMax, grantFields)
+	wire.Uint(w, 3, &m.Masters)
 }
 
 func grantFields(w *wire.Walk, m *quarry.Grant) {
@@ -82,6 +83,8 @@ func topologyReplyFields(w *wire.Walk, m *quarry.TopologyReply) {
 	wire.Uint(w, 2, &m.Version)
 	wire.List(w, 3, &m.Masters, mastersMax, masterNodeFields)
 	wire.List(w, 4, &m.Shards, shardsMax, shardInfoFields)
+	wire.Uint(w, 5, &m.Numbered)
+	wire.Uint(w, 6, &m.Applied)
 }
 
 func shardInfoFields(w *wire.Walk, m *quarry.ShardInfo) {
@@ -118,6 +121,14 @@ func shardStatusFields(w *wire.Walk, m *quarry.ShardStatus) {
 	wire.Uint(w, 11, &m.Suspect)
 	wire.Uint(w, 12, &m.Slots)
 	wire.List(w, 13, &m.Lacking, quarry.LackingMax, lackFields)
+	wire.Uints(w, 14, &m.Voters, votersMax)
+	wire.Bool(w, 15, &m.Changing)
+	wire.List(w, 16, &m.Learners, votersMax, learnerStatusFields)
+}
+
+func learnerStatusFields(w *wire.Walk, m *quarry.LearnerStatus) {
+	wire.Uint(w, 1, &m.Node)
+	wire.Uint(w, 2, &m.Lag)
 }
 
 func lackFields(w *wire.Walk, m *quarry.Lack) {
@@ -162,13 +173,13 @@ func joinRequestFields(w *wire.Walk, m *quarry.JoinRequest) {
 }
 
 func replaceRequestFields(w *wire.Walk, m *quarry.ReplaceRequest) {
-	wire.Uint(w, 1, &m.Gone)
-	wire.Message(w, 2, &m.New, masterNodeFields)
 	wire.Uint(w, 3, &m.Shard)
+	wire.Uints(w, 4, &m.Gone, mastersMax)
+	wire.List(w, 5, &m.New, mastersMax, masterNodeFields)
 }
 
 func replaceReplyFields(w *wire.Walk, m *quarry.ReplaceReply) {
-	wire.Message(w, 1, &m.Node, masterNodeFields)
+	wire.List(w, 2, &m.New, mastersMax, masterNodeFields)
 }
 
 func transferRequestFields(w *wire.Walk, m *quarry.TransferRequest) {

@@ -61,13 +61,14 @@ func (c *Cluster) replace(h *Host) error {
 	c.mu.Lock()
 	c.gone = gone
 	c.mu.Unlock()
-	node := quarry.MasterNode{Disk: id.Disk, Address: address}
+	leaves, comes := []quarry.NodeID{gone}, []quarry.MasterNode{{Disk: id.Disk, Address: address}}
 	for _, s := range topology.Shards {
-		reply, err := c.operator.Replace(ctx, &quarry.ReplaceRequest{Shard: s.Shard, Gone: gone, New: node})
+		reply, err := c.operator.Replace(ctx, &quarry.ReplaceRequest{Shard: s.Shard, Gone: leaves, New: comes})
 		if err != nil {
 			return err
 		}
-		node = reply.Node
+		comes = reply.New
 	}
-	return nil
+	_, err = c.operator.Replace(ctx, &quarry.ReplaceRequest{Shard: quarry.RootShard, Gone: leaves})
+	return err
 }

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,7 +21,7 @@ import (
 func adminCommand(o *options) *cobra.Command {
 	c := &cobra.Command{Use: "admin", Short: "Make, watch and change a cluster"}
 	m := &cobra.Command{Use: "master", Short: "Change the masters of a cluster"}
-	m.AddCommand(masterReplaceCommand(o), masterLeadCommand(o))
+	m.AddCommand(masterAddCommand(o), masterRemoveCommand(o), masterReplaceCommand(o), masterLeadCommand(o))
 	s := &cobra.Command{Use: "shard", Short: "Change the shards of a cluster"}
 	s.AddCommand(shardAddCommand(o))
 	c.AddCommand(initCommand(o), statusCommand(o), m, s, slotCommand(o))
@@ -175,6 +175,7 @@ func printStatus(st *quarry.StatusReply) error {
 		return err
 	}
 	printLacking(st.Shards)
+	wrong += printMembers(st)
 	if wrong > 0 {
 		return quarry.Errorf("status", quarry.Internal, "", "%d things are not as they should be, see above", wrong)
 	}
@@ -196,6 +197,48 @@ func printLacking(shards []quarry.ShardStatus) {
 			fmt.Printf("  and %d more\n", more)
 		}
 	}
+}
+
+// printMembers tells of each group that does not have just the cluster's masters for voters who is
+// coming or going, and returns how many such groups there are.
+func printMembers(st *quarry.StatusReply) (wrong int) {
+	var all []quarry.NodeID
+	for _, m := range st.Masters {
+		all = append(all, m.Node)
+	}
+	for _, s := range st.Shards {
+		voters := slices.Sorted(slices.Values(s.Voters))
+		if len(voters) == 0 || slices.Equal(voters, all) && len(s.Learners) == 0 && !s.Changing {
+			continue
+		}
+		if wrong++; wrong == 1 {
+			fmt.Println("\nThe masters are being changed. If nobody is at it, say the command again.")
+		}
+		fmt.Printf("  shard %s: %s vote", shardName(s.Shard), nodesText(voters))
+		for _, l := range s.Learners {
+			if l.Lag < 0 {
+				fmt.Printf("; node %d gets all of it", l.Node)
+			} else {
+				fmt.Printf("; node %d lacks %d entries", l.Node, l.Lag)
+			}
+		}
+		if s.Changing {
+			fmt.Print("; the votes are passing over")
+		}
+		fmt.Println()
+	}
+	return wrong
+}
+
+func nodesText(nodes []quarry.NodeID) string {
+	if len(nodes) == 1 {
+		return fmt.Sprintf("node %d alone has the", nodes[0])
+	}
+	text := make([]string, len(nodes))
+	for i, n := range nodes {
+		text[i] = fmt.Sprint(uint64(n))
+	}
+	return "nodes " + strings.Join(text, ", ")
 }
 
 func shardName(id quarry.ShardID) string {
@@ -226,79 +269,6 @@ func printServer(w *tabwriter.Writer, s *quarry.ServerStatus) bool {
 	}
 	fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Server, s.Address, s.Rack, heard, chunks, bytesText(max(total-free, 0)), bytesText(free), state)
 	return state == "alive"
-}
-
-func masterReplaceCommand(o *options) *cobra.Command {
-	var gone uint64
-	var by string
-	var wait time.Duration
-	c := &cobra.Command{
-		Use:   "replace --gone NODE --by ADDRESS",
-		Short: "Put a new master in the place of one that is gone",
-		Long: `Puts a master that was started with an empty folder and waits, in the place of one that is
-gone for good or has lost its disk. The new one gets a number of its own. Interrupted, it
-can simply be said again. "quarry admin status" shows the numbers.`,
-		Example: "  quarry admin master replace --gone 2 --by 10.0.0.4:7400",
-		Args:    args(0, 0, "no arguments"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, addresses, err := o.connect()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			ctx, cancel := context.WithTimeout(c.Context(), wait)
-			defer cancel()
-			node, err := replace(ctx, client, addresses, quarry.NodeID(gone), by)
-			if err != nil {
-				return err
-			}
-			if o.json {
-				return printJSON(os.Stdout, map[string]any{"node": node.Node, "address": node.Address})
-			}
-			fmt.Printf("the master at %s is node %d, in the place of node %d\n", node.Address, node.Node, gone)
-			return nil
-		},
-	}
-	c.Flags().Uint64Var(&gone, "gone", 0, "the number of the master that is gone (required)")
-	c.Flags().StringVar(&by, "by", "", "the address of the master that takes its place (required)")
-	c.Flags().DurationVar(&wait, "wait", 10*time.Minute, "how long to wait for it to catch up")
-	_ = c.MarkFlagRequired("gone")
-	_ = c.MarkFlagRequired("by")
-	return c
-}
-
-// replace does the whole change: the root group first, which numbers the new master, then
-// every shard, those among them that were added meanwhile.
-func replace(ctx context.Context, client *rpc.Client, addresses []string, gone quarry.NodeID, by string) (quarry.MasterNode, error) {
-	id, err := client.Master(by).Identify(ctx)
-	if err != nil {
-		return quarry.MasterNode{}, quarry.Errorf("replace", quarry.Unavailable, by, "the new master does not answer; start it with an empty folder first: %w", err)
-	}
-	masters, err := newRoute(client, addresses)
-	if err != nil {
-		return quarry.MasterNode{}, err
-	}
-	defer masters.Close()
-	node := quarry.MasterNode{Disk: id.Disk, Address: id.Address}
-	for next := quarry.RootShard; ; next++ { // shards are numbered without gaps
-		topology, err := masters.Topology(ctx)
-		if err != nil {
-			return quarry.MasterNode{}, err
-		}
-		if int(next) >= len(topology.Shards) {
-			return node, nil
-		}
-		for {
-			reply, err := masters.Replace(ctx, &quarry.ReplaceRequest{Shard: next, Gone: gone, New: node})
-			if err == nil {
-				node = reply.Node
-				break
-			}
-			if !errors.Is(err, quarry.Busy) && !errors.Is(err, quarry.Unavailable) || ctx.Err() != nil {
-				return quarry.MasterNode{}, err
-			}
-		}
-	}
 }
 
 func masterLeadCommand(o *options) *cobra.Command {

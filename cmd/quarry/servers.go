@@ -81,8 +81,9 @@ func masterCommand(o *options) *cobra.Command {
 		Use:   "master",
 		Short: "Run a master",
 		Long: `Runs a master, which keeps names, layouts and the whereabouts of chunks. With an empty
-folder it waits until "quarry admin init" makes a cluster of it and others, or "quarry
-admin master replace" puts it in the place of one that is gone.`,
+folder it waits until "quarry admin init" makes a cluster of it and others, "quarry admin
+master add" adds it to one, or "quarry admin master replace" puts it in the place of one that
+is gone. A master that was removed from its cluster says so and ends.`,
 		Args: args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var err error

@@ -9,7 +9,7 @@ import (
 func Topology(v meta.View) *quarry.TopologyReply {
 	s := state{view: v}
 	h := s.loadHeader()
-	t := &quarry.TopologyReply{Cluster: h.Cluster, Version: h.MapVersion, Masters: all(&s, tableMaster, masterFields)}
+	t := &quarry.TopologyReply{Cluster: h.Cluster, Version: h.MapVersion, Masters: all(&s, tableMaster, masterFields), Numbered: max(h.NextNode, 1) - 1}
 	for _, shard := range Shards(v) {
 		t.Shards = append(t.Shards, quarry.ShardInfo{Shard: shard.Shard, Slots: shard.Slots})
 	}

@@ -98,14 +98,20 @@ func (m *Masters) Inventory(ctx context.Context, req *quarry.InventoryRequest) (
 	return call(ctx, m, "inventory", byShard(req.Shard), req, quarry.Master.Inventory)
 }
 
-// Topology asks any node.
+// Topology asks any node, and keeps what it tells if that is newer than what is known.
 func (m *Masters) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
-	return call(ctx, m, "topology", target{any: true}, struct{}{}, func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.TopologyReply, error) {
+	reply, err := call(ctx, m, "topology", target{any: true}, struct{}{}, func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.TopologyReply, error) {
 		return node.Topology(ctx)
 	})
+	if err == nil {
+		m.mu.Lock()
+		m.learned.takeNewer(reply)
+		m.mu.Unlock()
+	}
+	return reply, err
 }
 
-// Replace goes to the group that is to take the new master. It waits while that catches up.
+// Replace goes to the leader of the group that it names. It waits while new masters catch up.
 func (m *Masters) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
 	return call(ctx, m, "replace", byShard(req.Shard), req, quarry.Master.Replace)
 }

@@ -199,6 +199,9 @@ func (m *Masters) goOn(ctx context.Context, a *attempt, err error) bool {
 	case quarry.NotLeader:
 		if errors.As(err, &hint) && hint.Address != "" && !slices.Contains(a.tried, hint.Address) {
 			a.prefer = hint.Address
+			if !slices.Contains(m.Addresses(), hint.Address) {
+				_ = m.refresh(ctx) // other masters have come; if it fails, the hint is followed all the same
+			}
 		}
 		m.doubt(a.target, a.at)
 	case quarry.Unavailable:

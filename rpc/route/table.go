@@ -33,6 +33,7 @@ func byShard(s quarry.ShardID) target { return target{shard: s} }
 type table struct {
 	known     bool
 	version   uint64
+	applied   uint64   // how far the node that told it was in the root group's log
 	addresses []string // of all masters
 	nodes     map[quarry.NodeID]string
 	owners    [quarry.Slots]quarry.ShardID
@@ -263,13 +264,11 @@ func worse(a, b error) error {
 func (t *table) merge(answers []told) {
 	newest := answers[0].topology
 	for _, a := range answers {
-		if a.topology.Version > newest.Version {
+		if newer(a.topology, newest.Version, newest.Applied) {
 			newest = a.topology
 		}
 	}
-	if newest.Version >= t.version || !t.known {
-		t.take(newest)
-	}
+	t.takeNewer(newest)
 	leaders := map[quarry.ShardID]string{}
 	for _, s := range newest.Shards {
 		if at := t.elect(s.Shard, answers); at != "" {
@@ -280,8 +279,20 @@ func (t *table) merge(answers []told) {
 	t.answering = answers[0].address
 }
 
+// newer reports whether a topology is of a later state of the root group than another one.
+func newer(r *quarry.TopologyReply, version, applied uint64) bool {
+	return r.Version > version || r.Version == version && r.Applied > applied
+}
+
+// takeNewer takes a topology unless a later one is known.
+func (t *table) takeNewer(r *quarry.TopologyReply) {
+	if known := t.known && (r.Version < t.version || r.Version == t.version && r.Applied < t.applied); !known {
+		t.take(r)
+	}
+}
+
 func (t *table) take(r *quarry.TopologyReply) {
-	t.known, t.version = true, r.Version
+	t.known, t.version, t.applied = true, r.Version, r.Applied
 	t.nodes = make(map[quarry.NodeID]string, len(r.Masters))
 	t.addresses = t.addresses[:0:0]
 	for _, n := range r.Masters {

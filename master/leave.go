@@ -1,0 +1,102 @@
+package master
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/quarryfs/quarry"
+)
+
+// A master that was removed from its cluster hears nothing any more from the groups that it was a
+// member of, and cannot tell this from a network that is cut: so it asks. The answer is certain,
+// because the root group gives each number once: a number that was given and is not among the
+// masters was taken back. The master notes that in its folder, so that it is never started from it
+// again, and ends. Nothing depends on how soon: it has no vote that counts, so it cannot lead, and
+// without a majority it answers no read.
+const (
+	// leaveEvery is how often a master looks whether it still hears from the root group.
+	leaveEvery = 500 * time.Millisecond
+	// leaveAfter is how long it hears nothing before it asks.
+	leaveAfter = 2 * time.Second
+)
+
+// attend watches whether the master still belongs to its cluster, as long as it lives.
+func (m *Master) attend() {
+	silent := time.Duration(0)
+	for m.cfg.Clock.Sleep(m.ctx, leaveEvery) == nil {
+		st, err := m.host.Status(quarry.RootShard)
+		out := st.Applied > 0 && !slices.Contains(st.Voters, m.node) && !slices.Contains(st.Learners, m.node)
+		switch {
+		case err != nil || st.Leader != 0 && !out:
+			silent = 0
+			continue
+		case !out:
+			if silent += leaveEvery; silent < leaveAfter {
+				continue
+			}
+		}
+		if m.removed(m.ctx) {
+			m.leave()
+			return
+		}
+		silent = 0
+	}
+}
+
+// removed asks the other masters whether this one was removed.
+func (m *Master) removed(ctx context.Context) bool {
+	masters := []quarry.MasterNode(nil)
+	if o := m.originNow(); o.Join != nil {
+		masters = append(masters, o.Join.Masters...)
+	}
+	if known := m.root.known.Load(); known != nil {
+		masters = append(masters, known.topology.Masters...)
+	}
+	if st, err := m.host.Status(quarry.RootShard); err == nil {
+		for _, n := range st.Members {
+			masters = append(masters, quarry.MasterNode{Node: n.Node, Disk: n.Disk, Address: n.Address})
+		}
+	}
+	var asked []string
+	for _, n := range masters {
+		if n.Node == m.node || slices.Contains(asked, n.Address) {
+			continue
+		}
+		asked = append(asked, n.Address)
+		ctx, cancel := m.cfg.Clock.WithTimeout(ctx, identifyTime)
+		t, err := m.cfg.Client.Master(n.Address).Topology(ctx)
+		cancel()
+		if err == nil && t.Cluster == m.originNow().cluster() && m.node <= t.Numbered &&
+			!slices.ContainsFunc(t.Masters, func(o quarry.MasterNode) bool { return o.Node == m.node }) {
+			return true
+		}
+	}
+	return false
+}
+
+// leave notes in the folder that the master was removed, and stops it.
+func (m *Master) leave() {
+	select {
+	case m.turn <- struct{}{}:
+		defer func() { <-m.turn }()
+	case <-m.ctx.Done(): // Close has the turn, and waits for this goroutine
+		return
+	}
+	if m.ctx.Err() != nil {
+		return
+	}
+	gone := *m.originNow()
+	gone.Removed = true
+	if err := gone.save(m.cfg.Folder); err != nil {
+		m.cfg.Logger.Warn("this master was removed from its cluster, and cannot note it in its folder", "error", err)
+	}
+	m.begun.Store(&gone)
+	m.host.Expel(gone.removedError(m.cfg.Address))
+}
+
+// removedError tells an operator why this folder serves nothing any more.
+func (o *origin) removedError(address string) error {
+	return quarry.Errorf("master", quarry.Permission, address, `this master was node %d of cluster %v and was removed from it; what is in its folder is of no use any more. `+
+		`To use the machine as a master again, start one with an empty folder and say "quarry admin master add"`, o.Node, o.cluster())
+}
