@@ -247,7 +247,13 @@ func TestShardAddedWhileGrowing(t *testing.T) {
 		}
 		gone := []quarry.NodeID{4, 5}
 		c.shrinkBut(4, gone)
-		_, err := c.leader(quarry.RootShard).Replace(t.Context(), &quarry.ReplaceRequest{Shard: quarry.RootShard, Gone: gone})
+		c.lead(quarry.RootShard, one) // it hears no more of the shards that it has left: others must judge
+		_, err := one.Replace(t.Context(), &quarry.ReplaceRequest{Shard: quarry.RootShard, Gone: gone})
+		is(t, err, quarry.NotLeader)
+		if next := c.leader(quarry.RootShard); slices.Contains(gone, next.node) {
+			t.Fatalf("node %d leads, which is to go", next.node)
+		}
+		_, err = c.leader(quarry.RootShard).Replace(t.Context(), &quarry.ReplaceRequest{Shard: quarry.RootShard, Gone: gone})
 		is(t, err, quarry.Busy)
 		c.sleep(10 * time.Second)
 		if one.Err() != nil {

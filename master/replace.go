@@ -32,6 +32,13 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 	}
 	forget := req.Shard == quarry.RootShard && len(req.New) == 0
 	if forget {
+		if left := slices.ContainsFunc(st.Voters, func(n quarry.NodeID) bool { return !slices.Contains(req.Gone, n) }); left && slices.Contains(req.Gone, m.node) {
+			// Who has left the shards hears no more of them, and so may never know that it has.
+			if err := m.host.HandOver(ctx, quarry.RootShard, req.Gone); err != nil {
+				return nil, quarry.Wrap("replace", "", err)
+			}
+			return nil, m.notLeading("replace", quarry.RootShard)
+		}
 		if err := m.outOfShards(req.Gone); err != nil {
 			return nil, err
 		}

@@ -173,6 +173,16 @@ func (h *Host) TransferLeadership(ctx context.Context, id quarry.ShardID, to qua
 	return g.handOver(ctx, to, nil)
 }
 
+// HandOver moves the leadership of a group to the voter that is furthest and is not in but, which
+// are on their way out. Otherwise it is as TransferLeadership.
+func (h *Host) HandOver(ctx context.Context, id quarry.ShardID, but []quarry.NodeID) error {
+	g, err := h.group("transfer leadership", id)
+	if err != nil {
+		return err
+	}
+	return g.handOver(ctx, 0, but)
+}
+
 // handOver moves the leadership to a node, or, if to is 0, to a voter that is not in but.
 func (g *group) handOver(ctx context.Context, to quarry.NodeID, but []quarry.NodeID) error {
 	h, t := g.h, &transfer{done: make(chan error, 1)}
