@@ -132,6 +132,12 @@ func (r *router) namer(dir quarry.Inode, session quarry.SessionID) *namer {
 				return
 			default:
 			}
+			if n.made%20 == 0 { // sessions of tests live for seconds only
+				if _, err := r.Session(context.Background(), &quarry.SessionRequest{Session: session}); err != nil {
+					r.t.Errorf("keep the session: %v", err)
+					return
+				}
+			}
 			name := fmt.Sprintf("n%d", n.made)
 			op := quarry.Op{Session: session, Sequence: sequence, Oldest: sequence}
 			if _, err := r.Make(context.Background(), &quarry.MakeRequest{Op: op, Parent: dir, Name: name, Kind: quarry.KindDir, Placed: true, Slot: dir.Slot()}); err != nil {
@@ -332,4 +338,54 @@ func TestMovesAreUndone(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestStrangersAreFreed moves a slot with a chunk away from the session that owns it: the chunk
+// stays while the session lives at the other shard, and is freed when that is over.
+func TestStrangersAreFreed(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *testCluster) {
+		r := c.router()
+		defer r.close()
+		session := c.session(1)
+		const slot = 9
+		sh := c.leader(1).group(1)
+		reserved, err := sh.propose(t.Context(), quarry.Op{}, &meta.ReserveHandles{Term: sh.lead.Load().number, Count: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		handle := quarry.MakeHandle(slot, reserved.Range.First)
+		op := quarry.Op{Session: session, Sequence: 1, Oldest: 1}
+		if _, err := sh.propose(t.Context(), op, &meta.OpenOwned{Chunks: []meta.NewChunk{{
+			Handle: handle, Wanted: 1, Members: []meta.NewMember{{Server: 1, Incarnation: 1, Disk: quarry.DiskID{1}}},
+		}}}); err != nil {
+			t.Fatal(err)
+		}
+		r.moved(2, []quarry.SlotRange{{First: slot, Last: slot}})
+		owner := func() (owner quarry.SessionID) {
+			err := c.leader(2).group(2).read(t.Context(), func(v meta.View) error {
+				rec, err := meta.ChunkOf(v, handle)
+				if err == nil {
+					owner = rec.Owner
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return owner
+		}
+		for range 4 {
+			c.sleep(3 * time.Second)
+			if _, err := r.Session(t.Context(), &quarry.SessionRequest{Session: session}); err != nil {
+				t.Fatal(err)
+			}
+			if owner() != session {
+				t.Fatal("a chunk was taken from a session that lives")
+			}
+		}
+		if _, err := r.Session(t.Context(), &quarry.SessionRequest{Session: session, Close: true}); err != nil {
+			t.Fatal(err)
+		}
+		r.until("the chunk of a session that is over stays", func() bool { return owner() == 0 })
+	})
 }
