@@ -3,6 +3,7 @@ package chunkserver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -19,32 +20,64 @@ const (
 // hour, in case that something was missed.
 func (s *Server) inventories(ctx context.Context) {
 	for {
-		pause := inventoryEvery
-		if err := s.inventory(ctx); err != nil {
+		var told toldSlots
+		for err := s.inventory(ctx, &told); err != nil; err = s.inventory(ctx, &told) {
 			s.cfg.Logger.Debug("inventory", "error", err)
-			pause = inventoryRetry
+			if s.cfg.Clock.Sleep(ctx, inventoryRetry) != nil {
+				return
+			}
 		}
-		if s.cfg.Clock.Sleep(ctx, pause) != nil {
+		if s.cfg.Clock.Sleep(ctx, inventoryEvery) != nil {
 			return
 		}
 	}
 }
 
-// inventory tells every shard once.
-func (s *Server) inventory(ctx context.Context) error {
+// toldSlots are the slots whose shard has been told what the server has of them. Slots may move
+// meanwhile: one whose shard says that it is not its own is told again, to whoever has it then.
+type toldSlots [quarry.Slots]bool
+
+// next returns the next slots of a range that were not told; false if there are none.
+func (t *toldSlots) next(r quarry.SlotRange) (quarry.SlotRange, bool) {
+	last := min(r.Last, quarry.Slots-1)
+	for r.First <= last && t[r.First] {
+		r.First++
+	}
+	if r.First > last {
+		return r, false
+	}
+	for r.Last = r.First; r.Last < last && !t[r.Last+1]; {
+		r.Last++
+	}
+	return r, true
+}
+
+// inventory tells every shard what was not told. An error says that something is left.
+func (s *Server) inventory(ctx context.Context, told *toldSlots) error {
 	topology, err := s.cfg.Masters.Topology(ctx)
 	if err != nil {
 		return err
 	}
+	var failed error
 	for _, shard := range topology.Shards {
-		for _, slots := range shard.Slots {
-			from, to := quarry.MakeHandle(slots.First, 0), quarry.MakeHandle(slots.Last, quarry.NumberMax)
-			if err := s.tell(ctx, shard.Shard, from, to); err != nil {
-				return err
+		for _, all := range shard.Slots {
+			for slots, more := told.next(all); more; slots, more = told.next(all) {
+				from, to := quarry.MakeHandle(slots.First, 0), quarry.MakeHandle(slots.Last, quarry.NumberMax)
+				switch err := s.tell(ctx, shard.Shard, from, to); {
+				case err == nil:
+					for slot := slots.First; slot <= slots.Last; slot++ {
+						told[slot] = true
+					}
+				case errors.Is(err, quarry.WrongShard):
+					failed = err
+				default:
+					return err
+				}
+				all.First = slots.Last + 1
 			}
 		}
 	}
-	return nil
+	return failed
 }
 
 // page returns the next replicas from one handle to another, in the order of their handles,

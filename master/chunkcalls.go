@@ -107,7 +107,8 @@ func (m *Master) Inventory(ctx context.Context, req *quarry.InventoryRequest) (*
 	if t == nil {
 		return nil, sh.notLeader("inventory")
 	}
-	return t.chunks.Inventory(ctx, req)
+	reply, err := t.chunks.Inventory(ctx, req)
+	return reply, m.wrongShard("inventory", err)
 }
 
 // Session opens, keeps alive or ends a client's session.

@@ -13,7 +13,8 @@ const findingsAtOnce = 16
 // Inventory compares a page of a server's replicas with the shard's records. The reply says
 // what to drop at once; what else follows is done when Inventory has returned.
 //
-// Errors: Invalid; StaleVersion: another incarnation of the server has begun; Busy: what
+// Errors: Invalid; WrongShard: the page is about a slot that is not the shard's, and nothing of it
+// was judged; StaleVersion: another incarnation of the server has begun; Busy: what
 // followed from a page before is not done; NotLeader.
 func (l *Leader) Inventory(ctx context.Context, req *quarry.InventoryRequest) (*quarry.InventoryReply, error) {
 	at, ok := l.present(req.Server)
@@ -34,6 +35,9 @@ func (l *Leader) Inventory(ctx context.Context, req *quarry.InventoryRequest) (*
 	}
 	var findings []meta.Finding
 	err := l.Log.View(func(v meta.View) (err error) {
+		if err := meta.Owned(v, req.From.Slot(), req.To.Slot()); err != nil {
+			return err
+		}
 		findings, err = meta.Reconcile(v, req, l.Term, func(h quarry.Handle) bool { return making[h] || copying[h] })
 		return err
 	})
