@@ -354,6 +354,39 @@ func TestOwnedElsewhere(t *testing.T) {
 	if rec, _ := Session(a.kv, a.session); rec.Owned != 1 {
 		t.Errorf("the session owns %d chunks", rec.Owned)
 	}
+	// When they come back there are more of them than were counted.
+	newMoving(2, b, a, []quarry.SlotRange{{First: 100, Last: 100}}, rand.New(rand.NewPCG(1, 1))).finish()
+	for _, h := range a.ownedBy(a.session) {
+		a.seal(h, 10)
+		dir := a.ok(&Make{Parent: quarry.RootInode, Name: h.String(), Kind: quarry.KindDir, Slot: h.Slot()}).Attr.Inode
+		a.ok(&Link{Parent: dir, Name: "f", Pieces: []quarry.LinkPiece{{Handle: h, Length: 10}}})
+	}
+	if rec, _ := Session(a.kv, a.session); rec.Owned != 0 {
+		t.Errorf("the session owns %d chunks", rec.Owned)
+	}
+}
+
+func (s *shard) ownedBy(id quarry.SessionID) []quarry.Handle { return reading(s.kv).owned(id, 10) }
+
+// TestAllSlotsInAMoment has a shard come to own every slot while a transaction is under way, which
+// may be moving a directory: another one does not move beside it.
+func TestAllSlotsInAMoment(t *testing.T) {
+	near, far := twoShards(t)
+	from, to := near.mkdir(quarry.RootInode, "from"), near.mkdir(quarry.RootInode, "to")
+	near.mkdir(from, "d")
+	far.ok(&CloseSession{Session: far.session})
+	under := near.ok(&Make{Parent: to, Name: "far", Kind: quarry.KindDir, Slot: quarry.Slots - 1}).Tx
+	newMoving(1, far, near, Slots(far.kv), rand.New(rand.NewPCG(1, 1))).finish()
+	rename := &Rename{Parent: from, Name: "d", ToParent: to, ToName: "d"}
+	r := near.ok(rename)
+	if x, _, _ := TransactionOf(near.kv, r.Tx); r.Tx == 0 || !x.Ordered() {
+		t.Fatalf("a directory has moved though transaction %x may be moving one", uint64(under))
+	}
+	near.ok(&Decide{Tx: under})
+	near.ok(&Decide{Tx: r.Tx})
+	if r := near.ok(rename); r.Tx != 0 {
+		t.Error("a shard that owns every slot needs a transaction to move a directory")
+	}
 }
 
 // Pieces and their chunks move together.

@@ -14,10 +14,14 @@ import (
 // TestTakeRefuses sends batches that no other shard has made.
 func TestTakeRefuses(t *testing.T) {
 	l := newLives(t)
+	l.m.room = 300
 	for range 3 {
 		l.m.step()
 	}
 	k := MovingOf(l.b.kv).Taking
+	if k.Copied() {
+		t.Fatal("one batch has everything")
+	}
 	end := move.End(k.Slots)
 	chunk := func(c ChunkRecord) []byte { return wire.Marshal(nil, &c, chunkFields) }
 	session := wire.Marshal(nil, &SessionRecord{Seen: 1}, sessionFields)
@@ -52,10 +56,10 @@ func TestTakeRefuses(t *testing.T) {
 	}
 	good := []move.Pair{{Key: sessionKey(nil, quarry.SessionID(quarry.MakeInode(1, 1))), Value: session}}
 	for name, b := range map[string]move.Batch{
-		"behind the cursor":     {Move: 1, Number: k.Number + 1, Cursor: move.ChangeKey(0)[:1], Changes: k.Changes, Pairs: good},
-		"beyond the slots":      {Move: 1, Number: k.Number + 1, Cursor: []byte{0, 11}, Changes: k.Changes},
-		"before its own cursor": {Move: 1, Number: k.Number + 1, Cursor: []byte{0, 0}, Changes: k.Changes, Pairs: good},
-		"another move":          {Move: 2, Number: k.Number + 1, Cursor: end},
+		"behind the cursor":      {Move: 1, Number: k.Number + 1, Cursor: move.ChangeKey(0)[:1], Changes: k.Changes, Pairs: good},
+		"beyond the slots":       {Move: 1, Number: k.Number + 1, Cursor: []byte{0, 11}, Changes: k.Changes},
+		"before its own records": {Move: 1, Number: k.Number + 1, Cursor: k.Cursor, Changes: k.Changes, Pairs: good},
+		"another move":           {Move: 2, Number: k.Number + 1, Cursor: end},
 	} {
 		if r := l.b.refused(quarry.Invalid, &Take{b}); r.Count != 0 {
 			t.Error(name)
