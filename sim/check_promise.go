@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta"
 )
 
 // I1: promised and version never fall, and there is one writable version at a time.
@@ -37,6 +38,31 @@ func (o *observer) obeyed(from moment, h *Host, ref *quarry.ChunkRef, what strin
 			return
 		}
 	}
+}
+
+// over reports whether a host is asked for a replica of a chunk that it has promised a later version
+// of, and that nothing needs any more, as far as a master can tell: it may have dropped its replica,
+// and its promise with it. What an old request makes then is garbage that the next inventory finds.
+func (o *observer) over(h *Host, ref *quarry.ChunkRef) bool {
+	o.mu.Lock()
+	list, shard := o.promises[o.replica(h, ref.Handle)], o.owner(ref.Handle.Slot())
+	o.mu.Unlock()
+	if len(list) == 0 || list[len(list)-1].version <= ref.Version {
+		return false
+	}
+	told, over := false, false
+	for _, m := range o.masters {
+		p := m.life()
+		if p == nil || p.master.Load() == nil {
+			continue
+		}
+		_, _ = p.master.Load().Look(shard, func(v meta.View) error {
+			c, err := meta.ChunkOf(v, ref.Handle)
+			told, over = true, over || quarry.KindOf(err) == quarry.NotFound || err == nil && c.Freed != 0
+			return nil
+		})
+	}
+	return over || !told
 }
 
 // meant judges that a request that was obeyed was meant for this incarnation of the server: one

@@ -72,6 +72,7 @@ func NewCluster(w *World, masters, servers int, log *Log) *Cluster {
 		h.run = func(ctx context.Context, p *process) (closer, error) { return c.startServer(ctx, p) }
 		c.Servers = append(c.Servers, h)
 	}
+	c.watch.masters = c.Masters
 	c.admin = c.host("admin", 201)
 	return c
 }

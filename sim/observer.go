@@ -19,8 +19,9 @@ import (
 // So a checker compares what a request was answered with only with what had been answered
 // before that request came; see moment. What a process says after its death is not counted.
 type observer struct {
-	log  *Log
-	host func(address string) *Host
+	log     *Log
+	host    func(address string) *Host
+	masters []*Host
 
 	mu     sync.Mutex
 	clock  moment // of the last thing that was observed
