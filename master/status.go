@@ -86,6 +86,12 @@ func (m *Master) LookNow(ctx context.Context, id quarry.ShardID, fn func(meta.Vi
 	return quarry.Wrap("look", "", sh.read(ctx, fn))
 }
 
+// Leads reports whether this node takes itself for the leader of a shard.
+func (m *Master) Leads(id quarry.ShardID) bool {
+	sh, err := m.shard("look", id)
+	return err == nil && sh.lead.Load() != nil
+}
+
 // OnStep has f called with each step that transactions and moves of slots reach at this node, by
 // the goroutine that carries them out. It is for those who break a cluster at each step.
 func (m *Master) OnStep(f func(step string)) { m.failpoint.Store(&f) }

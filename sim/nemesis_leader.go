@@ -10,8 +10,8 @@ import (
 // Faults about leaders that follow one another: what one has granted or told must hold when the
 // next one leads, and one that does not know that it leads no more may grant and tell nothing.
 
-// led returns an open chunk's primary, the shard of that chunk and who leads it; shard 0 if none
-// is known.
+// led returns an open chunk's primary, the shard of that chunk and a master that takes itself for its
+// leader; shard 0 if none is known.
 func (o *observer) led(which int) (primary, leader *Host, shard quarry.ShardID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -21,9 +21,11 @@ func (o *observer) led(which int) (primary, leader *Host, shard quarry.ShardID) 
 		if c.sealed() || c.versions[c.highest] == nil {
 			continue
 		}
-		shard = o.owner(h.Slot())
-		if primary, leader = o.at(c.versions[c.highest].members[0]), o.leaders[shard]; leader != nil {
-			return primary, leader, shard
+		shard, primary = o.owner(h.Slot()), o.at(c.versions[c.highest].members[0])
+		for _, m := range o.masters {
+			if p := m.life(); p != nil && p.master.Load() != nil && p.master.Load().Leads(shard) {
+				return primary, m, shard
+			}
 		}
 	}
 	return nil, nil, 0
