@@ -33,7 +33,7 @@ can simply be said again. "quarry admin status" shows the numbers.`,
 				return err
 			}
 			if o.json {
-				return printJSON(os.Stdout, map[string]any{"node": came[0].Node, "address": came[0].Address})
+				return printJSON(os.Stdout, mastersJSON(came)[0])
 			}
 			fmt.Printf("the master at %s is node %d, in the place of node %d\n", came[0].Address, came[0].Node, gone)
 			printMasters(all)
@@ -72,7 +72,7 @@ new ones. "quarry admin status" shows how far they are.`,
 				return err
 			}
 			if o.json {
-				return printJSON(os.Stdout, map[string]any{"added": came, "masters": all})
+				return printJSON(os.Stdout, map[string]any{"added": mastersJSON(came), "masters": mastersJSON(all)})
 			}
 			for _, n := range came {
 				fmt.Printf("the master at %s is node %d\n", n.Address, n.Node)
@@ -113,7 +113,7 @@ addresses of masters that are left. "quarry admin status" shows the numbers.`,
 				return err
 			}
 			if o.json {
-				return printJSON(os.Stdout, map[string]any{"removed": change.Gone, "masters": all})
+				return printJSON(os.Stdout, map[string]any{"removed": change.Gone, "masters": mastersJSON(all)})
 			}
 			for _, n := range nodes {
 				fmt.Printf("node %d is no master any more; its folder can be deleted when its process has ended\n", n)
@@ -143,6 +143,20 @@ func changeMasters(ctx context.Context, o *options, wait time.Duration, change c
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	return cluster.ChangeMasters(ctx, client, masters, clock.System(), change)
+}
+
+// masterJSON is a master as programs are told of it.
+type masterJSON struct {
+	Node    quarry.NodeID `json:"node"`
+	Address string        `json:"address"`
+}
+
+func mastersJSON(nodes []quarry.MasterNode) []masterJSON {
+	out := make([]masterJSON, 0, len(nodes))
+	for _, n := range nodes {
+		out = append(out, masterJSON{n.Node, n.Address})
+	}
+	return out
 }
 
 // printMasters tells which masters there are, and warns of a number that bears no more failures
