@@ -52,8 +52,22 @@ type session struct {
 	users    int // appenders, writers and puts that need the session
 }
 
-// of returns the session at the shard that owns a slot; it opens one if there is none.
+// of returns the session at the shard that owns a slot; it opens one if there is none. The slot,
+// and all that the shard has, may just be moving to another one; then that is asked.
 func (s *sessions) of(ctx context.Context, slot quarry.Slot) (*session, error) {
+	for wait := s.f.patience(); ; {
+		n, err := s.ofOnce(ctx, slot)
+		if quarry.KindOf(err) != quarry.WrongShard {
+			return n, err
+		}
+		s.forgetOwners()
+		if err := wait.wait(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *sessions) ofOnce(ctx context.Context, slot quarry.Slot) (*session, error) {
 	shard, err := s.shard(ctx, slot)
 	if err != nil {
 		return nil, err
