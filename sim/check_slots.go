@@ -80,11 +80,14 @@ func (c *Cluster) lookAtSlots() {
 			continue
 		}
 		for _, before := range all {
-			slot, both := common(before.slots, owns.slots)
-			if !both {
+			if _, both := common(before.slots, owns.slots); !both {
 				continue
 			}
-			if after, err := c.slotsOf(ctx, before.shard); err == nil && after.moved == before.moved {
+			after, err := c.slotsOf(ctx, before.shard)
+			if err != nil || after.moved != before.moved {
+				continue
+			}
+			if slot, both := common(after.slots, owns.slots); both {
 				c.watch.mu.Lock()
 				c.watch.violated("a slot has one owner", "shards %d and %d own slot %d", before.shard, id, slot)
 				c.watch.mu.Unlock()
