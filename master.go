@@ -32,8 +32,14 @@ type Master interface {
 	Link(ctx context.Context, req *LinkRequest) (*AttrReply, error)
 	// Rename moves a name; a directory cannot be moved below itself (Invalid).
 	Rename(ctx context.Context, req *RenameRequest) (*AttrReply, error)
-	// Remove removes a file or an empty directory.
+	// Remove removes a file or an empty directory. A file goes into the trash, unless it is said
+	// that it is not to be kept.
 	Remove(ctx context.Context, req *RemoveRequest) error
+	// Removed returns a page of the files in the trash of a shard.
+	Removed(ctx context.Context, req *RemovedRequest) (*RemovedReply, error)
+	// Undelete gives a file in the trash a name again, whole and in one step. NotFound: the
+	// directory is gone, or the file is not in the trash (any more). Exists: the name is taken.
+	Undelete(ctx context.Context, req *UndeleteRequest) (*AttrReply, error)
 
 	// Locate returns a page of a file's layout with the chunks and their replicas.
 	Locate(ctx context.Context, req *LocateRequest) (*LocateReply, error)
@@ -85,4 +91,7 @@ type Master interface {
 	// and tells what moves are under way; served by the root group. It returns when that is logged.
 	// The same request again begins what is left of it.
 	MoveSlots(ctx context.Context, req *MoveSlotsRequest) (*MoveSlotsReply, error)
+	// KeepTrash sets how long removed files are kept, in the whole cluster, from now on and for
+	// those that are in the trash already. It returns when that is logged.
+	KeepTrash(ctx context.Context, req *TrashRequest) error
 }

@@ -20,11 +20,13 @@ const (
 // Attr is what a master tells of a file or directory. Times are wall-clock nanoseconds since
 // 1970 for people to look at; nothing is decided by them.
 type Attr struct {
-	Inode    Inode
-	Kind     FileKind
-	Mode     uint32 // permission bits; kept and shown, not yet enforced
-	Length   int64  // of the fixed pieces; a file with an open tail is longer by END of its tail
-	Open     bool   // the last piece is open-ended: its chunk is being written
+	Inode Inode
+	Kind  FileKind
+	Mode  uint32 // permission bits; kept and shown, not yet enforced
+	// Length is that of the fixed pieces: a file with an open tail is longer by END of its tail. A
+	// lookup and a list add what the tail had when it was sealed before.
+	Length   int64
+	Open     bool // the last piece is open-ended: its chunk is being written
 	Links    uint32
 	Entries  int64 // of a directory
 	Created  int64
@@ -135,28 +137,32 @@ type LinkPiece struct {
 // LinkRequest publishes a file, whole, under a name.
 type LinkRequest struct {
 	Op
-	Parent  Inode
-	Name    string
-	Mode    uint32
-	Pieces  []LinkPiece // at most PiecesMax
-	Replace bool        // an existing file of the name is replaced, in the same step
-	Owner   SessionID   // the client's session that the chunks belong to; 0: that of the Op
+	Parent Inode
+	// Path is that of the name: a file that is replaced is found by it in the trash.
+	Name, Path string
+	Mode       uint32
+	Pieces     []LinkPiece // at most PiecesMax
+	Replace    bool        // an existing file of the name is replaced, in the same step
+	Owner      SessionID   // the client's session that the chunks belong to; 0: that of the Op
 }
 
 // RenameRequest gives a file or directory another name.
 type RenameRequest struct {
 	Op
 	Parent, ToParent Inode
-	Name, ToName     string
-	Replace          bool // a file that has the new name is replaced, in the same step
+	// ToPath is that of the new name: a file that is replaced is found by it in the trash.
+	Name, ToName, ToPath string
+	Replace              bool // a file that has the new name is replaced, in the same step
 }
 
 // RemoveRequest removes a name.
 type RemoveRequest struct {
 	Op
 	Parent Inode
-	Name   string
-	Dir    bool // the name must be an empty directory; otherwise it must be a file
+	// Path is that of the name: a file is found by it in the trash.
+	Name, Path string
+	Dir        bool // the name must be an empty directory; otherwise it must be a file
+	Now        bool // the file is not to be kept in the trash
 }
 
 // AttrReply carries the attributes of what was made, linked or renamed.

@@ -289,6 +289,7 @@ type StatusReply struct {
 	Masters []MasterStatus
 	Shards  []ShardStatus
 	Servers []ServerStatus
+	TrashMS int64 // how long removed files are kept
 }
 
 // MasterStatus is a master node's health.
@@ -311,8 +312,10 @@ type ShardStatus struct {
 	Repairing   int64
 	Suspect     int64 // chunks sealed with an alarm
 	Slots       int64 // how many it owns
-	Voters      []NodeID
-	Changing    bool // a change of several voters is agreed on and not complete
+	// Removed are the files in the trash, or being freed; RemovedSize their bytes, of one copy each.
+	Removed, RemovedSize int64
+	Voters               []NodeID
+	Changing             bool // a change of several voters is agreed on and not complete
 	// Learners are masters that are to become voters when they have caught up.
 	Learners []LearnerStatus
 	// Lacking are some of the chunks that are missing or under-copied, at most LackingMax; only

@@ -34,7 +34,7 @@ type FileSystem interface {
 	Stat(ctx context.Context, path string) (Info, error)
 	// List returns at most max entries of a directory behind the name after, in the order of
 	// their bytes, and whether there are more. The length of a file that is being written is
-	// that of its sealed chunks.
+	// what was sealed of it.
 	List(ctx context.Context, path, after string, max int) (entries []Info, more bool, err error)
 	// Mkdir makes a directory. Exists if the name is taken.
 	Mkdir(ctx context.Context, path string) error
@@ -42,7 +42,7 @@ type FileSystem interface {
 	MkdirAll(ctx context.Context, path string) error
 	// Rename gives a file or directory another name. A file that has it is replaced.
 	Rename(ctx context.Context, from, to string) error
-	// Remove removes a file or an empty directory.
+	// Remove removes a file or an empty directory. A file goes into the trash.
 	Remove(ctx context.Context, path string) error
 	// Close ends the sessions and everything that was opened.
 	Close() error

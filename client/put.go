@@ -106,6 +106,7 @@ func (p *put) store(r io.Reader, opts PutOptions, name string) (quarry.Attr, err
 	reply, err := change(p.ctx, p, func(op quarry.Op, owner quarry.SessionID) (*quarry.AttrReply, error) {
 		return p.f.masters.Link(p.ctx, &quarry.LinkRequest{
 			Op: op, Parent: p.near, Name: name, Mode: opts.Mode, Pieces: pieces, Replace: !opts.Keep, Owner: owner,
+			Path: cleanPath(p.path),
 		})
 	})
 	switch quarry.KindOf(err) {

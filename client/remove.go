@@ -8,23 +8,38 @@ import (
 	"github.com/quarryfs/quarry"
 )
 
-// Remove removes a file or an empty directory.
-func (f *FS) Remove(ctx context.Context, path string) error {
+// Remove removes a file or an empty directory. A file goes into the trash; see [FS.Undelete].
+func (f *FS) Remove(ctx context.Context, path string) error { return f.remove(ctx, path, false) }
+
+// RemoveNow is Remove for a file that is not to be kept: it cannot be brought back, and its space is
+// free soon; that of a file that records were appended to, when no session lives any more that
+// could ask for them.
+func (f *FS) RemoveNow(ctx context.Context, path string) error { return f.remove(ctx, path, true) }
+
+func (f *FS) remove(ctx context.Context, path string, now bool) error {
 	parent, name, err := f.parent(ctx, path)
 	if err != nil {
 		return fail("remove", path, err)
 	}
-	err = f.removeName(ctx, parent, name, false)
+	r := removal{f: f, now: now}
+	err = r.name(ctx, parent, name, cleanPath(path), false)
 	if quarry.KindOf(err) == quarry.IsDir {
-		err = f.removeName(ctx, parent, name, true)
+		err = r.name(ctx, parent, name, "", true)
 	}
 	return fail("remove", path, err)
 }
 
-// removeName removes a name of a file, or of an empty directory.
-func (f *FS) removeName(ctx context.Context, parent quarry.Inode, name string, dir bool) error {
-	_, err := mutate(ctx, f, parent.Slot(), func(op quarry.Op) (struct{}, error) {
-		return struct{}{}, f.masters.Remove(ctx, &quarry.RemoveRequest{Op: op, Parent: parent, Name: name, Dir: dir})
+// removal is how names are removed.
+type removal struct {
+	f   *FS
+	now bool // files are not kept
+}
+
+// name removes a name of a file, or of an empty directory; path is what a file is found by in the
+// trash.
+func (r removal) name(ctx context.Context, parent quarry.Inode, name, path string, dir bool) error {
+	_, err := mutate(ctx, r.f, parent.Slot(), func(op quarry.Op) (struct{}, error) {
+		return struct{}{}, r.f.masters.Remove(ctx, &quarry.RemoveRequest{Op: op, Parent: parent, Name: name, Dir: dir, Path: path, Now: r.now})
 	})
 	return err
 }
@@ -36,7 +51,14 @@ const removeParallel = 16
 // success. It keeps one page of names for each level of directories in memory. Ended before it
 // is done, by ctx or by an error, it has removed a part; said again it goes on with the rest.
 // What is put into the directories meanwhile may be removed too, or make it fail with NotEmpty.
-func (f *FS) RemoveAll(ctx context.Context, path string) error {
+func (f *FS) RemoveAll(ctx context.Context, path string) error { return f.removeAll(ctx, path, false) }
+
+// RemoveAllNow is RemoveAll for files that are not to be kept; see [FS.RemoveNow].
+func (f *FS) RemoveAllNow(ctx context.Context, path string) error {
+	return f.removeAll(ctx, path, true)
+}
+
+func (f *FS) removeAll(ctx context.Context, path string, now bool) error {
 	parent, name, err := f.parent(ctx, path)
 	switch {
 	case quarry.KindOf(err) == quarry.NotFound:
@@ -46,7 +68,8 @@ func (f *FS) RemoveAll(ctx context.Context, path string) error {
 	}
 	attr, err := f.walk(ctx, parent, name)
 	if err == nil {
-		err = f.removeAll(ctx, parent, name, attr)
+		r := removal{f: f, now: now}
+		err = r.all(ctx, parent, name, cleanPath(path), attr)
 	}
 	if quarry.KindOf(err) == quarry.NotFound {
 		return nil
@@ -54,14 +77,14 @@ func (f *FS) RemoveAll(ctx context.Context, path string) error {
 	return fail("remove", path, err)
 }
 
-// removeAll removes what a name leads to. Directories are emptied one after the other, the files
-// of each in parallel.
-func (f *FS) removeAll(ctx context.Context, parent quarry.Inode, name string, attr quarry.Attr) error {
+// all removes what a name leads to. Directories are emptied one after the other, the files of each
+// in parallel.
+func (r removal) all(ctx context.Context, parent quarry.Inode, name, path string, attr quarry.Attr) error {
 	if attr.Kind == quarry.KindFile {
-		return f.removeName(ctx, parent, name, false)
+		return r.name(ctx, parent, name, path, false)
 	}
 	for more := true; more; {
-		page, err := f.masters.List(ctx, &quarry.ListRequest{Dir: attr.Inode, Max: quarry.ListMax})
+		page, err := r.f.masters.List(ctx, &quarry.ListRequest{Dir: attr.Inode, Max: quarry.ListMax})
 		if err != nil {
 			return err
 		}
@@ -70,7 +93,7 @@ func (f *FS) removeAll(ctx context.Context, parent quarry.Inode, name string, at
 		work.SetLimit(removeParallel)
 		for _, e := range page.Entries {
 			if e.Attr.Kind == quarry.KindFile {
-				work.Go(func() error { return gone(f.removeName(together, attr.Inode, e.Name, false)) })
+				work.Go(func() error { return gone(r.name(together, attr.Inode, e.Name, below(path, e.Name), false)) })
 			}
 		}
 		if err := work.Wait(); err != nil {
@@ -78,23 +101,29 @@ func (f *FS) removeAll(ctx context.Context, parent quarry.Inode, name string, at
 		}
 		for _, e := range page.Entries {
 			if e.Attr.Kind == quarry.KindDir {
-				if err := gone(f.removeDir(ctx, attr.Inode, e.Name)); err != nil {
+				if err := gone(r.dir(ctx, attr.Inode, e.Name, below(path, e.Name))); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	return f.removeName(ctx, parent, name, true)
+	return r.name(ctx, parent, name, "", true)
 }
 
-// removeDir removes what a name of a page leads to now. The page may be old: what it led to then
-// may have been moved out meanwhile, and must not be emptied where it is now.
-func (f *FS) removeDir(ctx context.Context, parent quarry.Inode, name string) error {
-	attr, err := f.walk(ctx, parent, name)
+// below returns the path of an entry, as far as the masters keep it.
+func below(path, name string) string {
+	p := path + "/" + name
+	return p[:min(len(p), quarry.PathBytesMax)]
+}
+
+// dir removes what a name of a page leads to now. The page may be old: what it led to then may have
+// been moved out meanwhile, and must not be emptied where it is now.
+func (r removal) dir(ctx context.Context, parent quarry.Inode, name, path string) error {
+	attr, err := r.f.walk(ctx, parent, name)
 	if err != nil {
 		return err
 	}
-	return f.removeAll(ctx, parent, name, attr)
+	return r.all(ctx, parent, name, path, attr)
 }
 
 // gone takes what is not there any more for removed.

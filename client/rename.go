@@ -19,7 +19,7 @@ func (f *FS) Rename(ctx context.Context, from, to string) error {
 	}
 	_, err = mutate(ctx, f, parent.Slot(), func(op quarry.Op) (*quarry.AttrReply, error) {
 		return f.masters.Rename(ctx, &quarry.RenameRequest{
-			Op: op, Parent: parent, Name: name, ToParent: toParent, ToName: toName, Replace: true,
+			Op: op, Parent: parent, Name: name, ToParent: toParent, ToName: toName, Replace: true, ToPath: cleanPath(to),
 		})
 	})
 	return fail("rename", from+" to "+to, err)

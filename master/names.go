@@ -83,20 +83,22 @@ func (m *Master) load(slot quarry.Slot) (n int64) {
 // Link publishes a file of sealed chunks.
 func (m *Master) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.AttrReply, error) {
 	return m.change(ctx, "link", req.Parent, req.Op, &meta.Link{
-		Parent: req.Parent, Name: req.Name, Mode: req.Mode, Pieces: req.Pieces, Replace: req.Replace, Owner: req.Owner,
+		Parent: req.Parent, Name: req.Name, Mode: req.Mode, Pieces: req.Pieces, Replace: req.Replace, Owner: req.Owner, Path: req.Path,
 	})
 }
 
 // Rename moves a name.
 func (m *Master) Rename(ctx context.Context, req *quarry.RenameRequest) (*quarry.AttrReply, error) {
 	return m.change(ctx, "rename", req.Parent, req.Op, &meta.Rename{
-		Parent: req.Parent, Name: req.Name, ToParent: req.ToParent, ToName: req.ToName, Replace: req.Replace,
+		Parent: req.Parent, Name: req.Name, ToParent: req.ToParent, ToName: req.ToName, Replace: req.Replace, ToPath: req.ToPath,
 	})
 }
 
 // Remove removes a file or an empty directory.
 func (m *Master) Remove(ctx context.Context, req *quarry.RemoveRequest) error {
-	_, err := m.change(ctx, "remove", req.Parent, req.Op, &meta.Remove{Parent: req.Parent, Name: req.Name, Dir: req.Dir})
+	_, err := m.change(ctx, "remove", req.Parent, req.Op, &meta.Remove{
+		Parent: req.Parent, Name: req.Name, Dir: req.Dir, Path: req.Path, Now: req.Now,
+	})
 	return err
 }
 

@@ -35,6 +35,7 @@ type registry struct {
 	level    uint32 // that every master speaks
 	moves    []root.Move
 	sum      uint64 // of the masters' addresses; see quarry.SumMasters
+	trashMS  int64  // how long removed files are kept; 0: as the masters were started
 }
 
 // Apply applies one command, and then looks at what has become of the state: it is small, and
@@ -54,7 +55,7 @@ func (g *rootGroup) learn(v meta.View) {
 	if t.Cluster.IsZero() {
 		return
 	}
-	r := &registry{topology: t, shards: root.Shards(v), servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v), level: root.Level(v), moves: root.Moves(v)}
+	r := &registry{topology: t, shards: root.Shards(v), servers: map[quarry.ServerID]root.Server{}, keys: root.Keys(v), level: root.Level(v), moves: root.Moves(v), trashMS: root.TrashMS(v)}
 	for _, s := range root.Servers(v) {
 		r.servers[s.Server] = s
 	}

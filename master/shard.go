@@ -236,6 +236,6 @@ func (s *shard) chunksConfig(t *term) chunks.Config {
 		Shard: s.id, Cluster: m.originNow().cluster(), Term: t.number, Keys: m.root.keys,
 		Log: termLog{s, t}, Servers: &m.root, Clock: m.cfg.Clock, Logger: m.cfg.Logger,
 		DeadAfter: m.cfg.DeadAfter, RepairBytesPerSecond: m.cfg.RepairBytesPerSecond,
-		MergePieces: m.cfg.MergePieces, TrashAfter: m.cfg.TrashKeep, SessionExpiry: m.cfg.SessionExpiry,
+		MergePieces: m.cfg.MergePieces, TrashAfter: m.trashKeep, SessionExpiry: m.cfg.SessionExpiry,
 	}
 }

@@ -153,6 +153,7 @@ func (m *Master) Status(ctx context.Context) (*quarry.StatusReply, error) {
 		reply.Shards = append(reply.Shards, m.shardStatus(s))
 	}
 	reply.Servers = m.serverStatus()
+	reply.TrashMS = m.trashKeep().Milliseconds()
 	return reply, nil
 }
 
@@ -200,6 +201,7 @@ func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
 		c := meta.Totals(v)
 		s.Inodes, s.Chunks, s.OpenChunks = c.Files+c.Dirs, c.Chunks-c.Garbage, c.Open
 		s.Missing, s.UnderCopied, s.Suspect = c.Missing, c.UnderCopied, c.Suspect
+		s.Removed, s.RemovedSize = c.Removed, c.RemovedBytes
 		return nil
 	})
 	if t := sh.lead.Load(); t != nil {

@@ -295,6 +295,11 @@ func crashAcrossShards(t *testing.T, point, who string, nth int) {
 		if c.find(quarry.RootInode, "new") != 0 || c.find(far, "f") != 0 {
 			t.Fatal("what was removed is there")
 		}
+		c.clean() // the file's shard has heard of it
+		c.crashed(point, who, nth, func() { c.check("bring the file back", c.undelete(far, "back", file), 0) })
+		if c.find(far, "back") != file || !c.there(file) {
+			t.Fatalf("the file is %v, and there: %v", c.find(far, "back"), c.there(file))
+		}
 		if nth == 1 && c.crashes == 0 {
 			t.Errorf("no transaction comes to %q", point)
 		}

@@ -108,7 +108,7 @@ func readAll(v View) *dump {
 		case tableIntent:
 			var in Intent
 			decode(key, value, &in, intentFields)
-			if string(key) != string(intentKey(nil, in.Part.Inode, in.Part.entry())) {
+			if string(key) != string(intentKey(nil, in.Part.Inode, in.Part.Entry())) {
 				panic(fmt.Sprintf("intent %+v has key %x", in, key))
 			}
 			d.intents = append(d.intents, in)
@@ -208,10 +208,11 @@ func (d *dump) whole() bool {
 	return d.header.ownsAll() && len(d.txs) == 0 && len(d.intents) == 0
 }
 
-// unlinked reports whether a transaction has made a directory that no entry leads to yet.
+// unlinked reports whether a transaction has made a directory, or is bringing a file back, that no
+// entry leads to yet.
 func (d *dump) unlinked(id quarry.Inode) bool {
 	for _, in := range d.intents {
-		if in.Part.Kind == PartNew && in.Part.Inode == id {
+		if (in.Part.Kind == PartNew || in.Part.Kind == PartRestore) && in.Part.Inode == id {
 			return true
 		}
 	}
@@ -224,14 +225,14 @@ func (d *dump) checkTransactions(index func([]byte), n *Counters) string {
 	held := map[TxID]int{}
 	for _, in := range d.intents {
 		n.Intents++
-		index(heldKey(nil, in.Tx, in.Part.Inode, in.Part.entry()))
+		index(heldKey(nil, in.Tx, in.Part.Inode, in.Part.Entry()))
 		if in.Part.Kind == PartSource {
 			held[in.Tx]++
 			if x, ok := d.txs[in.Tx]; !ok || x.Committed || x.source() != in {
 				return fmt.Sprintf("%+v is held for transaction %+v", in, x)
 			}
 		}
-		if dir := d.inodes[in.Part.Inode]; in.Part.Kind != PartMove && (dir == nil || dir.Kind != quarry.KindDir) {
+		if dir := d.inodes[in.Part.Inode]; in.Part.Kind != PartMove && in.Part.Kind != PartRestore && (dir == nil || dir.Kind != quarry.KindDir) {
 			return fmt.Sprintf("intent %+v is about directory %+v", in, dir)
 		}
 		if dir := d.inodes[in.Part.Inode]; in.Part.Kind == PartFreeze && dir.Entries > 0 {
@@ -267,16 +268,17 @@ func (d *dump) checkFiles(refs map[quarry.Handle]uint64, index func([]byte), n *
 		tail, open := pieces[openEnd]
 		if i.Links == 0 {
 			n.Removed++
-			waits := open && d.chunks[tail.Handle].State != quarry.ChunkLost
-			if i.Removed == 0 != waits {
-				return fmt.Sprintf("removed file %v: in the queue since %d, open %v", id, i.Removed, open)
+			n.RemovedBytes += i.Length
+			if i.Removed == 0 {
+				return fmt.Sprintf("removed file %v is not in the queue", id)
 			}
-			if i.Removed != 0 {
-				index(garbageKey(nil, i.Removed, garbageFile, uint64(id)))
-			}
+			index(i.queueKey(nil, id))
 			continue
 		}
 		n.Files++
+		if i.Removed != 0 || i.Doomed {
+			return fmt.Sprintf("file %v is removed since %d, doomed: %v", id, i.Removed, i.Doomed)
+		}
 		if open != i.Open || open && tail.Length != 0 {
 			return fmt.Sprintf("%v: open %v, tail %+v", id, i.Open, tail)
 		}
@@ -391,9 +393,9 @@ func (d *dump) count(want map[string]string, index func([]byte), n *Counters) st
 		case i.Links > 0:
 			n.Files++
 		default:
-			if n.Removed++; i.Removed != 0 {
-				index(garbageKey(nil, i.Removed, garbageFile, uint64(id)))
-			}
+			n.Removed++
+			n.RemovedBytes += i.Length
+			index(i.queueKey(nil, id))
 		}
 	}
 	for h, c := range d.chunks {
@@ -411,7 +413,7 @@ func (d *dump) count(want map[string]string, index func([]byte), n *Counters) st
 	}
 	for _, in := range d.intents {
 		n.Intents++
-		index(heldKey(nil, in.Tx, in.Part.Inode, in.Part.entry()))
+		index(heldKey(nil, in.Tx, in.Part.Inode, in.Part.Entry()))
 	}
 	return ""
 }

@@ -48,6 +48,7 @@ const (
 	KindActivate       Kind = 39
 	KindCancelTake     Kind = 40
 	KindDisown         Kind = 41
+	KindUndelete       Kind = 50
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -111,13 +112,14 @@ var verbs = [...]verb{
 	KindActivate:       {"activate", func() Body { return new(Activate) }, false, 2},
 	KindCancelTake:     {"cancel take", func() Body { return new(CancelTake) }, false, 2},
 	KindDisown:         {"disown", func() Body { return new(Disown) }, false, 2},
+	KindUndelete:       {"undelete", func() Body { return new(Undelete) }, true, 2},
 }
 
 // Command is one entry of the shard's log.
 type Command struct {
 	Time   LogTime   // the last logged time plus what has passed at the leader since
 	WallNS int64     // wall-clock nanoseconds since 1970 at the leader; stored to be shown only
-	Op     quarry.Op // of Make, Link, Rename, Remove and OpenOwned: what makes them happen once
+	Op     quarry.Op // of Make, Link, Rename, Remove, Undelete and OpenOwned: what makes them happen once
 	Body   Body
 }
 

@@ -68,42 +68,11 @@
 //
 // # State: keys
 //
-// Integers in keys are big endian. Keys begin with the slot, two bytes, so that a slot is
-// one range of keys; a session's slot is the first bits of its id. Values are messages of
-// package wire, which may grow by fields; the state store checks their checksums. Each field
-// number is beside its name, in the walk functions of records.go.
-//
-//	slot 'e' directory(8) name         entry: inode, kind
-//	slot 'i' inode(8)                  attributes: inodeRecord
-//	slot 'p' inode(8) end(8)           piece that ends at this offset of the file: pieceRecord
-//	slot 'c' handle(8)                 chunk: ChunkRecord
-//	slot 's' session(8)                session: SessionRecord
-//	slot 'r' session(8) place(2)       result of an operation: resultRecord
-//	slot 't' transaction(8)            transaction that this shard coordinates: Transaction
-//	slot 'n' inode(8) name             intent on an entry or, without a name, on the inode: Intent
-//
-// Pieces are keyed by their end, so that the piece which holds an offset is the first one
-// behind it and the last piece of a file is found by the file's length, without a scan
-// backwards. The open-ended piece has the end 2^64-1. A session has a ring of [WindowOps]
-// places for results; the place is the sequence modulo WindowOps. So an operation costs one
-// write, no delete, and a session's results are bounded.
-//
-// Keys that begin with 0xffff belong to the shard, not to a slot. But for header and changes they
-// follow from the records, so a slot that comes from another shard brings no part of them:
-//
-//	ffff 'h'                           header: slots, log time, next numbers, counters
-//	ffff 's' server(8) handle(8)       a record lists a replica at this server
-//	ffff 'u' server(8) handle(8)       that replica owes this item: kind, version
-//	ffff 'a' handle(8)                 open, being sealed, or with replicas that have not
-//	                                   confirmed the seal
-//	ffff 'r' copies(1) handle(8)       sealed, with fewer copies than wanted
-//	ffff 'g' time(8) kind(1) id(8)     garbage since this log time (1: no file ever named it): 1 a
-//	                                   removed file, 2 a chunk
-//	ffff 'o' session(8) handle(8)      the session owns the chunk
-//	ffff 'x' lastSeen(8) session(8)    sessions in the order of their expiry
-//	ffff 't' transaction(8)            transactions that this shard coordinates
-//	ffff 'n' transaction(8) inode(8) name   intents by transaction
-//	ffff 'd' number(8)                 change to a record of a slot that is leaving: its key
+// docs/formats.md draws the keys. They begin with the slot, so that a slot is one range of keys; a
+// session's slot is the first bits of its id. A piece is keyed by its end, so that the one that
+// holds an offset is the first one behind it. A session has a ring of [WindowOps] places for results.
+// Keys that begin with 0xffff belong to the shard: but for header and changes they follow from the
+// records (index.go), so a slot that comes from another shard brings no part of them.
 //
 // # Commands: bytes
 //

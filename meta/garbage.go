@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/quarryfs/quarry"
@@ -11,14 +10,16 @@ import (
 // collectMax is the most pieces and chunks that one Collect frees.
 const collectMax = 1000
 
-// Collect frees garbage that has been kept for KeepMS of log time, the oldest first, and at
-// once what no file has ever named: the pieces of removed files, and chunks, whose replicas are
-// then owed as drops. The record of a chunk goes when all its drops are settled. KeepMS must be longer than sessions live
-// without being kept alive: until then somebody may ask for the fate of a record. Result:
-// Count, what was freed; More.
+// Collect frees garbage that has been kept for KeepMS of log time, the oldest first: the pieces
+// of removed files, and chunks, whose replicas are then owed as drops. Removed files that were
+// not to be kept go after SoonMS; at once what no file has ever named, and files that were put
+// and not to be kept. The record of a chunk goes when all its drops are settled. Both times must
+// be longer than sessions live without being kept alive: until then somebody may ask for the fate
+// of a record. Result: Count, what was freed; More.
 type Collect struct {
 	KeepMS uint64
 	Max    int // pieces, files and chunks to free, 1 to 1,000
+	SoonMS uint64
 }
 
 func (*Collect) kind() Kind { return KindCollect }
@@ -26,20 +27,21 @@ func (*Collect) kind() Kind { return KindCollect }
 func (c *Collect) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.KeepMS)
 	wire.Uint(w, 11, &c.Max)
+	wire.Uint(w, 12, &c.SoonMS)
 }
 
 func (c *Collect) apply(t *tx, r *Result) error {
 	if c.Max < 1 || c.Max > collectMax {
 		return refuse(quarry.Invalid, "", "%d pieces and chunks; from 1 to %d can be freed", c.Max, collectMax)
 	}
-	due := t.garbage(t.now(), c.KeepMS, c.Max)
+	due := t.garbage(t.now(), c.KeepMS, c.SoonMS, c.Max)
 	r.More = len(due) == c.Max
 	for _, g := range due {
 		if r.Count >= c.Max {
 			r.More = true
 			return nil
 		}
-		if g.kind == garbageFile {
+		if g.kind != garbageChunk {
 			t.freeFile(g, c.Max, r)
 			continue
 		}
@@ -65,10 +67,10 @@ func (t *tx) freed(c *ChunkRecord) LogTime {
 	return t.now()
 }
 
-// Garbage reports whether there is anything to collect at log time now.
-func Garbage(v View, now LogTime, keepMS uint64) bool {
+// Garbage reports whether there is anything to collect at log time now; see [Collect].
+func Garbage(v View, now LogTime, keepMS, soonMS uint64) bool {
 	s := reading(v)
-	return len(s.garbage(now, keepMS, 1)) > 0
+	return len(s.garbage(now, keepMS, soonMS, 1)) > 0
 }
 
 // garbageEntry is an entry of the garbage queue.
@@ -78,32 +80,48 @@ type garbageEntry struct {
 	id   uint64
 }
 
-// garbage returns at most n entries of the garbage queue that are due.
-func (s *state) garbage(now LogTime, keepMS uint64, n int) (due []garbageEntry) {
+// garbage returns at most n entries of the queues of garbage that are due.
+func (s *state) garbage(now LogTime, keepMS, soonMS uint64, n int) (due []garbageEntry) {
 	if now < LogTime(s.header.QuietUntil) {
 		return nil
 	}
 	if off(TrashFreedEarly) {
-		keepMS = 0
+		keepMS, soonMS = 0, 0
 	}
-	before := neverSeen + 1
-	if uint64(now) > keepMS {
-		before = max(before, now-LogTime(keepMS)+1)
-	}
-	hi := table(nil, shardSlot, tableGarbage, uint64(before))
-	s.index(table(nil, shardSlot, tableGarbage), hi, func(key, _ []byte) bool {
-		due = append(due, garbageEntry{
-			at: LogTime(binary.BigEndian.Uint64(key[3:])), kind: garbageKind(key[11]), id: lastNumber(key),
+	for _, queue := range [...]struct {
+		table  byte
+		keepMS uint64
+	}{{tableSoon, soonMS}, {tableGarbage, keepMS}} {
+		before := neverSeen + 1
+		if uint64(now) > queue.keepMS {
+			before = max(before, now-LogTime(queue.keepMS)+1)
+		}
+		hi := table(nil, shardSlot, queue.table, uint64(before))
+		s.index(table(nil, shardSlot, queue.table), hi, func(key, _ []byte) bool {
+			due = append(due, garbageAt(key))
+			return len(due) < n
 		})
-		return len(due) < n
-	})
+		if len(due) >= n {
+			break
+		}
+	}
 	return due
 }
 
 // freeFile frees pieces of a removed file until the result counts limit, and the file when
-// none is left.
+// none is left. One whose tail has yet to be sealed waits as if it were just removed.
 func (t *tx) freeFile(g garbageEntry, limit int, r *Result) {
 	id := quarry.Inode(g.id)
+	file := t.anyInode(id)
+	if file == nil || file.Links > 0 {
+		panic(fmt.Sprintf("meta: the state is broken: file %v is garbage and is %+v", id, file))
+	}
+	if _, open := t.openTail(id, file); open {
+		t.delete(file.queueKey(t.key[:0], id))
+		t.queue(id, file, t.now())
+		r.Count++
+		return
+	}
 	type place struct {
 		end    uint64
 		handle quarry.Handle
@@ -125,11 +143,17 @@ func (t *tx) freeFile(g garbageEntry, limit int, r *Result) {
 	}
 	if len(pieces) == room { // there may be others, and the file itself counts too
 		r.More = true
+		if !file.Doomed || file.Removed != neverSeen { // nobody can have it back, it goes on with this one
+			t.delete(file.queueKey(t.key[:0], id))
+			file.Doomed = true
+			t.queue(id, file, neverSeen)
+		}
 		return
 	}
-	t.delete(garbageKey(t.key[:0], g.at, garbageFile, g.id))
+	t.delete(file.queueKey(t.key[:0], id))
 	t.delete(inodeKey(t.key[:0], id))
 	t.header.Counters.Removed--
+	t.header.Counters.RemovedBytes -= file.Length
 	r.Count++
 }
 

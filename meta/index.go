@@ -189,9 +189,8 @@ func (t *tx) account(key, value []byte, by int64) {
 			n.Files += by
 		default:
 			n.Removed += by
-			if i.Removed != 0 {
-				t.setOrDelete(by > 0, garbageKey(t.key[:0], i.Removed, garbageFile, id))
-			}
+			n.RemovedBytes += by * i.Length
+			t.setOrDelete(by > 0, i.queueKey(t.key[:0], quarry.Inode(id)))
 		}
 	case tableChunk:
 		var c ChunkRecord
@@ -213,6 +212,6 @@ func (t *tx) account(key, value []byte, by int64) {
 		var in Intent
 		decode(key, value, &in, intentFields)
 		n.Intents += by
-		t.setOrDelete(by > 0, heldKey(t.key[:0], in.Tx, in.Part.Inode, in.Part.entry()))
+		t.setOrDelete(by > 0, heldKey(t.key[:0], in.Tx, in.Part.Inode, in.Part.Entry()))
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta/slots"
+	"github.com/quarryfs/quarry/meta/totals"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -56,6 +57,9 @@ func Time(v View) LogTime {
 	s := reading(v)
 	return s.header.Time
 }
+
+// Counters are totals of the shard's state, kept with every change.
+type Counters = totals.Counters
 
 // Totals returns the counters of the shard.
 func Totals(v View) Counters {

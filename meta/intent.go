@@ -7,79 +7,26 @@ import (
 	"strconv"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/part"
 	"github.com/quarryfs/quarry/wire"
 )
 
 // intentsMax is the most intents that a shard keeps.
 const intentsMax = 4 * TransactionsMax
 
-// PartKind says what a part of a transaction does.
-type PartKind uint8
-
-// The kinds of parts.
-const (
-	// PartLink puts an entry into a directory.
-	PartLink PartKind = 1
-	// PartMove gives an inode another parent and, if it is a directory, name.
-	PartMove PartKind = 2
-	// PartNew makes a directory.
-	PartNew PartKind = 3
-	// PartFreeze removes an empty directory.
-	PartFreeze PartKind = 4
-	// PartUnlink removes a file that no entry leads to any more. It needs no preparation: it
-	// cannot be refused, and once is as good as twice.
-	PartUnlink PartKind = 5
-	// PartSource is the coordinator's own hold of an entry.
-	PartSource PartKind = 6
-)
-
 // Part is what a transaction does in one slot.
-type Part struct {
-	Kind     PartKind
-	Inode    quarry.Inode    // of Link, Source: the directory; else what is changed; of New: 0 until it is prepared
-	Name     string          // of Link, Source: of the entry; of Move, New: what a directory is to be called
-	Target   quarry.Inode    // of Link: that the entry is to lead to; of Move, New: the parent
-	FileKind quarry.FileKind // of Link: of Target
-	Replace  bool            // of Link: an entry of a file is replaced
-	Old      quarry.Inode    // of Link, once it is prepared: the file that is replaced
-	Mode     uint32          // of New
-	Slot     quarry.Slot     // of New
-	// Ticket is the number of the preparation. Only the one that the decision names is
-	// carried out: a preparation that comes late, when the part is done, has another one.
-	Ticket uint64
-}
+type Part = part.Part
 
-func partFields(w *wire.Walk, p *Part) {
-	wire.Uint(w, 1, &p.Kind)
-	wire.Uint(w, 2, &p.Inode)
-	wire.String(w, 3, &p.Name, quarry.NameBytesMax)
-	wire.Uint(w, 4, &p.Target)
-	wire.Uint(w, 5, &p.FileKind)
-	wire.Bool(w, 6, &p.Replace)
-	wire.Uint(w, 7, &p.Old)
-	wire.Uint(w, 8, &p.Mode)
-	wire.Uint(w, 9, &p.Slot)
-	wire.Uint(w, 10, &p.Ticket)
-}
-
-// slot returns the slot in which the part is carried out.
-func (p *Part) slot() quarry.Slot {
-	if p.Kind == PartNew && p.Inode == 0 {
-		return p.Slot
-	}
-	return p.Inode.Slot()
-}
-
-// Where returns the slot in which the part is carried out.
-func (p *Part) Where() quarry.Slot { return p.slot() }
-
-// entry returns the name whose entry the part holds; "" if it holds the inode itself.
-func (p *Part) entry() string {
-	if p.Kind == PartLink || p.Kind == PartSource {
-		return p.Name
-	}
-	return ""
-}
+// The kinds of parts; see package part.
+const (
+	PartLink    = part.Link
+	PartMove    = part.Move
+	PartNew     = part.New
+	PartFreeze  = part.Freeze
+	PartUnlink  = part.Unlink
+	PartSource  = part.Source
+	PartRestore = part.Restore
+)
 
 // Intent is what a transaction has left in a slot that it will change, until its coordinator
 // says what has become of it. Nobody else changes what the intent holds.
@@ -90,24 +37,24 @@ type Intent struct {
 
 func intentFields(w *wire.Walk, in *Intent) {
 	wire.Uint(w, 1, &in.Tx)
-	wire.Message(w, 2, &in.Part, partFields)
+	wire.Message(w, 2, &in.Part, part.Fields)
 }
 
 func (t *tx) putIntent(in Intent) {
-	put(t, intentKey(t.key[:0], in.Part.Inode, in.Part.entry()), &in, intentFields)
-	t.set(heldKey(t.key[:0], in.Tx, in.Part.Inode, in.Part.entry()))
+	put(t, intentKey(t.key[:0], in.Part.Inode, in.Part.Entry()), &in, intentFields)
+	t.set(heldKey(t.key[:0], in.Tx, in.Part.Inode, in.Part.Entry()))
 	t.header.Counters.Intents++
 }
 
 func (t *tx) dropIntent(in Intent) {
-	t.delete(intentKey(t.key[:0], in.Part.Inode, in.Part.entry()))
-	t.delete(heldKey(t.key[:0], in.Tx, in.Part.Inode, in.Part.entry()))
+	t.delete(intentKey(t.key[:0], in.Part.Inode, in.Part.Entry()))
+	t.delete(heldKey(t.key[:0], in.Tx, in.Part.Inode, in.Part.Entry()))
 	t.header.Counters.Intents--
 }
 
 // intent returns the intent where a part is to be carried out.
 func (s *state) intent(p *Part) (in Intent, ok bool) {
-	ok = s.header.owns(p.Inode.Slot()) && load(s, intentKey(s.key[:0], p.Inode, p.entry()), &in, intentFields)
+	ok = s.header.owns(p.Inode.Slot()) && load(s, intentKey(s.key[:0], p.Inode, p.Entry()), &in, intentFields)
 	return in, ok
 }
 
@@ -235,7 +182,7 @@ func (s *state) allMayAppear(dir quarry.Inode, lo, hi string, met *[]Intent) {
 	s.scan(intentKey(nil, dir, ""), intentKey(nil, dir, lo), func(key, value []byte) bool {
 		var in Intent
 		decode(key, value, &in, intentFields)
-		if hi != "" && in.Part.entry() > hi {
+		if hi != "" && in.Part.Entry() > hi {
 			return false
 		}
 		if in.Part.Kind == PartLink {

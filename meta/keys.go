@@ -23,6 +23,7 @@ const (
 	tableActive      = 'a'
 	tableRepair      = 'r'
 	tableGarbage     = 'g'
+	tableSoon        = 'f'
 	tableOwned       = 'o'
 	tableExpiry      = 'x'
 	tableCoordinated = 't'
@@ -42,6 +43,7 @@ type garbageKind uint8
 const (
 	garbageFile  garbageKind = 1
 	garbageChunk garbageKind = 2
+	garbageSoon  garbageKind = 3 // a removed file that is not kept, but for those who ask for fates
 )
 
 // The functions below append a key to dst and return it; numbers that the caller leaves
@@ -100,7 +102,11 @@ func repairKey(dst []byte, copies uint8, h quarry.Handle) []byte {
 }
 
 func garbageKey(dst []byte, at LogTime, kind garbageKind, id uint64) []byte {
-	dst = append(table(dst, shardSlot, tableGarbage, uint64(at)), byte(kind))
+	queue := byte(tableGarbage)
+	if kind == garbageSoon {
+		queue = tableSoon
+	}
+	dst = append(table(dst, shardSlot, queue, uint64(at)), byte(kind))
 	return binary.BigEndian.AppendUint64(dst, id)
 }
 

@@ -124,7 +124,7 @@ func (l *lives) unseen(s *shard) {
 		len(MissingChunks(s.kv, 0, 10)) + len(ReplicasOf(s.kv, 1, 0, ^quarry.Handle(0), 10)) + len(Transactions(s.kv, 0, 10)); n > 0 || more {
 		t.Errorf("%d entries of slots that are not owned are shown", n)
 	}
-	if Expired(s.kv, late, 1) || Garbage(s.kv, late, 1) {
+	if Expired(s.kv, late, 1) || Garbage(s.kv, late, 1, 1) {
 		t.Error("sessions and garbage of slots that are not owned are due")
 	}
 	before := s.kv.Copy()
@@ -171,10 +171,10 @@ func TestTimesOfAMove(t *testing.T) {
 		t.Errorf("the removed file is %+v", i)
 	}
 	b.time += 999
-	if Expired(b.kv, b.time, 500) || Garbage(b.kv, b.time, 500) {
+	if Expired(b.kv, b.time, 500) || Garbage(b.kv, b.time, 500, 500) {
 		t.Error("something ends while the shard is to be quiet")
 	}
-	if b.time++; !Expired(b.kv, b.time, 500) || !Garbage(b.kv, b.time, 500) {
+	if b.time++; !Expired(b.kv, b.time, 500) || !Garbage(b.kv, b.time, 500, 500) {
 		t.Error("nothing ends when the quiet time is over")
 	}
 }

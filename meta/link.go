@@ -22,6 +22,7 @@ type Link struct {
 	// Owner is the session to which the chunks belong; 0: the operation's. It is another one when
 	// slots have moved since the chunks were opened, so that the client has another session here.
 	Owner quarry.SessionID
+	Path  string // of the name; a file that is replaced keeps it in the trash
 }
 
 func (*Link) kind() Kind { return KindLink }
@@ -33,6 +34,7 @@ func (c *Link) fields(w *wire.Walk) {
 	wire.List(w, 13, &c.Pieces, quarry.PiecesMax, wire.LinkPieceFields)
 	wire.Bool(w, 14, &c.Replace)
 	wire.Uint(w, 15, &c.Owner)
+	wire.String(w, 16, &c.Path, quarry.PathBytesMax)
 }
 
 func (c *Link) apply(t *tx, r *Result) error {
@@ -51,15 +53,16 @@ func (c *Link) apply(t *tx, r *Result) error {
 	if err != nil {
 		return err
 	}
-	id, err := t.nextInode(c.Parent.Slot())
+	id, err := t.spareInode(c.Parent.Slot())
 	if err != nil {
 		return err
 	}
 	if replaced {
-		if err := t.displace(KindLink, c.Parent, c.Name, old.Inode, r); err != nil {
+		if err := t.displace(KindLink, c.Parent, c.Name, old.Inode, removal{path: c.Path}, r); err != nil {
 			return err
 		}
 	}
+	t.header.NextInode++ // nothing can refuse the command any more
 	file := inodeRecord{
 		Kind: quarry.KindFile, Mode: c.Mode, Links: 1,
 		CreatedNS: t.wallNS, ModifiedNS: t.wallNS, Parent: c.Parent,

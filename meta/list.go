@@ -48,8 +48,19 @@ func list(s *state, req *quarry.ListRequest, met *[]Intent) (*quarry.ListReply, 
 	for i := range reply.Entries {
 		a := &reply.Entries[i].Attr
 		if inode := s.inode(a.Inode); inode != nil {
-			*a = inode.attr(a.Inode)
+			*a = s.shown(a.Inode, inode)
 		}
 	}
 	return reply, nil
+}
+
+// shown returns the attributes of an inode for who does not ask for its pieces. The length
+// includes what a chunk that was opened again had before, so that it does not fall then.
+func (s *state) shown(id quarry.Inode, i *inodeRecord) quarry.Attr {
+	a := i.attr(id)
+	if i.Open {
+		p, _, _ := s.lastPiece(id, i)
+		a.Length += s.piecedChunk(p.Handle).Base - p.ChunkOffset
+	}
+	return a
 }

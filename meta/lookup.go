@@ -32,7 +32,7 @@ func lookup(s *state, req *quarry.LookupRequest, met *[]Intent) (*quarry.LookupR
 	for {
 		rest = strings.TrimLeft(rest, "/")
 		if rest == "" {
-			return &quarry.LookupReply{Attr: at.attr(id)}, nil
+			return &quarry.LookupReply{Attr: s.shown(id, at)}, nil
 		}
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")

@@ -62,6 +62,8 @@ type node struct {
 	gone     bool
 	children map[string]*node
 	pieces   []quarry.Piece // of a file, the open-ended one last
+	removed  LogTime        // when it was, if it is gone
+	now      bool           // and not to be kept
 }
 
 type model struct {
@@ -82,7 +84,7 @@ func (m *model) step() {
 	m.time += LogTime(m.rand.IntN(50))
 	m.wall += int64(m.rand.IntN(5))
 	steps := []func(){
-		m.make, m.make, m.link, m.rename, m.rename, m.remove, m.openTail, m.openTail, m.reopen, m.reopen, m.merge, m.openOwned,
+		m.make, m.make, m.link, m.rename, m.rename, m.remove, m.undelete, m.undelete, m.openTail, m.openTail, m.reopen, m.reopen, m.merge, m.openOwned,
 		m.beginSeal, m.beginSeal, m.seal, m.seal, m.hold, m.hold, m.dropReplica, m.addReplica, m.serverGone,
 		m.settle, m.settle, m.collect, m.sessions, m.retry, m.restart,
 	}
@@ -179,7 +181,7 @@ func (m *model) link() {
 		return
 	}
 	if old != nil {
-		old.gone = true
+		old.gone, old.now, old.removed = true, false, m.time
 	}
 	n.inode = r.Attr.Inode
 	m.add(dir, name, n)
@@ -224,7 +226,7 @@ func (m *model) rename() {
 	}
 	if r := m.want(kind, c); r.Err == nil && old != n {
 		if old != nil {
-			old.gone = true
+			old.gone, old.now, old.removed = true, false, m.time
 		}
 		delete(from.children, name)
 		m.add(to, toName, n)
@@ -233,7 +235,7 @@ func (m *model) rename() {
 
 func (m *model) remove() {
 	dir, name := m.node(), m.name()
-	c := &Remove{Parent: dir.inode, Name: name, Dir: m.rand.IntN(2) == 0}
+	c := &Remove{Parent: dir.inode, Name: name, Dir: m.rand.IntN(2) == 0, Now: m.rand.IntN(3) == 0}
 	n := dir.children[name]
 	kind := dir.dirError()
 	switch {
@@ -248,10 +250,36 @@ func (m *model) remove() {
 		kind = quarry.NotEmpty
 	}
 	if r := m.want(kind, c); r.Err == nil {
-		n.gone = true
+		n.gone, n.now, n.removed = true, c.Now, m.time
 		delete(dir.children, name)
 	}
 }
+
+// undelete brings a file back with all its pieces, or it is collected, or was not to be kept.
+func (m *model) undelete() {
+	dir, name, n := m.node(), m.name(), m.node()
+	c := &Undelete{Parent: dir.inode, Name: name, Inode: n.inode}
+	kind := dir.dirError()
+	switch {
+	case kind != 0:
+	case dir.children[name] != nil:
+		kind = quarry.Exists
+	case !n.gone || n.now || n.kind == quarry.KindDir:
+		kind = quarry.NotFound
+	case n.removed+modelKeepMS <= m.time:
+		st := reading(m.kv) // the collector may have come to it
+		if i := st.anyInode(n.inode); i == nil || i.Doomed {
+			kind = quarry.NotFound
+		}
+	}
+	if r := m.want(kind, c); r.Err == nil {
+		n.gone = false
+		m.add(dir, name, n)
+	}
+}
+
+// modelKeepMS is how long the model keeps removed files.
+const modelKeepMS = 500
 
 const modelServers = 5
 
@@ -429,7 +457,9 @@ func (m *model) settle() {
 	m.want(0, &SettleItems{Server: id, Items: items})
 }
 
-func (m *model) collect() { m.want(0, &Collect{KeepMS: 500, Max: 1 + m.rand.IntN(5)}) }
+func (m *model) collect() {
+	m.want(0, &Collect{KeepMS: modelKeepMS, SoonMS: 100, Max: 1 + m.rand.IntN(5)})
+}
 
 // sessions keeps the model's session alive, and now and then ends it for another one.
 func (m *model) sessions() {

@@ -166,7 +166,12 @@ func TestMoveOfAllSlots(t *testing.T) {
 	}
 	g := a.touch(d, "g")
 	removed := a.seq
-	a.ok(&Remove{Parent: d, Name: "g"})
+	a.ok(&Remove{Parent: d, Name: "g", Path: "/d/g"})
+	for _, now := range []bool{false, true} {
+		log := a.touch(d, "log")
+		a.openTail(log, 1, 2, 3)
+		a.ok(&Remove{Parent: d, Name: "log", Path: "/d/log", Now: now})
+	}
 	h := a.touch(d, "h")
 	m.finish()
 	if a.kv.Len() != 1 || Totals(a.kv) != (Counters{}) {
@@ -179,6 +184,10 @@ func TestMoveOfAllSlots(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if got := b.listed("/", 9); len(got) != 2 {
+		t.Errorf("the trash has %q", got)
+	}
+	b.ok(&Undelete{Parent: d, Name: "g", Inode: g})
 	if n := b.touch(d, "n"); n <= h || h <= g {
 		t.Errorf("inode %v after %v", n, h)
 	}
@@ -268,6 +277,9 @@ func (h *movedModel) frozen() {
 func (h *movedModel) swap() {
 	h.model.shard, h.other = h.other, h.model.shard
 	h.session, h.seq, h.older = h.other.session, h.other.seq, h.other.log
+	for _, n := range h.nodes {
+		n.removed = 0 // the other shard's log time is another one
+	}
 	floor := MovingOf(h.kv).HandleFloor
 	c := NewChunk{Handle: quarry.MakeHandle(0, floor-1), Members: []NewMember{member(1)}, Wanted: 1}
 	if r := h.want(quarry.Busy, &OpenOwned{Chunks: []NewChunk{c}}); r.HandleFloor != floor {

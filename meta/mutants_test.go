@@ -34,5 +34,7 @@ func TestMutants(t *testing.T) {
 		SessionLeftBehind:    "TestMovedModel",
 		NumbersOfMoveReused:  "TestNumbersOfAMove",
 		LateBatchTaken:       "TestLateBatch",
+		UnlinkedAgain:        "TestUnlinkedOnce",
+		HalfRestored:         "TestHalfFreedStaysGone",
 	})
 }

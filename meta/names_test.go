@@ -113,7 +113,7 @@ func TestRename(t *testing.T) {
 		t.Errorf("its path is %q", p)
 	}
 	s.refused(quarry.Invalid, &Rename{Parent: root, Name: "b", ToParent: c, ToName: "x"})
-	if n := Totals(s.kv); n.Dirs != 4 || n.Files != 1 || n.Removed != 0 {
+	if n := Totals(s.kv); n.Dirs != 4 || n.Files != 1 || n.Removed != 1 {
 		t.Errorf("counters %+v", n)
 	}
 }
@@ -129,8 +129,8 @@ func TestRemove(t *testing.T) {
 	s.refused(quarry.NotFound, &Remove{Parent: 55, Name: "d", Dir: true})
 	before := s.kv.Len()
 	s.ok(&Link{Parent: d, Name: "inline", Pieces: []quarry.LinkPiece{{Inline: []byte("few bytes")}}})
-	s.ok(&Remove{Parent: d, Name: "inline"})
-	s.ok(&Remove{Parent: d, Name: "f"})
+	s.ok(&Remove{Parent: d, Name: "inline", Now: true})
+	s.ok(&Remove{Parent: d, Name: "f", Now: true})
 	s.ok(&Remove{Parent: quarry.RootInode, Name: "d", Dir: true})
 	s.refused(quarry.NotFound, &Make{Parent: d, Name: "x", Kind: quarry.KindFile})
 	if n := Totals(s.kv); n.Files != 0 || n.Dirs != 1 || n.Removed != 0 {

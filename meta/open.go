@@ -163,7 +163,7 @@ func (c *OpenTail) apply(t *tx, r *Result) error {
 	t.saveChunk(chunk)
 	piece := pieceRecord{Kind: quarry.PieceChunk, Handle: c.Chunk.Handle}
 	t.putPiece(c.File, openEnd, &piece)
-	file.Open, file.Chunks, file.ModifiedNS = true, true, t.wallNS
+	file.Open, file.Chunks, file.Appended, file.ModifiedNS = true, true, true, t.wallNS
 	t.putInode(c.File, file)
 	r.Attr, r.Piece, r.Chunk = file.attr(c.File), piece.piece(openEnd, file.Length), &chunk.ChunkRecord
 	return nil

@@ -1,17 +1,19 @@
 package meta
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/part"
 	"github.com/quarryfs/quarry/wire"
 )
 
 // Prepare makes sure that a part of a transaction can be carried out, and keeps it so: it
 // leaves an intent. The same part again succeeds. Busy: another transaction has left an intent
 // there; nothing waits for it, so nothing waits in a circle. Of Link: NotFound, NotDir, Exists,
-// IsDir; of Freeze: NotFound, NotEmpty. Result: Part, with its ticket; Attr, of New and Move;
-// Met, with Busy.
+// IsDir; of Freeze: NotFound, NotEmpty; of Restore: NotFound. Result: Part, with its ticket;
+// Attr, of New, Move and Restore; Met, with Busy.
 type Prepare struct {
 	Tx   TxID
 	Part Part
@@ -21,11 +23,11 @@ func (*Prepare) kind() Kind { return KindPrepare }
 
 func (c *Prepare) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Tx)
-	wire.Message(w, 11, &c.Part, partFields)
+	wire.Message(w, 11, &c.Part, part.Fields)
 }
 
 func (c *Prepare) apply(t *tx, r *Result) error {
-	if err := t.checkSlot(c.Part.slot()); err != nil {
+	if err := t.checkSlot(c.Part.Where()); err != nil {
 		return err
 	}
 	if in, ok := t.prepared(c.Tx, &c.Part); ok {
@@ -50,6 +52,8 @@ func (c *Prepare) apply(t *tx, r *Result) error {
 		err = t.prepareNew(&p, r)
 	case PartFreeze:
 		err = t.prepareFreeze(&p, r)
+	case PartRestore:
+		err = t.prepareRestore(&p, r)
 	default:
 		err = refuse(quarry.Invalid, "", "a part of kind %d is not prepared", p.Kind)
 	}
@@ -164,16 +168,17 @@ func (*Finish) kind() Kind { return KindFinish }
 func (c *Finish) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Tx)
 	wire.Bool(w, 11, &c.Commit)
-	wire.Message(w, 12, &c.Part, partFields)
+	wire.Message(w, 12, &c.Part, part.Fields)
 }
 
 func (c *Finish) apply(t *tx, r *Result) error {
-	if err := t.checkSlot(c.Part.slot()); err != nil {
+	if err := t.checkSlot(c.Part.Where()); err != nil {
 		return err
 	}
 	if c.Part.Kind == PartUnlink {
-		if i := t.inode(c.Part.Inode); c.Commit && i != nil && i.Kind == quarry.KindFile {
-			t.unlink(c.Part.Inode, r)
+		i := t.inode(c.Part.Inode)
+		if c.Commit && i != nil && i.Kind == quarry.KindFile && !slices.Contains(i.Unlinkers, c.Tx) {
+			t.unlink(c.Part.Inode, removal{path: c.Part.Path, now: c.Part.Now, tx: c.Tx}, r)
 		}
 		return nil
 	}
@@ -185,9 +190,12 @@ func (c *Finish) apply(t *tx, r *Result) error {
 		return nil
 	}
 	t.dropIntent(in)
-	if c.Commit {
+	switch {
+	case in.Part.Kind == PartRestore:
+		t.finishRestore(in.Part.Inode, c.Commit, r)
+	case c.Commit:
 		t.carryOut(&in.Part)
-	} else if in.Part.Kind == PartNew {
+	case in.Part.Kind == PartNew:
 		t.removeDir(in.Part.Inode)
 	}
 	return nil

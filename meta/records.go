@@ -4,6 +4,7 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/meta/slots"
+	"github.com/quarryfs/quarry/meta/totals"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -196,7 +197,15 @@ type inodeRecord struct {
 	Marked          bool         // every replica of its chunks is marked; see protocol.md
 	Parent          quarry.Inode // the directory that holds its entry
 	Name            string       // of a directory in its parent; a file's is not kept
-	Removed         LogTime      // when a removed file entered the garbage queue; 0: it has not
+	Appended        bool         // records were appended to the file: fates of them may be asked for
+
+	// Of a removed file:
+	Removed   LogTime // when it entered the queue of garbage; 0: it is not removed
+	Path      string  // what it was called; kept while a transaction is bringing it back
+	RemovedNS int64   // wall time, to be shown
+	Doomed    bool    // it cannot be brought back: it was not to be kept, or a part of it is freed
+	// Unlinkers are the transactions of other shards that have removed it, the last ones.
+	Unlinkers []TxID
 }
 
 func inodeFields(w *wire.Walk, i *inodeRecord) {
@@ -216,6 +225,11 @@ func inodeFields(w *wire.Walk, i *inodeRecord) {
 	wire.Uint(w, 14, &i.Parent)
 	wire.String(w, 15, &i.Name, quarry.NameBytesMax)
 	wire.Uint(w, 16, &i.Removed)
+	wire.String(w, 17, &i.Path, quarry.PathBytesMax)
+	wire.Uint(w, 18, &i.RemovedNS)
+	wire.Bool(w, 19, &i.Doomed)
+	wire.Uints(w, 20, &i.Unlinkers, unlinkersMax)
+	wire.Bool(w, 21, &i.Appended)
 }
 
 func (i *inodeRecord) attr(id quarry.Inode) quarry.Attr {
@@ -288,39 +302,6 @@ func itemFields(w *wire.Walk, i *quarry.Item) {
 	wire.Uint(w, 3, &i.Handle)
 }
 
-// Counters are totals of the shard's state, kept with every change.
-type Counters struct {
-	Files        int64
-	Dirs         int64
-	Removed      int64 // files that are removed and not collected yet
-	Chunks       int64 // all chunk records
-	Open         int64 // chunks that are open or being sealed
-	UnderCopied  int64 // sealed chunks with fewer copies than wanted, the missing ones among them
-	Missing      int64 // chunks with no copy that counts, lost ones among them
-	Suspect      int64 // chunks sealed with an alarm
-	Garbage      int64 // chunks that nothing needs, until their replicas are dropped
-	Items        int64 // that servers owe
-	Sessions     int64
-	Transactions int64 // that the shard coordinates
-	Intents      int64 // that transactions have left, their coordinators' own among them
-}
-
-func countersFields(w *wire.Walk, c *Counters) {
-	wire.Uint(w, 1, &c.Files)
-	wire.Uint(w, 2, &c.Dirs)
-	wire.Uint(w, 3, &c.Removed)
-	wire.Uint(w, 4, &c.Chunks)
-	wire.Uint(w, 5, &c.Open)
-	wire.Uint(w, 6, &c.UnderCopied)
-	wire.Uint(w, 7, &c.Missing)
-	wire.Uint(w, 8, &c.Suspect)
-	wire.Uint(w, 9, &c.Garbage)
-	wire.Uint(w, 10, &c.Items)
-	wire.Uint(w, 11, &c.Sessions)
-	wire.Uint(w, 12, &c.Transactions)
-	wire.Uint(w, 13, &c.Intents)
-}
-
 // slotRangesMax bounds the ranges of slots that a shard owns: each slot one.
 const slotRangesMax = quarry.Slots
 
@@ -333,7 +314,7 @@ type header struct {
 	NextHandle  uint64 // the first number that no term has reserved
 	RangeTerm   uint64 // the last term that reserved handles
 	RangeFirst  uint64 // the first number that it reserved
-	Counters    Counters
+	Counters    totals.Counters
 	LastTx      uint64 // the last number that a transaction or a preparation got
 	move.State
 }
@@ -346,7 +327,7 @@ func headerFields(w *wire.Walk, h *header) {
 	wire.Uint(w, 5, &h.NextHandle)
 	wire.Uint(w, 6, &h.RangeTerm)
 	wire.Uint(w, 7, &h.RangeFirst)
-	wire.Message(w, 8, &h.Counters, countersFields)
+	wire.Message(w, 8, &h.Counters, totals.Fields)
 	wire.Uint(w, 9, &h.LastTx)
 	wire.Message(w, 10, &h.State, move.StateFields)
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/quarryfs/quarry/meta/move"
+	"github.com/quarryfs/quarry/meta/totals"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -30,7 +31,7 @@ func FuzzRecords(f *testing.F) {
 		again(t, b, sessionFields)
 		again(t, b, resultRecordFields)
 		again(t, b, itemFields)
-		again(t, b, countersFields)
+		again(t, b, totals.Fields)
 		again(t, b, holderFields)
 		again(t, b, move.StateFields)
 		again(t, b, move.BatchFields)

@@ -12,7 +12,9 @@ import (
 type Remove struct {
 	Parent quarry.Inode
 	Name   string
-	Dir    bool // the name must be an empty directory; otherwise it must be a file
+	Dir    bool   // the name must be an empty directory; otherwise it must be a file
+	Path   string // what the file was called, kept with it to be found by
+	Now    bool   // the file is not kept: it cannot be brought back
 }
 
 func (*Remove) kind() Kind { return KindRemove }
@@ -21,6 +23,8 @@ func (c *Remove) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Parent)
 	wire.String(w, 11, &c.Name, quarry.NameBytesMax)
 	wire.Bool(w, 12, &c.Dir)
+	wire.String(w, 13, &c.Path, quarry.PathBytesMax)
+	wire.Bool(w, 14, &c.Now)
 }
 
 func (c *Remove) apply(t *tx, r *Result) error {
@@ -52,7 +56,7 @@ func (c *Remove) apply(t *tx, r *Result) error {
 	r.Attr = t.attr(e)
 	if c.Dir {
 		t.removeDir(e.Inode)
-	} else if err := t.displace(KindRemove, c.Parent, c.Name, e.Inode, r); err != nil {
+	} else if err := t.displace(KindRemove, c.Parent, c.Name, e.Inode, removal{path: c.Path, now: c.Now}, r); err != nil {
 		return err
 	}
 	t.delete(entryKey(t.key[:0], c.Parent, c.Name))
@@ -67,53 +71,13 @@ func notEmpty(name string, dir *inodeRecord) error {
 // displace takes a file's last name from it, wherever the file lives: on another shard that
 // will be done later, and cannot fail. It is the first change of its command, because it can
 // be refused with Busy.
-func (t *tx) displace(verb Kind, dir quarry.Inode, name string, file quarry.Inode, r *Result) error {
+func (t *tx) displace(verb Kind, dir quarry.Inode, name string, file quarry.Inode, how removal, r *Result) error {
 	if t.header.owns(file.Slot()) {
-		t.unlink(file, r)
+		t.unlink(file, how, r)
 		return nil
 	}
 	return t.deliver(&Transaction{
 		Verb: verb, Parent: dir, Name: name, Inode: file, Kind: quarry.KindFile,
-		Parts: []Part{{Kind: PartUnlink, Inode: file}},
+		Parts: []Part{{Kind: PartUnlink, Inode: file, Path: how.path, Now: how.now}},
 	}, r)
-}
-
-// unlink takes a file's last name from it. A file without chunks is gone at once; another
-// one waits, with its layout, in the garbage queue. Its open chunk, if it has one, goes to
-// the result's orphans, and the file into the queue when that is sealed.
-func (t *tx) unlink(id quarry.Inode, r *Result) {
-	file := t.namedInode(id)
-	t.header.Counters.Files--
-	if !file.Chunks {
-		if file.Length > 0 { // at most one inline piece
-			t.delete(pieceKey(t.key[:0], id, uint64(file.Length)))
-		}
-		t.delete(inodeKey(t.key[:0], id))
-		return
-	}
-	file.Links = 0
-	t.header.Counters.Removed++
-	if h, open := t.openTail(id, file); open {
-		r.Orphans = append(r.Orphans, h)
-		t.putInode(id, file)
-		return
-	}
-	t.trash(id, file)
-}
-
-// openTail returns the chunk of the file's tail if it has yet to be sealed. The length of a
-// lost chunk will never be decided.
-func (s *state) openTail(id quarry.Inode, file *inodeRecord) (quarry.Handle, bool) {
-	if !file.Open {
-		return 0, false
-	}
-	p, _, _ := s.lastPiece(id, file)
-	return p.Handle, s.piecedChunk(p.Handle).State != quarry.ChunkLost
-}
-
-// trash puts a removed file into the garbage queue.
-func (t *tx) trash(id quarry.Inode, file *inodeRecord) {
-	file.Removed = t.now()
-	t.putInode(id, file)
-	t.set(garbageKey(t.key[:0], file.Removed, garbageFile, uint64(id)))
 }

@@ -16,7 +16,8 @@ const depthMax = 4096
 type Rename struct {
 	Parent, ToParent quarry.Inode
 	Name, ToName     string
-	Replace          bool // a file that has the new name is replaced, in the same step
+	Replace          bool   // a file that has the new name is replaced, in the same step
+	ToPath           string // of the new name; a file that is replaced keeps it in the trash
 }
 
 func (*Rename) kind() Kind { return KindRename }
@@ -27,6 +28,7 @@ func (c *Rename) fields(w *wire.Walk) {
 	wire.String(w, 12, &c.Name, quarry.NameBytesMax)
 	wire.String(w, 13, &c.ToName, quarry.NameBytesMax)
 	wire.Bool(w, 14, &c.Replace)
+	wire.String(w, 15, &c.ToPath, quarry.PathBytesMax)
 }
 
 func (c *Rename) apply(t *tx, r *Result) error {
@@ -50,7 +52,7 @@ func (c *Rename) apply(t *tx, r *Result) error {
 		}
 		return t.begin(&Transaction{
 			Verb: KindRename, Parent: c.Parent, Name: c.Name, ToParent: c.ToParent, ToName: c.ToName,
-			Replace: c.Replace, Inode: e.Inode, Kind: e.Kind,
+			Replace: c.Replace, Inode: e.Inode, Kind: e.Kind, Path: c.ToPath,
 		}, r)
 	}
 	to := from
@@ -103,7 +105,7 @@ func (c *Rename) here(t *tx, e entryRecord, from, to *inodeRecord, r *Result) er
 		}
 	}
 	if replaced {
-		if err := t.displace(KindRename, c.ToParent, c.ToName, old.Inode, r); err != nil {
+		if err := t.displace(KindRename, c.ToParent, c.ToName, old.Inode, removal{path: c.ToPath}, r); err != nil {
 			return err
 		}
 	} else {

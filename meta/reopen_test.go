@@ -53,6 +53,11 @@ func TestReopen(t *testing.T) {
 	if r.Attr.Length != 10 || !r.Attr.Open || r.Piece.Offset != 10 || r.Piece.Length != quarry.OpenEnded || r.Attr.LayoutVersion != 0 {
 		t.Errorf("the file is %+v, its tail %+v", r.Attr, r.Piece)
 	}
+	attr, err := s.lookup("f")
+	list, err2 := List(s.kv, &quarry.ListRequest{Dir: quarry.RootInode, Max: 10}, nil)
+	if err != nil || err2 != nil || attr.Length != 110 || !attr.Open || list.Entries[0].Attr.Length != 110 {
+		t.Errorf("who looks it up sees %+v, %v; who lists it %+v, %v", attr, err, list, err2)
+	}
 	s.ok(good) // once more, as by who does not know whether it was applied
 	s.refused(quarry.StaleVersion, &Hold{Handle: h, Version: 2, Holders: holders(uint32(h), 1)})
 	s.refused(quarry.StaleVersion, &AddReplica{Handle: h, Version: 2, Copy: holders(uint32(h), 5)[0]})

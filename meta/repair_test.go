@@ -152,11 +152,11 @@ func TestNeverSeenIsNotKept(t *testing.T) {
 	open := s.chunk(1, 2)
 	s.ok(&OpenOwned{Chunks: []NewChunk{open}})
 	const forever = 1 << 40
-	if Garbage(s.kv, s.time, forever) {
+	if Garbage(s.kv, s.time, forever, forever) {
 		t.Error("what a live session owns is garbage")
 	}
 	r := s.ok(&CloseSession{Session: s.session})
-	if !slices.Equal(r.Orphans, []quarry.Handle{open.Handle}) || !Garbage(s.kv, s.time, forever) {
+	if !slices.Equal(r.Orphans, []quarry.Handle{open.Handle}) || !Garbage(s.kv, s.time, forever, forever) {
 		t.Errorf("orphans %v", r.Orphans)
 	}
 	s.seal(open.Handle, 10)
@@ -168,7 +168,7 @@ func TestNeverSeenIsNotKept(t *testing.T) {
 			t.Errorf("chunk %v: %+v", h, c)
 		}
 	}
-	if Garbage(s.kv, s.time, forever) || !Garbage(s.kv, s.time+100, 10) {
+	if Garbage(s.kv, s.time, forever, forever) || !Garbage(s.kv, s.time+100, 10, 10) {
 		t.Error("the removed file is not due when it should be")
 	}
 }
@@ -196,7 +196,7 @@ func TestCollect(t *testing.T) {
 		t.Errorf("counters %+v", n)
 	}
 	s.seal(tail, 10)
-	if Garbage(s.kv, s.time+9, 10) || !Garbage(s.kv, s.time+10, 10) {
+	if Garbage(s.kv, s.time+9, 10, 10) || !Garbage(s.kv, s.time+10, 10, 10) {
 		t.Error("the file is not due when it should be")
 	}
 	s.time += 10

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/part"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -56,7 +57,7 @@ func resultFields(w *wire.Walk, r *Result) {
 	wire.Uint(w, 13, &r.Count)
 	wire.Uint(w, 14, &r.Tx)
 	wire.Bool(w, 15, &r.Decided)
-	wire.Optional(w, 16, &r.Part, partFields)
+	wire.Optional(w, 16, &r.Part, part.Fields)
 	wire.Optional(w, 17, &r.Met, intentFields)
 	wire.Uint(w, 18, &r.HandleFloor)
 }

@@ -19,6 +19,7 @@ const (
 	IntentNotKept      Rule = "intent lost"
 	AnyTicketCounts    Rule = "late preparation carried out"
 	FrozenTakesEntries Rule = "frozen directory takes entries"
+	UnlinkedAgain      Rule = "file that was brought back removed by a late message"
 )
 
 // The rules of chunks.
@@ -30,6 +31,7 @@ const (
 	LastCopyDropped   Rule = "surplus dropped by its own copy"
 	DropForgotten     Rule = "drop forgotten before it is done"
 	TrashFreedEarly   Rule = "trash freed early"
+	HalfRestored      Rule = "file brought back of which a part is freed"
 	CopyOfOldSeal     Rule = "copy of an older seal counted"
 
 	ReopenedUnconfirmed Rule = "re-opened with replicas that have not confirmed the seal"

@@ -220,14 +220,14 @@ func (t *tx) closeTail(c *chunkEdit) {
 	if p.Handle != c.Handle {
 		return
 	}
+	before := file.Length
 	if c.LengthKnown {
 		t.fixTail(c, file, p)
 	}
-	if file.Links == 0 && file.Removed == 0 {
-		t.trash(id, file)
-	} else {
-		t.putInode(id, file)
+	if file.Links == 0 {
+		t.header.Counters.RemovedBytes += file.Length - before
 	}
+	t.putInode(id, file)
 }
 
 // fixTail makes the open-ended piece a fixed one.

@@ -233,12 +233,20 @@ func (t *tx) putPiece(id quarry.Inode, end uint64, p *pieceRecord) {
 	put(t, pieceKey(t.key[:0], id, end), p, pieceFields)
 }
 
-// nextInode returns an inode number that was never used.
+// nextInode takes an inode number that was never used.
 func (t *tx) nextInode(s quarry.Slot) (quarry.Inode, error) {
+	id, err := t.spareInode(s)
+	if err == nil {
+		t.header.NextInode++
+	}
+	return id, err
+}
+
+// spareInode returns the inode number that the next inode gets, and does not take it yet.
+func (t *tx) spareInode(s quarry.Slot) (quarry.Inode, error) {
 	n := t.header.NextInode
 	if n == 0 || n > quarry.NumberMax {
 		return 0, refuse(quarry.NoSpace, "", "all inode numbers are used")
 	}
-	t.header.NextInode++
 	return quarry.MakeInode(s, n), nil
 }

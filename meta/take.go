@@ -210,7 +210,7 @@ func reads(k *move.Taking, p *move.Pair) bool {
 		})
 	case tableIntent:
 		return reread(p, intentFields, func(in *Intent) bool {
-			return bytes.Equal(p.Key, intentKey(nil, in.Part.Inode, in.Part.entry()))
+			return bytes.Equal(p.Key, intentKey(nil, in.Part.Inode, in.Part.Entry()))
 		})
 	}
 	return len(rest) == 0 && readsWhole(k, id, p)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/part"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -26,7 +27,7 @@ const partsMax = 4
 // does not know was given up, or is over.
 type Transaction struct {
 	ID               TxID
-	Verb             Kind // Make, Link, Rename or Remove
+	Verb             Kind // Make, Link, Rename, Remove or Undelete
 	Committed        bool // it will be carried out; otherwise it may still be given up
 	Op               quarry.Op
 	Parent, ToParent quarry.Inode
@@ -37,6 +38,7 @@ type Transaction struct {
 	Mode             uint32      // of a directory that is made
 	Slot             quarry.Slot // of the same
 	Parts            []Part      // if Committed: those to be carried out
+	Path             string      // of ToName, for a file that is replaced
 }
 
 func transactionFields(w *wire.Walk, x *Transaction) {
@@ -55,7 +57,8 @@ func transactionFields(w *wire.Walk, x *Transaction) {
 	wire.Uint(w, 13, &x.Kind)
 	wire.Uint(w, 14, &x.Mode)
 	wire.Uint(w, 15, &x.Slot)
-	wire.List(w, 16, &x.Parts, partsMax, partFields)
+	wire.List(w, 16, &x.Parts, partsMax, part.Fields)
+	wire.String(w, 17, &x.Path, quarry.PathBytesMax)
 }
 
 // Ordered reports whether the transaction gives a directory another parent: such moves are
@@ -71,6 +74,8 @@ func (x *Transaction) Prepares() []Part {
 		return []Part{{Kind: PartNew, Name: x.Name, Target: x.Parent, Mode: x.Mode, Slot: x.Slot}}
 	case KindRemove:
 		return []Part{{Kind: PartFreeze, Inode: x.Inode}}
+	case KindUndelete:
+		return []Part{{Kind: PartRestore, Inode: x.Inode, Target: x.Parent}}
 	case KindRename:
 		return []Part{
 			{Kind: PartMove, Inode: x.Inode, Name: x.ToName, Target: x.ToParent},
@@ -160,7 +165,7 @@ func (*Decide) kind() Kind { return KindDecide }
 func (c *Decide) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Tx)
 	wire.Bool(w, 11, &c.Commit)
-	wire.List(w, 12, &c.Parts, partsMax, partFields)
+	wire.List(w, 12, &c.Parts, partsMax, part.Fields)
 	wire.Message(w, 13, &c.Attr, wire.AttrFields)
 	wire.Error(w, 14, &c.Err)
 }
@@ -218,8 +223,8 @@ func (c *Decide) check(t *tx, x *Transaction) error {
 func (c *Decide) carryOut(t *tx, x *Transaction) {
 	dir := t.inode(x.Parent)
 	t.dropIntent(x.source())
-	if x.Verb == KindMake {
-		t.putEntry(x.Parent, x.Name, entryRecord{c.Parts[0].Inode, quarry.KindDir})
+	if x.Verb == KindMake || x.Verb == KindUndelete {
+		t.putEntry(x.Parent, x.Name, entryRecord{c.Parts[0].Inode, x.Kind})
 		t.changed(x.Parent, dir, +1)
 	} else {
 		t.delete(entryKey(t.key[:0], x.Parent, x.Name))
@@ -228,9 +233,10 @@ func (c *Decide) carryOut(t *tx, x *Transaction) {
 	x.Committed, x.Parts = true, c.Parts
 	for _, p := range c.Parts {
 		if p.Old != 0 {
-			x.Parts = append(x.Parts, Part{Kind: PartUnlink, Inode: p.Old})
+			x.Parts = append(x.Parts, Part{Kind: PartUnlink, Inode: p.Old, Path: x.Path})
 		}
 	}
+	x.Path = ""
 	t.putTransaction(x)
 }
 

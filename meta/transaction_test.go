@@ -133,6 +133,9 @@ func (w *txWorld) run() {
 			w.deliver()
 		case k == 18:
 			w.resolve(pick(w.rand, w.shards))
+			s := pick(w.rand, w.shards)
+			s.time += 20
+			s.ok(&Collect{KeepMS: txKeepMS, Max: 1 + w.rand.IntN(3)})
 		default:
 			if w.rand.IntN(4) == 0 {
 				w.failover(pick(w.rand, w.shards))
@@ -381,14 +384,21 @@ func (c *txClient) step() {
 
 func (c *txClient) begin() {
 	w := c.w
-	dir, name := pick(w.rand, w.nodes), pick(w.rand, []string{"a", "b", "c"})
-	switch k := w.rand.IntN(10); {
+	dir, name, to := pick(w.rand, w.nodes), pick(w.rand, []string{"a", "b", "c"}), pick(w.rand, w.nodes)
+	switch k := w.rand.IntN(11); {
 	case k < 4:
 		c.make(dir, name)
 	case k < 8:
-		c.rename(dir, name, pick(w.rand, w.nodes), pick(w.rand, []string{"a", "b", "c"}))
+		c.rename(dir, name, to, pick(w.rand, []string{"a", "b", "c"}))
+	case k < 9:
+		c.undelete(dir, name, pick(w.rand, w.nodes))
 	default:
 		c.remove(dir, name)
+	}
+	for _, n := range []*node{dir, to} {
+		if n.gone && n.kind == quarry.KindFile { // a transaction that is given up may have it for a while
+			c.want = append(c.want, quarry.NotDir)
+		}
 	}
 	c.in(w.shardOf(dir.inode.Slot()))
 }
@@ -405,19 +415,6 @@ func (c *txClient) in(at *shard) {
 		seq = seq*3 + quarry.Sequence(slices.Index(w.clients, c)) // they share the shards' sessions
 	}
 	c.op = quarry.Op{Session: c.at.session, Sequence: seq, Oldest: max(1, seq-min(seq-1, 500))}
-}
-
-// reasons lists all kinds whose condition holds: one of them is the outcome.
-func reasons(conditions ...any) (kinds []quarry.Kind) {
-	for i := 0; i < len(conditions); i += 2 {
-		if conditions[i].(bool) {
-			kinds = append(kinds, conditions[i+1].(quarry.Kind))
-		}
-	}
-	if kinds == nil {
-		kinds = []quarry.Kind{0}
-	}
-	return kinds
 }
 
 func (w *txWorld) add(dir *node, name string, n *node) {
@@ -577,7 +574,10 @@ func checkAll(shards []*shard) string {
 		}
 	}
 	for id, i := range inodes {
-		if i.Links > 0 && !named[id] {
+		if i.Links == 0 {
+			continue // it is in the trash, and its directory may be gone
+		}
+		if !named[id] {
 			return fmt.Sprintf("no entry leads to %v: %+v", id, i)
 		}
 		at := id

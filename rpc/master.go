@@ -34,6 +34,9 @@ const (
 	opTransfer  Op = 24
 	opAddShard  Op = 25
 	opMoveSlots Op = 30
+	opRemoved   Op = 31
+	opUndelete  Op = 32
+	opKeepTrash Op = 33
 )
 
 var (
@@ -64,6 +67,9 @@ var (
 	transferMethod  = method[quarry.TransferRequest, nothing]{op: opTransfer, name: "transfer", request: transferRequestFields, reply: nothingFields}
 	addShardMethod  = method[quarry.AddShardRequest, nothing]{op: opAddShard, name: "addShard", request: addShardRequestFields, reply: nothingFields}
 	moveSlotsMethod = method[quarry.MoveSlotsRequest, quarry.MoveSlotsReply]{op: opMoveSlots, name: "moveSlots", request: moveSlotsRequestFields, reply: moveSlotsReplyFields, replyMax: 1 << 20}
+	removedMethod   = method[quarry.RemovedRequest, quarry.RemovedReply]{op: opRemoved, name: "removed", request: removedRequestFields, reply: removedReplyFields, replyMax: 1 << 20}
+	undeleteMethod  = method[quarry.UndeleteRequest, quarry.AttrReply]{op: opUndelete, name: "undelete", request: undeleteRequestFields, reply: attrReplyFields}
+	keepTrashMethod = method[quarry.TrashRequest, nothing]{op: opKeepTrash, name: "keepTrash", request: trashRequestFields, reply: nothingFields}
 )
 
 // ServeMaster has a server serve the operations of a master.
@@ -94,6 +100,9 @@ func ServeMaster(s *Server, m quarry.Master) {
 	handle(s, &transferMethod, noReply(m.Transfer))
 	handle(s, &addShardMethod, noReply(m.AddShard))
 	handle(s, &moveSlotsMethod, m.MoveSlots)
+	handle(s, &removedMethod, m.Removed)
+	handle(s, &undeleteMethod, m.Undelete)
+	handle(s, &keepTrashMethod, noReply(m.KeepTrash))
 }
 
 // noReply makes a handler with a reply out of one that has none.
@@ -233,4 +242,17 @@ func (s *masterStub) AddShard(ctx context.Context, req *quarry.AddShardRequest) 
 
 func (s *masterStub) MoveSlots(ctx context.Context, req *quarry.MoveSlotsRequest) (*quarry.MoveSlotsReply, error) {
 	return do(ctx, s.stub, &moveSlotsMethod, req)
+}
+
+func (s *masterStub) Removed(ctx context.Context, req *quarry.RemovedRequest) (*quarry.RemovedReply, error) {
+	return do(ctx, s.stub, &removedMethod, req)
+}
+
+func (s *masterStub) Undelete(ctx context.Context, req *quarry.UndeleteRequest) (*quarry.AttrReply, error) {
+	return do(ctx, s.stub, &undeleteMethod, req)
+}
+
+func (s *masterStub) KeepTrash(ctx context.Context, req *quarry.TrashRequest) error {
+	_, err := do(ctx, s.stub, &keepTrashMethod, req)
+	return err
 }

@@ -58,6 +58,7 @@ func linkRequestFields(w *wire.Walk, m *quarry.LinkRequest) {
 	wire.List(w, 5, &m.Pieces, quarry.PiecesMax, wire.LinkPieceFields)
 	wire.Bool(w, 6, &m.Replace)
 	wire.Uint(w, 7, &m.Owner)
+	wire.String(w, 8, &m.Path, quarry.PathBytesMax)
 }
 
 func renameRequestFields(w *wire.Walk, m *quarry.RenameRequest) {
@@ -67,6 +68,7 @@ func renameRequestFields(w *wire.Walk, m *quarry.RenameRequest) {
 	wire.String(w, 4, &m.Name, quarry.NameBytesMax)
 	wire.String(w, 5, &m.ToName, quarry.NameBytesMax)
 	wire.Bool(w, 6, &m.Replace)
+	wire.String(w, 7, &m.ToPath, quarry.PathBytesMax)
 }
 
 func removeRequestFields(w *wire.Walk, m *quarry.RemoveRequest) {
@@ -74,7 +76,42 @@ func removeRequestFields(w *wire.Walk, m *quarry.RemoveRequest) {
 	wire.Uint(w, 2, &m.Parent)
 	wire.String(w, 3, &m.Name, quarry.NameBytesMax)
 	wire.Bool(w, 4, &m.Dir)
+	wire.String(w, 5, &m.Path, quarry.PathBytesMax)
+	wire.Bool(w, 6, &m.Now)
 }
+
+func removedRequestFields(w *wire.Walk, m *quarry.RemovedRequest) {
+	wire.Uint(w, 1, &m.Shard)
+	wire.String(w, 2, &m.Path, quarry.PathBytesMax)
+	wire.Uint(w, 3, &m.After)
+	wire.Uint(w, 4, &m.AfterFile)
+	wire.Uint(w, 5, &m.Max)
+}
+
+func removedReplyFields(w *wire.Walk, m *quarry.RemovedReply) {
+	wire.List(w, 1, &m.Files, quarry.RemovedMax, removedFileFields)
+	wire.Bool(w, 2, &m.More)
+	wire.Uint(w, 3, &m.After)
+	wire.Uint(w, 4, &m.AfterFile)
+	wire.Uint(w, 5, &m.KeepMS)
+}
+
+func removedFileFields(w *wire.Walk, m *quarry.RemovedFile) {
+	wire.Uint(w, 1, &m.Inode)
+	wire.String(w, 2, &m.Path, quarry.PathBytesMax)
+	wire.Uint(w, 3, &m.Length)
+	wire.Uint(w, 4, &m.Mode)
+	wire.Uint(w, 5, &m.RemovedNS)
+}
+
+func undeleteRequestFields(w *wire.Walk, m *quarry.UndeleteRequest) {
+	wire.Message(w, 1, &m.Op, opFields)
+	wire.Uint(w, 2, &m.Parent)
+	wire.String(w, 3, &m.Name, quarry.NameBytesMax)
+	wire.Uint(w, 4, &m.Inode)
+}
+
+func trashRequestFields(w *wire.Walk, m *quarry.TrashRequest) { wire.Uint(w, 1, &m.KeepMS) }
 
 func attrReplyFields(w *wire.Walk, m *quarry.AttrReply) {
 	wire.Message(w, 1, &m.Attr, wire.AttrFields)

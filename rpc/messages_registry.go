@@ -100,6 +100,7 @@ func statusReplyFields(w *wire.Walk, m *quarry.StatusReply) {
 	wire.List(w, 3, &m.Masters, mastersMax, masterStatusFields)
 	wire.List(w, 4, &m.Shards, shardsMax, shardStatusFields)
 	wire.List(w, 5, &m.Servers, serversMax, serverStatusFields)
+	wire.Uint(w, 20, &m.TrashMS)
 }
 
 func masterStatusFields(w *wire.Walk, m *quarry.MasterStatus) {
@@ -124,6 +125,8 @@ func shardStatusFields(w *wire.Walk, m *quarry.ShardStatus) {
 	wire.Uints(w, 14, &m.Voters, votersMax)
 	wire.Bool(w, 15, &m.Changing)
 	wire.List(w, 16, &m.Learners, votersMax, learnerStatusFields)
+	wire.Uint(w, 20, &m.Removed)
+	wire.Uint(w, 21, &m.RemovedSize)
 }
 
 func learnerStatusFields(w *wire.Walk, m *quarry.LearnerStatus) {

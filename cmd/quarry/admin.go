@@ -24,7 +24,7 @@ func adminCommand(o *options) *cobra.Command {
 	m.AddCommand(masterAddCommand(o), masterRemoveCommand(o), masterReplaceCommand(o), masterLeadCommand(o))
 	s := &cobra.Command{Use: "shard", Short: "Change the shards of a cluster"}
 	s.AddCommand(shardAddCommand(o))
-	c.AddCommand(initCommand(o), statusCommand(o), m, s, slotCommand(o))
+	c.AddCommand(initCommand(o), statusCommand(o), adminTrashCommand(o), m, s, slotCommand(o))
 	return c
 }
 
@@ -176,6 +176,9 @@ func printStatus(st *quarry.StatusReply) error {
 	}
 	printLacking(st.Shards)
 	wrong += printMembers(st)
+	if t := trashTotals(st); t.Files > 0 {
+		fmt.Printf("\nThe trash holds %d files, %s of one copy each; they are kept for %v.\n", t.Files, bytesText(t.Bytes), time.Duration(t.KeepMS)*time.Millisecond)
+	}
 	if wrong > 0 {
 		return quarry.Errorf("status", quarry.Internal, "", "%d things are not as they should be, see above", wrong)
 	}

@@ -144,7 +144,7 @@ func rootCommand() *cobra.Command {
 		}
 	}
 	add("files", putCommand(o), getCommand(o), catCommand(o), lsCommand(o), statCommand(o), mkdirCommand(o),
-		mvCommand(o), rmCommand(o), appendCommand(o), tailCommand(o))
+		mvCommand(o), rmCommand(o), trashCommand(o), undeleteCommand(o), appendCommand(o), tailCommand(o))
 	add("servers", devCommand(o), masterCommand(o), chunkServerCommand(o))
 	add("operators", adminCommand(o), drillCommand(o), selftestCommand(o), benchCommand(o), versionCommand(o))
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})

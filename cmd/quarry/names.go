@@ -55,20 +55,29 @@ replaced. If TO ends with "/" or is a directory, the name is kept inside it.`,
 }
 
 func rmCommand(o *options) *cobra.Command {
-	var all bool
+	var all, now bool
 	c := &cobra.Command{
 		Use:   "rm PATH…",
 		Short: "Remove files and empty directories",
 		Long: `Removes files and empty directories; with --recursive, directories and everything in them.
-Interrupted, that has removed a part; said again it goes on. The space of a file is freed
-after the time for which the masters keep removed files (24 hours, unless they were told
-otherwise).`,
+Interrupted, that has removed a part; said again it goes on.
+
+Removed files are kept for a time (24 hours, unless "quarry admin trash" says otherwise), in
+which "quarry undelete" brings them back; then their space is freed. With --now they are not
+kept: nobody can bring them back, and whoever still reads one may fail. The space of a file
+that was appended to is then free when no client can ask any more what became of its records
+(70 minutes, unless the masters were told otherwise), that of others within seconds.`,
 		Args: args(1, -1, "at least one path"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.with(c, func(ctx context.Context, fs *client.FS) error {
 				remove := fs.Remove
-				if all {
+				switch {
+				case all && now:
+					remove = fs.RemoveAllNow
+				case all:
 					remove = fs.RemoveAll
+				case now:
+					remove = fs.RemoveNow
 				}
 				for _, p := range args {
 					if err := remove(ctx, p); err != nil {
@@ -80,5 +89,6 @@ otherwise).`,
 		},
 	}
 	c.Flags().BoolVarP(&all, "recursive", "r", false, "remove directories and everything in them")
+	c.Flags().BoolVar(&now, "now", false, "do not keep the files: they cannot be brought back")
 	return c
 }

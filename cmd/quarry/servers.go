@@ -105,7 +105,7 @@ is gone. A master that was removed from its cluster says so and ends.`,
 	f.DurationVar(&opts.DeadAfter, "dead-after", 30*time.Second, "copy a chunk server's replicas elsewhere when it was silent for so long")
 	f.Int64Var(&opts.RepairBytesPerSecond, "repair-bandwidth", 200<<20, "bytes per second for repairs, per shard")
 	f.DurationVar(&opts.SessionExpiry, "session-expiry", time.Hour, "how long a client's session lives without a sign of life")
-	f.DurationVar(&opts.TrashKeep, "trash-keep", 24*time.Hour, "how long the space of removed files is kept")
+	f.DurationVar(&opts.TrashKeep, "trash-keep", 24*time.Hour, "how long removed files are kept, until \"quarry admin trash --keep\" says otherwise")
 	_ = c.MarkFlagRequired("dir")
 	return c
 }

@@ -26,7 +26,7 @@ func TestChaos(t *testing.T) {
 	}
 	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("CHUNKS_SEED=%d", seed), func(t *testing.T) {
-			cfg := Config{TrashAfter: 20 * time.Second, SessionExpiry: time.Hour}
+			cfg := Config{TrashAfter: always(20 * time.Second), SessionExpiry: time.Hour}
 			inWorldOf(t, 6, cfg, func(w *world) { newChaos(w, seed).run() })
 		})
 	}

@@ -119,7 +119,7 @@ func TestFinishOfWhatIsNotTheSessions(t *testing.T) {
 }
 
 func TestChunksOfAnExpiredSessionAreFreed(t *testing.T) {
-	inWorldOf(t, 4, Config{SessionExpiry: 2 * time.Minute, TrashAfter: 5 * time.Minute}, func(w *world) {
+	inWorldOf(t, 4, Config{SessionExpiry: 2 * time.Minute, TrashAfter: always(5 * time.Minute)}, func(w *world) {
 		reply, err := w.allocate(500, 2)
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +146,7 @@ func TestChunksOfAnExpiredSessionAreFreed(t *testing.T) {
 }
 
 func TestRemovedFileIsCollectedSoonerWhenSpaceIsShort(t *testing.T) {
-	inWorldOf(t, 3, Config{SessionExpiry: time.Minute, TrashAfter: time.Hour}, func(w *world) {
+	inWorldOf(t, 3, Config{SessionExpiry: time.Minute, TrashAfter: always(time.Hour)}, func(w *world) {
 		rec := w.sealed("a")
 		w.propose(&meta.Remove{Parent: quarry.RootInode, Name: "a"})
 		for id := range 3 {

@@ -63,9 +63,9 @@ type Config struct {
 	DeadAfter time.Duration
 	// RepairBytesPerSecond bounds the bytes that repair copies in the shard. 200 MiB/s if 0.
 	RepairBytesPerSecond int64
-	// TrashAfter is how long removed files and their chunks are kept. 24 h if 0; it must be
-	// longer than SessionExpiry, whose clients may still ask for fates.
-	TrashAfter time.Duration
+	// TrashAfter tells how long removed files and their chunks are kept at present. 24 h if nil;
+	// it must be longer than SessionExpiry, whose clients may still ask for fates.
+	TrashAfter func() time.Duration
 	// MergePieces is how many small pieces in a row become one. 8 if 0.
 	MergePieces int
 	// SessionExpiry is how long a session lives without a sign of life. 1 h if 0.
@@ -79,7 +79,9 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	set(&c.DeadAfter, 30*time.Second)
-	set(&c.TrashAfter, 24*time.Hour)
+	if c.TrashAfter == nil {
+		c.TrashAfter = func() time.Duration { return 24 * time.Hour }
+	}
 	set(&c.SessionExpiry, time.Hour)
 	if c.Copies == 0 {
 		c.Copies = 3

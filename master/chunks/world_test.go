@@ -453,3 +453,6 @@ func (w *world) checkRequest(op string, s *fakeServer, req any) {
 		}
 	}
 }
+
+// always is a setting that does not change.
+func always(d time.Duration) func() time.Duration { return func() time.Duration { return d } }

@@ -31,6 +31,7 @@ const (
 	KindSetBalancer  Kind = 14
 	KindTakeOrder    Kind = 20
 	KindEndOrder     Kind = 21
+	KindKeepTrash    Kind = 30
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -65,6 +66,7 @@ var verbs = [...]struct {
 	KindSetBalancer:  {"set balancer", func() Body { return new(SetBalancer) }},
 	KindTakeOrder:    {"take order", func() Body { return new(TakeOrder) }},
 	KindEndOrder:     {"end order", func() Body { return new(EndOrder) }},
+	KindKeepTrash:    {"keep trash", func() Body { return new(KeepTrash) }},
 }
 
 // Command is one entry of the root group's log.

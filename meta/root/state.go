@@ -72,6 +72,7 @@ type header struct {
 	Level           uint32 // that every master speaks; see [RaiseLevel]
 	LastMove        move.ID
 	BalancerOff     bool
+	TrashMS         int64 // how long removed files are kept; 0: as the masters were started
 }
 
 func headerFields(w *wire.Walk, h *header) {
@@ -86,6 +87,7 @@ func headerFields(w *wire.Walk, h *header) {
 	wire.Uint(w, 9, &h.Level)
 	wire.Uint(w, 10, &h.LastMove)
 	wire.Bool(w, 11, &h.BalancerOff)
+	wire.Uint(w, 20, &h.TrashMS)
 }
 
 func masterFields(w *wire.Walk, m *quarry.MasterNode) {

@@ -131,6 +131,21 @@ func (m *Masters) MoveSlots(ctx context.Context, req *quarry.MoveSlotsRequest) (
 	return call(ctx, m, "move slots", byShard(quarry.RootShard), req, quarry.Master.MoveSlots)
 }
 
+// Removed goes to the leader of the shard it names.
+func (m *Masters) Removed(ctx context.Context, req *quarry.RemovedRequest) (*quarry.RemovedReply, error) {
+	return call(ctx, m, "removed", byShard(req.Shard), req, quarry.Master.Removed)
+}
+
+// Undelete goes to the shard of its session, which is that of the parent.
+func (m *Masters) Undelete(ctx context.Context, req *quarry.UndeleteRequest) (*quarry.AttrReply, error) {
+	return call(ctx, m, "undelete", byOp(req.Op, req.Parent.Slot()), req, quarry.Master.Undelete)
+}
+
+// KeepTrash goes to the leader of the root group.
+func (m *Masters) KeepTrash(ctx context.Context, req *quarry.TrashRequest) error {
+	return callErr(ctx, m, "keep trash", byShard(quarry.RootShard), req, quarry.Master.KeepTrash)
+}
+
 // Heartbeat is refused: it addresses one node.
 func (m *Masters) Heartbeat(context.Context, *quarry.HeartbeatRequest) (*quarry.HeartbeatReply, error) {
 	return nil, notRouted("heartbeat")
