@@ -11,8 +11,9 @@
 //
 // # Invariants
 //
-// A handle is taken from a range that the log gave to this term, and CREATE is never sent
-// for it once it is logged; it is logged only after every member has acknowledged CREATE,
+// A handle is taken from a range that the log gave to this term, in a slot that the shard owned
+// when it had the range (handles.go), and CREATE is never sent for it once it is logged; it is
+// logged only after every member has acknowledged CREATE,
 // and its primary is activated only after that. A length is decided by [protocol.Sealer]
 // alone and told to nobody before it is logged. A lease is extended before the items of its
 // grant are read, so a seal that waits for a lease to end and a grant that does not name the

@@ -21,5 +21,6 @@ func TestMutants(t *testing.T) {
 		ServesBeforeAdded: "TestFailedDiskIsRepaired",
 		ActivatedEarly:    "TestReopenThatAMemberRefuses",
 		MergedUnheld:      "TestMergeThatFails",
+		NumbersInAnySlot:  "TestAllocateInASlotOfAnotherShard",
 	})
 }

@@ -21,4 +21,5 @@ const (
 	ServesBeforeAdded Rule = "copy serves before it is logged"
 	ActivatedEarly    Rule = "primary activated before all have re-opened"
 	MergedUnheld      Rule = "merge logged before all hold it"
+	NumbersInAnySlot  Rule = "handle numbers used in any slot"
 )
