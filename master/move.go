@@ -28,7 +28,7 @@ const (
 	forgetStep = 4096
 	// releaseTries and releasePause bound how long a move waits for the transactions of its slots:
 	// none can begin meanwhile. Then it is undone.
-	releaseTries = 2000
+	releaseTries = 1000
 	releasePause = 10 * time.Millisecond
 	// cleanStep is how many records are removed by one entry of the log.
 	cleanStep = 200

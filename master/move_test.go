@@ -249,6 +249,9 @@ func TestMovesSurviveCrashes(t *testing.T) {
 	who := map[string][]quarry.ShardID{"source": {1}, "target": {2}, "root": {0}, "all": {1, 2, 0}}
 	for _, point := range movePoints {
 		for name, groups := range who {
+			if name == "root" && !slices.Contains([]string{"move begins", "leaving", "activated", "move ended"}, point) {
+				continue // the root group has nothing to say between these
+			}
 			t.Run(fmt.Sprintf("%s/%s", point, name), func(t *testing.T) {
 				moveThroughCrash(t, point, 1, groups)
 			})
@@ -263,7 +266,7 @@ func moveThroughCrash(t *testing.T, point string, nth int, groups []quarry.Shard
 		r := c.router()
 		defer r.close()
 		call := c.caller()
-		for i := range 300 {
+		for i := range 200 {
 			_, err := call.touch(quarry.RootInode, fmt.Sprintf("file-%03d-%s", i, strings.Repeat("x", 200)))
 			call.check("make a file", err, 0)
 		}
@@ -279,11 +282,11 @@ func moveThroughCrash(t *testing.T, point string, nth int, groups []quarry.Shard
 		n.check()
 		r.rest()
 		list, err := r.List(t.Context(), &quarry.ListRequest{Dir: quarry.RootInode, After: "file", Max: 1000})
-		if err != nil || len(list.Entries) < 300 {
+		if err != nil || len(list.Entries) < 200 {
 			t.Errorf("%d entries, %v", len(list.Entries), err)
 		}
-		if got := r.totals(); got.Files != 300 || got.Dirs != int64(1+n.made) || got.Transactions != 0 || got.Intents != 0 {
-			t.Errorf("%d files, %d directories, %d transactions, %d intents; want 300 files, %d directories", got.Files, got.Dirs, got.Transactions, got.Intents, 1+n.made)
+		if got := r.totals(); got.Files != 200 || got.Dirs != int64(1+n.made) || got.Transactions != 0 || got.Intents != 0 {
+			t.Errorf("%d files, %d directories, %d transactions, %d intents; want 200 files, %d directories", got.Files, got.Dirs, got.Transactions, got.Intents, 1+n.made)
 		}
 	})
 }

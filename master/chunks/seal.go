@@ -114,6 +114,9 @@ func (l *Leader) decide(ctx context.Context, rec *meta.ChunkRecord) (*meta.Seal,
 	}
 	alarmed := false
 	for {
+		if _, err := l.lookup(rec.Handle); errors.Is(err, quarry.WrongShard) {
+			return nil, err // the slot has moved, and with it the decision
+		}
 		for _, server := range f.sealer.Unanswered() {
 			if l.roster.silence(server) >= goneAfter {
 				f.sealer.Gone(server)
