@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 )
 
@@ -164,7 +165,7 @@ func (s *Server) pause(d time.Duration) bool {
 	}
 }
 
-// admit starts to serve a connection, or closes it if there are too many.
+// admit starts to serve a connection, or refuses it if there are too many.
 func (s *Server) admit(conn Conn) {
 	s.mu.Lock()
 	full := len(s.conns) >= s.config.ConnectionsMax
@@ -172,6 +173,8 @@ func (s *Server) admit(conn Conn) {
 		s.mu.Unlock()
 		if full {
 			s.config.Logger.Warn("too many connections", "peer", conn.RemoteAddress(), "limit", s.config.ConnectionsMax)
+			// Nothing was written to it before, so this does not wait.
+			_, _ = conn.Write(refusal(quarry.Errorf("connect", quarry.Unavailable, "", "the server has %d connections already, which is as many as it takes", s.config.ConnectionsMax)))
 		}
 		conn.Close()
 		return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -367,8 +368,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 	defer conn.Close()
 	p := party{identity: clientIdentity()}
-	if _, err := p.greet(conn, testReader(conn), LaneControl); err == nil {
-		t.Error("the fourth connection was taken")
+	_, err = p.greet(conn, testReader(conn), LaneControl)
+	if !errors.Is(err, quarry.Unavailable) || !strings.Contains(err.Error(), "3 connections already") {
+		t.Errorf("the fourth connection: %v", err)
 	}
 }
 
