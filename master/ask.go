@@ -212,16 +212,11 @@ func (m *Master) answer(ctx context.Context, q *question) (*answer, error) {
 			return &answer{Inode: up}, err
 		})
 	case askTakeOrder:
-		if holder, err := m.orderHolder(ctx); err != nil || holder != 0 && holder != q.Tx {
-			return &answer{Holder: holder}, err // who waits asks often: only a turn that is free is a matter for the log
-		}
-		result, err := m.root.propose(ctx, &root.TakeOrder{Tx: q.Tx})
-		if result != nil && result.Holder != 0 && errors.Is(err, quarry.Busy) {
-			return &answer{Holder: result.Holder}, nil
-		}
-		return &answer{}, err
+		holder, err := m.takeOrder(ctx, q.Tx)
+		return &answer{Holder: holder}, err
 	case askEndOrder:
 		_, err := m.root.propose(ctx, &root.EndOrder{Tx: q.Tx})
+		m.turns.leave(q.Tx)
 		return &answer{}, err
 	}
 	return m.answerMove(ctx, q)
@@ -254,6 +249,15 @@ func (m *Master) answerMove(ctx context.Context, q *question) (*answer, error) {
 		return m.answerHeavy(ctx, q)
 	}
 	return nil, quarry.Errorf("ask", quarry.Unsupported, "", "question %d is not known", q.Verb)
+}
+
+// proposeOrder has the log give a transaction the turn; holder is who has it instead.
+func (m *Master) proposeOrder(ctx context.Context, tx meta.TxID) (holder meta.TxID, err error) {
+	result, err := m.root.propose(ctx, &root.TakeOrder{Tx: tx})
+	if result != nil && result.Holder != 0 && errors.Is(err, quarry.Busy) {
+		return result.Holder, nil
+	}
+	return 0, err
 }
 
 // orderHolder returns which transaction has the turn to move a directory, or 0, as the root

@@ -29,6 +29,7 @@ type Master struct {
 	node    quarry.NodeID
 	groups  atomic.Pointer[map[quarry.ShardID]*shard] // replaced when a shard is added; see setGroup
 	root    rootGroup
+	turns   turns
 
 	failpoint atomic.Pointer[func(point string)] // told how far transactions have come, if a test sets it
 
