@@ -19,9 +19,12 @@ const (
 	lookDirs, lookFiles = 16, 64
 	// connecting is how many clients connect at the same time.
 	connecting = 64
-	// calmTime is how long the masters are left alone before their memory is looked at.
+	// calmTime is how long the masters are left alone before their memory is looked at, but no
+	// longer than the clients work.
 	calmTime = 10 * time.Second
 )
+
+func (b *run) calm() time.Duration { return min(calmTime, b.Duration) }
 
 // caller is a client with connections of its own, and what it has met.
 type caller struct {
@@ -221,7 +224,7 @@ type memory struct {
 // descriptors are open, nearly all of them connections.
 func (m *memory) note(ctx context.Context, b *run, when string) error {
 	b.Progress("clients: looking at the masters' memory " + when)
-	if err := b.clock.Sleep(ctx, calmTime); err != nil {
+	if err := b.clock.Sleep(ctx, b.calm()); err != nil {
 		return err
 	}
 	var rss, peak, files []float64

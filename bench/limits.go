@@ -189,7 +189,7 @@ func (b *run) manyFiles(ctx context.Context) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.clock.Sleep(ctx, calmTime); err != nil { // until it has compacted its state
+	if err := b.clock.Sleep(ctx, b.calm()); err != nil { // until it has compacted its state
 		return nil, err
 	}
 	after, err := usageOf(c.Masters[0])

@@ -52,11 +52,16 @@ func figure(name, unit string, ours, bare []float64) Result {
 	if len(bare) == 0 {
 		return r
 	}
-	ratios := make([]float64, len(ours))
+	r.Bare = median(bare)
+	var ratios []float64
 	for i := range ours {
-		ratios[i] = ours[i] / bare[i]
+		if bare[i] > 0 { // else it was too short for the clock of processor time
+			ratios = append(ratios, ours[i]/bare[i])
+		}
 	}
-	r.Bare, r.Ratio = median(bare), median(ratios)
+	if len(ratios) > 0 {
+		r.Ratio = median(ratios)
+	}
 	return r
 }
 
