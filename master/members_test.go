@@ -1,15 +1,18 @@
 package master
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/rpc"
 )
 
 // change changes a group, as an operator does: again, for as long as it is too early.
@@ -271,4 +274,63 @@ func (c *testCluster) shrinkBut(but quarry.ShardID, gone []quarry.NodeID) {
 	for id := quarry.ShardID(1); id < but; id++ {
 		c.change(id, gone, nil)
 	}
+}
+
+// New masters get the state of shards whose logs do not hold it any more as snapshots, of several
+// groups at a time, while names are made: none has to wait.
+func TestGrowBySnapshot(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, c *testCluster) {
+		want := c.grow(150)
+		one, two := c.add(), c.add()
+		var parts atomic.Int64
+		for _, n := range []*testNode{one, two} {
+			n.stop()
+			n.snapshot = func(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error) {
+				parts.Add(1)
+				c.sleep(50 * time.Millisecond) // a slow network
+				return n.present.Load().streams.take(ctx, req)
+			}
+			n.start()
+		}
+		s, working := c.session(1), make(chan struct{})
+		made, longest, done := 0, time.Duration(0), make(chan error, 1)
+		go func() {
+			for {
+				select {
+				case <-working:
+					done <- nil
+					return
+				default:
+				}
+				began := clock.Simulated().Now()
+				made++
+				op := quarry.Op{Session: s, Sequence: quarry.Sequence(made), Oldest: quarry.Sequence(made)}
+				name := fmt.Sprintf("made-%05d", made)
+				if _, err := c.nodes[0].Make(t.Context(), &quarry.MakeRequest{Op: op, Parent: quarry.RootInode, Name: name, Kind: quarry.KindFile}); err != nil {
+					done <- err
+					return
+				}
+				want = append(want, name)
+				longest = max(longest, clock.Simulated().Now().Sub(began))
+				c.sleep(10 * time.Millisecond)
+			}
+		}()
+		c.enlarge(one, two)
+		close(working)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d names were made meanwhile, none took longer than %v", made, longest)
+		if parts.Load() < 2*2 {
+			t.Errorf("the snapshots had %d parts: there was none of some group", parts.Load())
+		}
+		if made < 20 || longest > time.Second {
+			t.Errorf("%d names were made meanwhile, one took %v", made, longest)
+		}
+		c.voters(1, 2, 3)
+		c.lead(1, two)
+		if got := names(t, two, quarry.RootInode); len(got) != len(want) {
+			t.Errorf("of %d names the new master has %d", len(want), len(got))
+		}
+	})
 }
