@@ -86,3 +86,25 @@ func TestRenameAfterAMove(t *testing.T) {
 		t.Errorf("the directory is %q in %v, want %q in %v", i.Name, i.Parent, "z", to)
 	}
 }
+
+// TestLatePreparation has the preparation and the commit of a move come once more, when the file
+// has been moved back: the commit names another preparation, and nothing is carried out.
+func TestLatePreparation(t *testing.T) {
+	near, far := twoShards(t)
+	root := quarry.RootInode
+	f := near.touch(root, "f")
+	dir := far.mkdirFor(t, near, "d")
+	r := near.ok(&Rename{Parent: root, Name: "f", ToParent: dir, ToName: "f"})
+	x, _, _ := TransactionOf(near.kv, r.Tx)
+	parts := commit(t, near, r.Tx, near, far)
+	commit(t, far, far.ok(&Rename{Parent: dir, Name: "f", ToParent: root, ToName: "f"}).Tx, near, far)
+	late := near.ok(&Prepare{Tx: x.ID, Part: x.Prepares()[0]}).Part
+	near.ok(&Finish{Tx: x.ID, Commit: true, Part: parts[0]})
+	if i := reading(near.kv).inode(f); i.Parent != root {
+		t.Errorf("the file is of directory %v", i.Parent)
+	}
+	near.ok(&Finish{Tx: x.ID, Part: *late}) // its coordinator does not know the transaction
+	if n := Totals(near.kv); n.Intents != 0 {
+		t.Errorf("%d intents are left", n.Intents)
+	}
+}

@@ -17,7 +17,7 @@ func TestMutants(t *testing.T) {
 		TimeMovesBack:        "TestSessionLife",
 		ClosedSessionActs:    "TestCloseSession",
 		IntentNotKept:        "TestTransactions",
-		AnyTicketCounts:      "TestTransactions",
+		AnyTicketCounts:      "TestLatePreparation",
 		FrozenTakesEntries:   "TestTransactions",
 		HandleRangeReused:    "TestReserveHandles",
 		JudgedEarly:          "TestReconcile",
