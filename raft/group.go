@@ -139,6 +139,7 @@ func (g *group) progressed() {
 	if g.leads && !g.announced && g.log.term(g.appliedTo) == g.term.Load() {
 		g.announced = true
 		g.onLeading.set(g.h, g.term.Load(), true)
+		g.startReads(nil)
 	}
 	g.reads.applied(g.appliedTo)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 )
 
 func TestElectsAndApplies(t *testing.T) {
@@ -138,6 +139,33 @@ func TestViewAfterClose(t *testing.T) {
 		})
 		if !errors.Is(err, quarry.Unavailable) {
 			t.Fatalf("the error is %v", err)
+		}
+	})
+}
+
+// TestReadsAfterRestartAlone starts a node that is the only voter again after power losses, and reads
+// as soon as it leads: how far entries are committed is on disk one write late, so a leader knows it
+// only when one of its own term is.
+func TestReadsAfterRestartAlone(t *testing.T) {
+	inBubble(t, 1, 1, nil, func(t *testing.T, c *testCluster) {
+		n := c.nodes[1]
+		for i := range 10 {
+			c.put(0, fmt.Sprint(i))
+			n.crash()
+			n.start()
+			err := errors.New("not read yet")
+			for tries := 0; err != nil && tries < 200_000; tries++ {
+				ctx, cancel := clock.Simulated().WithTimeout(context.Background(), time.Second)
+				err = n.host.ReadIndex(ctx, 0)
+				cancel()
+				c.sleep(20 * time.Microsecond)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := len(n.list(0)); got != i+1 {
+				t.Fatalf("after %d puts that were acknowledged a read saw %d", i+1, got)
+			}
 		}
 	})
 }

@@ -79,7 +79,8 @@ func (r *reads) waiting() int {
 }
 
 // startReads asks Raft for the index at which the waiting reads may be served, if it is not
-// being asked already: the answer to a question may be older than who comes later.
+// being asked already: the answer to a question may be older than who comes later. A leader asks
+// from when its leadership is announced.
 func (g *group) startReads(list []*read) {
 	r := &g.reads
 	if len(list) > 0 && r.waiting()+len(list) > readsMax {
@@ -93,6 +94,11 @@ func (g *group) startReads(list []*read) {
 	if !g.leads {
 		failReads(r.next, g.notLeader("read"))
 		r.next = nil
+		return
+	}
+	if !g.announced {
+		// A leader knows how far entries are committed when one of its own term is: the index that
+		// it remembers may be of before. Raft minds that itself, but not where one voter is alone.
 		return
 	}
 	r.asked++
