@@ -144,6 +144,31 @@ func TestHandlesOfSlotsThatMove(t *testing.T) {
 	})
 }
 
+// A server is dead for long when a slot comes whose replicas the shard it comes from has not marked:
+// its leader has just begun. They are copied, though nobody tells the leader that slots came.
+func TestGoneServerAndSlotsThatCome(t *testing.T) {
+	inWorld(t, 5, func(w *world) {
+		rec := w.sealed("a")
+		x := w.other()
+		dead := w.net.server(rec.Replicas[1].Server)
+		dead.kill()
+		w.pass(20 * time.Second)
+		w.failover()
+		w.pass(15 * time.Second)
+		if r := w.record(rec.Handle).Replica(dead.id); r.State != meta.ReplicaHolding {
+			t.Fatalf("the replica is marked already: %v", r.State)
+		}
+		moveSlot0(t, 1, w.state, x.state)
+		w.until("the chunk has three copies that count", 30*time.Second, func() bool {
+			x.state.mu.Lock()
+			defer x.state.mu.Unlock()
+			now := recordIn(x.state.kv, rec.Handle)
+			old := now.Replica(dead.id)
+			return now.Count(meta.ReplicaHolding) == 3 && (old == nil || old.State != meta.ReplicaHolding)
+		})
+	})
+}
+
 // Slots that come between the reservation of numbers and the look at what the shard owns make the
 // numbers worthless.
 func TestHandlesReservedWhileSlotsCome(t *testing.T) {

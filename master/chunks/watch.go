@@ -6,6 +6,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/move"
 )
 
 const (
@@ -20,6 +21,7 @@ const (
 
 // watch is what the loop that watches servers knows between its rounds.
 type watch struct {
+	taken  move.ID                  // the last move by which slots had come when they were marked
 	gone   map[quarry.ServerID]bool // silent servers whose replicas are marked away
 	disks  map[quarry.DiskID]bool   // failed disks whose replicas are marked away
 	server int                      // where the sweep is: in the list of servers
@@ -41,12 +43,29 @@ func (l *Leader) watchLoop(ctx context.Context) {
 		if len(l.roster.sites()) == 0 {
 			continue // it may be this node that is cut off
 		}
+		l.forgetMarks(&w)
 		servers := l.Servers.List()
 		for _, id := range servers {
 			l.watchServer(ctx, &w, id)
 		}
 		l.repairs.wake() // only here, so that what two servers have lost comes first
 		l.sweep(ctx, &w, servers)
+	}
+}
+
+// forgetMarks has everything that is gone marked once more when slots have come since: the shard
+// they come from may have had no time to mark their replicas. It goes by the log, since whoever
+// has slots come may fail to say so.
+func (l *Leader) forgetMarks(w *watch) {
+	taken := w.taken
+	_ = l.Log.View(func(v meta.View) error {
+		taken = meta.MovingOf(v).LastTaken
+		return nil
+	})
+	if taken != w.taken {
+		w.taken = taken
+		clear(w.gone)
+		clear(w.disks)
 	}
 }
 
