@@ -50,7 +50,9 @@ func (l *Leader) copyOne(ctx context.Context, rec *meta.ChunkRecord, w *way) err
 		Handle: rec.Handle, Version: rec.Version, Copy: meta.Holder{NewMember: newMember(target), CRC: c.crc},
 	})
 	if err != nil {
-		if r != nil && !errors.Is(err, quarry.Busy) { // refused: nobody will ask for the copy
+		// Refused: nobody will ask for the copy. If the slot has moved, its new owner judges it,
+		// who may have found it here and logged it.
+		if r != nil && !errors.Is(err, quarry.Busy) && !errors.Is(err, quarry.WrongShard) {
 			l.dropAt(ctx, target, rec.Handle, rec.Version)
 		}
 		return err

@@ -169,6 +169,29 @@ func TestGoneServerAndSlotsThatCome(t *testing.T) {
 	})
 }
 
+// A copy that is refused because the slot has left stays at its target: the new owner of the slot
+// may have listed it.
+func TestCopyRefusedAfterItsSlotHasLeft(t *testing.T) {
+	inWorld(t, 4, func(w *world) {
+		rec := w.sealed("a")
+		target := quarry.ServerID(0)
+		w.log.setFault(func(b meta.Body) error {
+			if a, ok := b.(*meta.AddReplica); ok && target == 0 {
+				target = a.Copy.Server
+				w.state.apply(t, &meta.BeginLeave{Move: 1, To: 2, Slots: slot0})
+				w.state.apply(t, &meta.Release{Move: 1})
+			}
+			return nil
+		})
+		w.net.server(rec.Replicas[0].Server).kill()
+		w.until("it is copied", 40*time.Second, func() bool { return target != 0 })
+		w.pass(3 * time.Second)
+		if has := w.net.server(target).has(rec.Handle); has.SealVersion != rec.Version {
+			t.Errorf("server %d has %+v", target, has)
+		}
+	})
+}
+
 // Slots that come between the reservation of numbers and the look at what the shard owns make the
 // numbers worthless.
 func TestHandlesReservedWhileSlotsCome(t *testing.T) {
