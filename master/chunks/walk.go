@@ -30,13 +30,23 @@ func (l *Leader) walkLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if l.Log.Confirm(ctx) != nil || l.handles.ready(ctx) != nil { // not ready yet, or over
+		if !l.hasSlots() || l.Log.Confirm(ctx) != nil || l.handles.ready(ctx) != nil { // not ready yet, or over
 			_ = l.Clock.Sleep(ctx, 100*time.Millisecond)
 			l.kick()
 			continue
 		}
 		l.walkActive(ctx)
 	}
+}
+
+// hasSlots reports whether the shard owns anything: a new one does not until slots come, and its
+// log gives no handles.
+func (l *Leader) hasSlots() (has bool) {
+	_ = l.Log.View(func(v meta.View) error {
+		has = len(meta.Slots(v)) > 0
+		return nil
+	})
+	return has
 }
 
 // walkActive looks at each active chunk once.
