@@ -84,3 +84,35 @@ func TestSlotsMoveUnderClients(t *testing.T) {
 		}
 	})
 }
+
+// The chunks of a put move to another shard before the answer with them has come: others are made,
+// and the session that owns the first ones ends with the put, so that they are freed.
+func TestAllocatedChunksMoveBeforeTheAnswer(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		ctx := e.Context()
+		e.must(e.files.Mkdir(ctx, "/a"))
+		attr, err := e.files.Stat(ctx, "/a")
+		e.must(err)
+		home, to := attr.Attr.Inode.Slot(), quarry.ShardID(1)
+		if home < quarry.Slots/2 {
+			to = 2
+		}
+		e.c.LoseAnswers("allocate", 1<<20)
+		var work sync.WaitGroup
+		work.Go(func() {
+			for e.c.Count("allocate") == 0 {
+				e.sleep(time.Millisecond)
+			}
+			e.c.MoveSlots(quarry.SlotRange{First: home, Last: home}, to)
+			e.c.LoseAnswers("allocate", 0)
+		})
+		data := bytes.Repeat([]byte("0123456789abcdef"), 20<<10)
+		e.put("/a/f", data)
+		work.Wait()
+		e.expect("/a/f", data)
+		e.sleep(time.Second)
+		if n := e.c.Unlinked(); n != 0 {
+			e.Errorf("%d chunks are kept that nobody wants", n)
+		}
+	})
+}

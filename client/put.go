@@ -84,7 +84,7 @@ type put struct {
 	allocating gate // guards what follows; held while the master is asked
 	spare      []quarry.Chunk
 	allocated  bool
-	leaked     bool  // an answer with chunks may have been lost
+	leaked     bool  // an answer with chunks may have been lost, or they have moved before it
 	expected   int64 // parts that are still to get a chunk, as far as is known
 }
 
@@ -120,7 +120,8 @@ func (p *put) store(r io.Reader, opts PutOptions, name string) (quarry.Attr, err
 
 // change does something at the shard of the directory: in the session that owns the chunks while
 // that lives there, and in another one when slots have moved meanwhile, in the owner's name. An
-// operation that is refused because of the shard was not done.
+// operation that is refused because of the shard was not done; only the chunks of an Allocate may
+// be there.
 func change[R any](ctx context.Context, p *put, do func(op quarry.Op, owner quarry.SessionID) (R, error)) (R, error) {
 	var none R
 	owner := quarry.SessionID(0)
@@ -286,7 +287,9 @@ func (p *put) allocate(ctx context.Context) (quarry.Chunk, error) {
 	if len(p.spare) == 0 {
 		count := int(min(max(p.expected, 1), int64(cap(p.slots)), allocateMax))
 		reply, err := change(ctx, p, func(op quarry.Op, owner quarry.SessionID) (*quarry.AllocateReply, error) {
-			return p.f.masters.Allocate(ctx, &quarry.AllocateRequest{Op: op, Near: p.near, Count: count, Hint: p.path, Owner: owner})
+			reply, err := p.f.masters.Allocate(ctx, &quarry.AllocateRequest{Op: op, Near: p.near, Count: count, Hint: p.path, Owner: owner})
+			p.leaked = p.leaked || quarry.KindOf(err) == quarry.WrongShard // or it was done, and then the slot moved
+			return reply, err
 		})
 		if err != nil {
 			p.leaked = p.leaked || quarry.KindOf(err) == quarry.Unavailable

@@ -306,7 +306,8 @@ func (m *Master) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 		made = append(made, k)
 	}
 	return ask(ctx, m, "allocate", func(c *Cluster) (*quarry.AllocateReply, error) {
-		return once(c, req.Op, req.Near.Slot(), func() (*quarry.AllocateReply, error) {
+		slot := req.Near.Slot()
+		reply, err := once(c, req.Op, slot, func() (*quarry.AllocateReply, error) {
 			r := &quarry.AllocateReply{}
 			for _, k := range made {
 				c.chunks[k.handle] = k
@@ -314,6 +315,10 @@ func (m *Master) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 			}
 			return r, nil
 		})
+		if err == nil && c.shardOf(req.Op.Session.Slot()) != c.shardOf(slot) { // it was done, and the chunks are elsewhere
+			return nil, &quarry.Error{Op: "allocate", Kind: quarry.WrongShard, Err: &quarry.WrongShardError{Slot: slot, Map: c.mapVersion}}
+		}
+		return reply, err
 	})
 }
 

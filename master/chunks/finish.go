@@ -16,7 +16,9 @@ const allocateMax = 64
 // primary does not take its role is among them; the writer finds that out, finishes it and
 // allocates another.
 //
-// Errors: SessionExpired, Invalid, NoSpace, Unavailable, Busy, NotLeader, Unknown.
+// Errors: SessionExpired, Invalid, NoSpace, Unavailable, Busy, NotLeader, Unknown; WrongShard: the
+// chunks would belong to another shard. Then none were made by this request, but those of the same
+// one before may be there, and have moved; they are freed with the session.
 func (l *Leader) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*quarry.AllocateReply, error) {
 	if req.Count < 1 || req.Count > allocateMax {
 		return nil, quarry.Errorf("allocate", quarry.Invalid, "", "%d chunks; from 1 to %d can be allocated", req.Count, allocateMax)
