@@ -22,7 +22,7 @@ func (n *nemesis) moveSlots(d time.Duration) func() {
 	req := &quarry.MoveSlotsRequest{To: quarry.ShardID(1 + n.r.IntN(n.c.shards)), Slots: []quarry.SlotRange{{
 		First: quarry.Slot(max(0, middle-around)), Last: quarry.Slot(min(quarry.Slots-1, middle+around)),
 	}}}
-	undo := time.Duration(n.r.IntN(400)) * time.Millisecond
+	undo := time.Duration(n.r.IntN(25)) * time.Millisecond // most moves of an idle cluster take as long
 	if n.r.IntN(4) > 0 {
 		undo = -1
 	}
