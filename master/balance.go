@@ -9,6 +9,7 @@ import (
 	"github.com/quarryfs/quarry/meta"
 	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/meta/root"
+	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/raft"
 )
 
@@ -23,6 +24,10 @@ const (
 	balanceSlack = 64
 	// balanceScan bounds the records that are counted to choose the slots of one move.
 	balanceScan = 200_000
+	// balanceStride is how much further down the next choice begins when one came to nothing: a
+	// slot with very many records may have used up the scan before it came to others. It is odd,
+	// so that each slot has its turn.
+	balanceStride = 1009
 )
 
 // A shard's weight is its files, directories and chunks, and one for each of its slots: so the
@@ -32,19 +37,21 @@ const (
 // this node leads the root group in a term.
 func (g *rootGroup) balance(ctx context.Context, term uint64) {
 	m := g.master
+	from := quarry.Slot(quarry.Slots - 1)
 	for wait := balanceEvery; m.cfg.Clock.Sleep(ctx, wait) == nil; {
 		wait = balanceEvery
 		if st, err := m.host.Status(quarry.RootShard); err != nil || !st.Leading || st.Term != term {
 			return
 		}
-		began, err := g.balanceOnce(ctx)
+		began, err := g.balanceOnce(ctx, from)
 		switch {
 		case err != nil:
 			m.cfg.Logger.Debug("slots are not balanced", "error", err)
 			wait = 5 * balanceEvery
 		case began == nil:
 		case len(began.Slots) == 0:
-			m.cfg.Logger.Info("a shard is too heavy, but each of its slots is heavier than what should leave it", "shard", uint64(began.From))
+			m.cfg.Logger.Info("a shard is too heavy, but the slots that were looked at are heavier than what should leave it", "shard", uint64(began.From))
+			from = (from + quarry.Slots - balanceStride) % quarry.Slots
 			wait = balanceRest
 		default:
 			m.cfg.Logger.Info("slots are moved to a lighter shard", "from", uint64(began.From), "to", uint64(began.To), "slots", began.Slots)
@@ -52,8 +59,8 @@ func (g *rootGroup) balance(ctx context.Context, term uint64) {
 	}
 }
 
-// balanceOnce begins a move if one is due. nil: none is, or now is not the time.
-func (g *rootGroup) balanceOnce(ctx context.Context) (*root.BeginMove, error) {
+// balanceOnce begins a move if one is due, of slots up to one. nil: none is, or now is not the time.
+func (g *rootGroup) balanceOnce(ctx context.Context, upto quarry.Slot) (*root.BeginMove, error) {
 	m := g.master
 	known := g.known.Load()
 	on, under := false, 0
@@ -79,7 +86,7 @@ func (g *rootGroup) balanceOnce(ctx context.Context) (*root.BeginMove, error) {
 	}
 	asking, cancel := m.cfg.Clock.WithTimeout(ctx, askSilence)
 	defer cancel()
-	a, err := m.ask(asking, &question{Verb: askHeavy, Shard: from, Weight: room})
+	a, err := m.ask(asking, &question{Verb: askHeavy, Shard: from, Weight: room, Slot: upto})
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +145,8 @@ func unbalanced(weights []quarry.ShardWeight) (from, to quarry.ShardID, room int
 	return heavy.Shard, light.Shard, (heavy.Weight - light.Weight) / 2
 }
 
-// answerHeavy chooses slots of a shard that together weigh at most as much as the question says:
-// the last ones first, so that the slots of a shard stay together; slots that are too heavy by
+// answerHeavy chooses slots of a shard, up to the question's, that together weigh at most as much as
+// it says: the last ones first, so that the slots of a shard stay together; slots that are too heavy by
 // themselves are passed over.
 func (m *Master) answerHeavy(ctx context.Context, q *question) (*answer, error) {
 	sh, _, err := m.leading("ask", q.Shard)
@@ -148,20 +155,23 @@ func (m *Master) answerHeavy(ctx context.Context, q *question) (*answer, error) 
 	}
 	a := new(answer)
 	err = sh.read(ctx, func(v meta.View) error {
-		a.Slots, a.Weight = chooseSlots(meta.Slots(v), q.Weight, func(s quarry.Slot, max int64) int64 { return meta.SlotWeight(v, s, max) })
+		upto := slots.Cut(meta.Slots(v), []quarry.SlotRange{{First: q.Slot + 1, Last: quarry.Slots - 1}})
+		a.Slots, a.Weight = chooseSlots(upto, q.Weight, func(s quarry.Slot, max int64) int64 { return meta.SlotWeight(v, s, max) })
 		return nil
 	})
 	return a, err
 }
 
 // chooseSlots is answerHeavy with the weight of a slot as a function, which counts to max at most.
+// A slot whose count ends with the scan may have any weight: it is passed over like one that is
+// too heavy.
 func chooseSlots(own []quarry.SlotRange, room int64, weigh func(s quarry.Slot, max int64) int64) (set []quarry.SlotRange, weight int64) {
 	count, scan := 0, int64(balanceScan)
 	for i := len(own) - 1; i >= 0; i-- {
 		for s := int(own[i].Last); s >= int(own[i].First) && count < balanceSlots && scan > 0; s-- {
 			w := 1 + weigh(quarry.Slot(s), min(room-weight, scan))
 			scan -= w
-			if weight+w > room {
+			if weight+w > room || scan < 0 {
 				continue
 			}
 			weight += w
