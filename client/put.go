@@ -45,11 +45,11 @@ func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions)
 	ctx, cancel := f.bound(ctx)
 	defer cancel()
 	n, err := f.sessions.of(ctx, parent.Slot())
+	for err == nil && !n.use() { // it is not the shard's session any more
+		n, err = f.sessions.of(ctx, parent.Slot())
+	}
 	if err != nil {
 		return Info{}, fail("put", path, err)
-	}
-	if !n.use() {
-		return Info{}, fail("put", path, errClosed)
 	}
 	defer n.unuse()
 	p := &put{f: f, path: path, near: parent, session: n, allocating: newGate(), slots: make(chan struct{}, f.opts.Parallel)}
@@ -126,8 +126,8 @@ func change[R any](ctx context.Context, p *put, do func(op quarry.Op, owner quar
 	var none R
 	owner := quarry.SessionID(0)
 	s := p.session
+	op, err := s.begin(ctx)
 	for wait := p.f.patience(); ; {
-		op, err := s.begin(ctx)
 		if err != nil {
 			return none, err
 		}
@@ -147,7 +147,7 @@ func change[R any](ctx context.Context, p *put, do func(op quarry.Op, owner quar
 		if err := wait.wait(ctx, err); err != nil {
 			return none, err
 		}
-		if s, err = p.f.sessions.of(ctx, p.near.Slot()); err != nil {
+		if s, op, err = p.f.sessions.operation(ctx, p.near.Slot()); err != nil {
 			return none, err
 		}
 		if owner = 0; s != p.session {

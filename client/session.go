@@ -120,6 +120,10 @@ func (s *sessions) begin(ctx context.Context, shard quarry.ShardID) (*session, e
 		n.stop()
 		return nil, errClosed
 	}
+	if came := s.live[shard]; came != nil { // its slot has moved to the shard meanwhile
+		s.retired[came] = true
+		s.f.background(func(context.Context) { s.endUnused(came) })
+	}
 	s.live[shard] = n
 	return n, nil
 }
@@ -222,15 +226,17 @@ func (s *sessions) retire(old *session) {
 	s.endUnused(old)
 }
 
-// endUnused ends a retired session that nobody uses.
+// endUnused ends a retired session that nobody uses. With the session its results are forgotten, so
+// an operation under way is a use: it may have to be asked again.
 func (s *sessions) endUnused(old *session) {
 	s.mu.Lock()
 	old.mu.Lock()
-	over := s.retired[old] && old.users == 0
-	old.mu.Unlock()
+	over := s.retired[old] && old.users == 0 && len(old.open) == 0
 	if over {
+		old.gone = true
 		delete(s.retired, old)
 	}
+	old.mu.Unlock()
 	s.mu.Unlock()
 	if over {
 		old.end()
@@ -337,7 +343,10 @@ func (n *session) keepAlive(ctx context.Context) {
 	}
 }
 
-// begin numbers an operation.
+// errGone is the error of an operation that was not begun, because its session was over.
+var errGone = quarry.Errorf("session", quarry.SessionExpired, "", "it has ended")
+
+// begin numbers an operation. errGone: the session has ended.
 func (n *session) begin(ctx context.Context) (quarry.Op, error) {
 	select {
 	case n.slots <- struct{}{}:
@@ -346,9 +355,27 @@ func (n *session) begin(ctx context.Context) (quarry.Op, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.gone {
+		<-n.slots
+		return quarry.Op{}, errGone
+	}
 	n.sequence++
 	n.open = append(n.open, n.sequence)
 	return quarry.Op{Session: n.id, Sequence: n.sequence, Oldest: n.open[0]}, nil
+}
+
+// operation begins an operation in the session at the shard that owns a slot.
+func (s *sessions) operation(ctx context.Context, slot quarry.Slot) (*session, quarry.Op, error) {
+	for {
+		n, err := s.of(ctx, slot)
+		if err != nil {
+			return nil, quarry.Op{}, err
+		}
+		op, err := n.begin(ctx)
+		if err != errGone { // errGone: it is not the shard's session any more
+			return n, op, err
+		}
+	}
 }
 
 // settle notes that an operation will not be asked again.
@@ -359,6 +386,7 @@ func (n *session) settle(op quarry.Op) {
 	}
 	n.mu.Unlock()
 	<-n.slots
+	n.f.sessions.endUnused(n)
 }
 
 // mutate runs an operation that changes something at the shard of a slot. The masters' stub
@@ -380,11 +408,7 @@ func mutate[R any](ctx context.Context, f *FS, slot quarry.Slot, do func(quarry.
 
 func mutateOnce[R any](ctx context.Context, f *FS, slot quarry.Slot, do func(quarry.Op) (R, error)) (R, error) {
 	var none R
-	s, err := f.sessions.of(ctx, slot)
-	if err != nil {
-		return none, err
-	}
-	op, err := s.begin(ctx)
+	s, op, err := f.sessions.operation(ctx, slot)
 	if err != nil {
 		return none, err
 	}

@@ -161,3 +161,72 @@ func TestSlotHasMoved(t *testing.T) {
 		e.want(e.files.Mkdir(e.Context(), "/c"), quarry.Unavailable)
 	})
 }
+
+// all is every slot.
+var all = quarry.SlotRange{Last: quarry.Slots - 1}
+
+// relearn has a client ask for the slot map, by refusing one of its renames for a while.
+func relearn(e *env, f *client.FS, from, to string) {
+	e.Helper()
+	e.c.Fail("rename", &quarry.Error{Op: "rename", Kind: quarry.WrongShard, Err: &quarry.WrongShardError{Slot: 1}}) // not the session's
+	var wg sync.WaitGroup
+	wg.Go(func() { e.must(f.Rename(e.Context(), from, to)) })
+	e.sleep(time.Second)
+	e.c.Fail("rename", nil)
+	wg.Wait()
+}
+
+// When a session's slot moves to where the client has a session, one of the two is ended: not
+// before operations in it that are under way have their results.
+func TestSessionIsRetiredUnderWay(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		ctx := e.Context()
+		e.must(e.files.Mkdir(ctx, "/a"))
+		e.must(e.files.Mkdir(ctx, "/b"))
+		e.must(e.files.Mkdir(ctx, "/b/b")) // in a session at the other shard
+		if n := e.c.Sessions(); n != 2 {
+			e.Fatalf("%d sessions", n)
+		}
+		e.c.LoseAnswers("make", 1000)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := e.files.Mkdir(ctx, "/b/c"); err != nil {
+				e.Errorf("an operation under way while its session is retired: %v", err)
+			}
+		})
+		e.sleep(100 * time.Millisecond)
+		e.c.MoveSlots(all, 1)
+		relearn(e, e.files, "/a", "/d")
+		e.c.LoseAnswers("make", 0)
+		wg.Wait()
+		e.sleep(time.Second)
+		if n := e.c.Sessions(); n != 1 {
+			e.Errorf("%d sessions are left at one shard", n)
+		}
+	})
+}
+
+// A session that comes to a shard while the client opens one there is not forgotten.
+func TestSessionComesWhileOneIsOpened(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		ctx := e.Context()
+		e.must(e.files.Mkdir(ctx, "/b"))
+		e.must(e.files.Mkdir(ctx, "/b/x"))
+		before := e.c.Sessions()
+		other := e.c.Client(client.Options{})
+		e.must(other.Mkdir(ctx, "/b/y"))
+		e.c.Fail("session", quarry.Errorf("session", quarry.Unavailable, "", "cut off"))
+		var wg sync.WaitGroup
+		wg.Go(func() { e.must(other.Mkdir(ctx, "/c")) })
+		e.sleep(100 * time.Millisecond)
+		e.c.MoveSlots(all, 1)
+		relearn(e, other, "/b/x", "/b/z")
+		e.c.Fail("session", nil)
+		wg.Wait()
+		e.sleep(time.Second)
+		e.must(other.Close())
+		if n := e.c.Sessions(); n != before {
+			e.Errorf("%d sessions are left of a client that is closed", n-before)
+		}
+	})
+}
