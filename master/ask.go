@@ -40,11 +40,10 @@ const (
 	askClimb     askVerb = 3 // go up from directory From until Dir
 	askTakeOrder askVerb = 4 // of the root group: give Tx the right to move a directory
 	askEndOrder  askVerb = 5
-	askMoving    askVerb = 6 // what Shard knows of moves of its slots
-	askMove      askVerb = 7 // apply, at Shard, a command of a move: Command
-	askMoves     askVerb = 8 // of the root group: the moves of slots that are not over
-	askEndMove   askVerb = 9 // of the root group: Move is over, Done or undone
-	askUndoMove  askVerb = 10
+	askMoving    askVerb = 6  // what Shard knows of moves of its slots
+	askMove      askVerb = 7  // apply, at Shard, a command of a move: Command
+	askMoves     askVerb = 8  // of the root group: the moves of slots that are not over
+	askEndMove   askVerb = 9  // of the root group: Move is over, Done or undone
 	askSession   askVerb = 11 // whether Session is known at the shard that owns Slot
 	askHeavy     askVerb = 12 // slots of Shard to be moved elsewhere, with at most Weight records
 )
@@ -67,7 +66,7 @@ type question struct {
 // group returns the group that a question is for; false: that of Slot.
 func (q *question) group() (quarry.ShardID, bool) {
 	switch q.Verb {
-	case askTakeOrder, askEndOrder, askMoves, askEndMove, askUndoMove:
+	case askTakeOrder, askEndOrder, askMoves, askEndMove:
 		return quarry.RootShard, true
 	case askMoving, askMove, askHeavy:
 		return q.Shard, true
@@ -234,9 +233,6 @@ func (m *Master) answerMove(ctx context.Context, q *question) (*answer, error) {
 		return &answer{Moves: list}, err
 	case askEndMove:
 		return &answer{}, m.endMove(ctx, q)
-	case askUndoMove:
-		_, err := m.root.propose(ctx, &root.CancelMove{Move: q.Move})
-		return &answer{}, err
 	case askSession:
 		return read(ctx, m, "ask", q.Slot, func(v meta.View) (*answer, error) {
 			_, err := meta.Session(v, q.Session)

@@ -26,9 +26,10 @@ const (
 	backlogSmall = 256
 	// forgetStep is how many changes of the log are forgotten at a time.
 	forgetStep = 4096
-	// releaseTries and releasePause bound how long a move waits for the transactions of its slots:
-	// none can begin meanwhile. Then it is undone.
-	releaseTries = 1000
+	// closedMax is how long slots may be closed before they are released: no transaction can begin
+	// in them meanwhile. If those under way do not end, or the other shard does not answer, the move
+	// is undone then. releasePause is between attempts to release them.
+	closedMax    = 15 * time.Second
 	releasePause = 10 * time.Millisecond
 	// cleanStep is how many records are removed by one entry of the log.
 	cleanStep = 200
@@ -44,8 +45,9 @@ type mover struct {
 	kick  chan struct{}   // has a value: the root group's state has changed
 
 	records  atomic.Int64  // copied by this leader, of the present move
+	closed   clock.Instant // since when this leader knows the slots of the present move to be closed; 0: they are not
 	released clock.Instant // when this leader released the slots of the present move; 0: it has not
-	busy     int           // how often a release was refused
+	undone   move.ID       // the last move that this leader has undone
 }
 
 func newMover(ctx context.Context, s *shard, t *term) *mover {
@@ -174,20 +176,23 @@ func (v *mover) step() (more bool, err error) {
 		}
 	}
 	switch l := st.Leaving; {
-	case listed == nil || listed.Move <= st.LastLeft:
-		return false, nil
+	case listed == nil || listed.Move <= st.LastLeft || listed.Move <= v.undone:
+		return false, nil // it is over, and this node may be behind with the root group
 	case l == nil && (listed.Cancelled || listed.Move <= st.LastLeave), l != nil && listed.Cancelled && !l.Released:
-		return true, v.undo(listed)
+		return true, v.undo(listed, listed.Move <= st.LastLeave)
 	case l == nil:
 		v.records.Store(0)
-		v.released, v.busy = 0, 0
+		v.closed, v.released = 0, 0
 		v.reached("move begins")
 		_, err := v.propose(&meta.BeginLeave{Move: listed.Move, To: listed.To, Slots: listed.Slots})
 		v.reached("leaving")
 		return true, err
 	case l.Lost && !l.Released:
 		v.shard.master.cfg.Logger.Warn("a move of slots is undone: more has changed meanwhile than is kept", "move", uint64(l.Move))
-		return true, v.cancel(l.Move)
+		return true, v.undo(listed, false)
+	case v.stuck(l):
+		v.shard.master.cfg.Logger.Warn("a move of slots is undone: its slots are closed for too long", "move", uint64(l.Move), "to", uint64(l.To))
+		return true, v.undo(listed, false)
 	default:
 		return true, v.carryOn(listed, l)
 	}
@@ -213,32 +218,40 @@ func (v *mover) over(l *move.Leaving) error {
 	return err
 }
 
-// cancel has the root group say that a move is to be undone.
-func (v *mover) cancel(id move.ID) error {
-	_, err := v.askRoot(&question{Verb: askUndoMove, Move: id})
-	if errors.Is(err, quarry.NotFound) {
-		return nil
+// stuck reports whether slots are closed, and not released, for longer than they should be.
+func (v *mover) stuck(l *move.Leaving) bool {
+	now := v.shard.master.cfg.Clock.Now()
+	switch {
+	case !l.Closed || l.Released:
+		v.closed = 0
+	case v.closed == 0:
+		v.closed = now
 	}
-	return err
+	return v.closed != 0 && now.Sub(v.closed) > closedMax
 }
 
-// undo undoes a move: first here, where it is certain then that the slots stay.
-func (v *mover) undo(mv *root.Move) error {
-	_, err := v.propose(&meta.CancelLeave{Move: mv.Move})
-	if errors.Is(err, quarry.Exists) {
-		return nil // the slots were released: the next step goes on
+// undo undoes a move: first here, where it is certain then that the slots stay, unless that is done.
+func (v *mover) undo(mv *root.Move, here bool) error {
+	if !here {
+		_, err := v.propose(&meta.CancelLeave{Move: mv.Move})
+		if errors.Is(err, quarry.Exists) {
+			return nil // the slots were released: the next step goes on
+		}
+		if err != nil {
+			return err
+		}
+		v.reached("move undone here")
 	}
-	if err != nil {
-		return err
-	}
-	v.reached("move undone here")
 	if _, _, err := v.askTo(mv.To, &meta.CancelTake{Move: mv.Move}); err != nil {
 		return err
 	}
 	v.reached("move undone there")
-	_, err = v.askRoot(&question{Verb: askEndMove, Move: mv.Move})
+	if _, err := v.askRoot(&question{Verb: askEndMove, Move: mv.Move}); err != nil {
+		return err
+	}
+	v.undone = mv.Move
 	v.shard.master.cfg.Logger.Info("a move of slots is undone", "move", uint64(mv.Move), "to", uint64(mv.To))
-	return err
+	return nil
 }
 
 // carryOn copies the next records, or switches when they are copied.
@@ -256,7 +269,7 @@ func (v *mover) carryOn(mv *root.Move, l *move.Leaving) error {
 		if err != nil {
 			return err
 		}
-		if cancelled := v.cancelled(mv); now == nil || now.Lost || cancelled && !now.Released {
+		if cancelled := v.cancelled(mv); now == nil || now.Lost || v.stuck(now) || cancelled && !now.Released {
 			return nil // the next step sees to it
 		}
 		if batch == nil && now.Released {
@@ -360,10 +373,6 @@ func (v *mover) release(mv *root.Move) error {
 	case !errors.Is(err, quarry.Busy):
 		return err
 	}
-	if v.busy++; v.busy > releaseTries {
-		v.shard.master.cfg.Logger.Warn("a move of slots is undone: their transactions do not end", "move", uint64(mv.Move), "error", err)
-		return v.cancel(mv.Move)
-	}
 	return v.shard.master.cfg.Clock.Sleep(v.ctx, releasePause)
 }
 
@@ -396,7 +405,7 @@ func (v *mover) finish(mv *root.Move) error {
 		return err
 	}
 	v.shard.master.cfg.Logger.Info("slots have moved", "move", uint64(mv.Move), "to", uint64(mv.To), "records", v.records.Load(), "pause", pause)
-	v.released, v.busy = 0, 0
+	v.closed, v.released = 0, 0
 	v.reached("move ended")
 	_, err := v.propose(&meta.LeaveOver{Move: mv.Move})
 	v.reached("left")

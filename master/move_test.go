@@ -343,6 +343,75 @@ func TestMovesAreUndone(t *testing.T) {
 	}
 }
 
+// TestClosedSlotsOpenAgain has the leader of the shard that slots are to go to answer no more when
+// they have been closed: after a while the move is undone, once, though others hear of it later.
+func TestClosedSlotsOpenAgain(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *testCluster) {
+		r := c.router()
+		defer r.close()
+		closed, silent := make(chan struct{}), atomic.Bool{}
+		defer func() {
+			silent.Store(false)
+			c.sleep(2 * time.Second) // who is asked
+		}()
+		var undone atomic.Int32
+		var f func(at string)
+		f = func(at string) {
+			switch at {
+			case "closed":
+				if m := c.leaderNow(1); silent.CompareAndSwap(false, true) {
+					close(closed)
+					<-m.ctx.Done()
+				}
+			case "moves asked":
+				for silent.Load() && c.leaderNow(2) != nil {
+					c.sleep(time.Second)
+				}
+			case "move undone there":
+				undone.Add(1)
+			}
+		}
+		for _, n := range c.nodes {
+			n.failpoint.Store(&f)
+		}
+		set := []quarry.SlotRange{{First: 0, Last: 9}}
+		if _, err := r.MoveSlots(t.Context(), &quarry.MoveSlotsRequest{To: 2, Slots: set, Balance: quarry.SwitchOff}); err != nil {
+			t.Fatal(err)
+		}
+		<-closed
+		for _, n := range c.nodes {
+			if n.Master == c.leaderNow(1) { // its successor does not release them before it has asked
+				n.stop()
+				n.start()
+				n.failpoint.Store(&f)
+				break
+			}
+		}
+		for _, want := range []bool{true, false} {
+			r.until("closed slots stay closed", func() (is bool) {
+				if m := c.leaderNow(1); m != nil {
+					_ = m.group(1).local(func(v meta.View) error {
+						l := meta.MovingOf(v).Leaving
+						is = (l != nil && l.Closed) == want
+						return nil
+					})
+				}
+				return is
+			})
+		}
+		c.sleep(5 * time.Second)
+		for _, n := range c.nodes {
+			n.failpoint.Store(nil)
+		}
+		silent.Store(false)
+		if n := undone.Load(); n != 1 {
+			t.Errorf("the move was undone %d times", n)
+		}
+		r.rest()
+		r.moved(2, set)
+	})
+}
+
 // TestStrangersAreFreed moves a slot with a chunk away from the session that owns it: the chunk
 // stays while the session lives at the other shard, and is freed when that is over.
 func TestStrangersAreFreed(t *testing.T) {

@@ -232,6 +232,7 @@ func (m *Master) answerMoving(ctx context.Context, id quarry.ShardID) (*answer, 
 	if err != nil {
 		return nil, err
 	}
+	m.reached("moves asked")
 	a := &answer{Records: t.moves.records.Load()}
 	err = sh.read(ctx, func(v meta.View) error {
 		st, n := meta.MovingOf(v), meta.Totals(v)
