@@ -387,6 +387,7 @@ func (v *mover) activate(mv *root.Move) error {
 	if err != nil {
 		return err
 	}
+	body.Time = max(body.Time, v.term.now(v.shard.master.cfg.Clock)) // the last command may be old
 	v.reached("move activates")
 	if _, _, err := v.askTo(mv.To, body); err != nil {
 		return err

@@ -82,9 +82,6 @@ type garbageEntry struct {
 
 // garbage returns at most n entries of the queues of garbage that are due.
 func (s *state) garbage(now LogTime, keepMS, soonMS uint64, n int) (due []garbageEntry) {
-	if now < LogTime(s.header.QuietUntil) {
-		return nil
-	}
 	if off(TrashFreedEarly) {
 		keepMS, soonMS = 0, 0
 	}
@@ -93,7 +90,7 @@ func (s *state) garbage(now LogTime, keepMS, soonMS uint64, n int) (due []garbag
 		keepMS uint64
 	}{{tableSoon, soonMS}, {tableGarbage, keepMS}} {
 		before := neverSeen + 1
-		if uint64(now) > queue.keepMS {
+		if uint64(now) > queue.keepMS && now >= LogTime(s.header.QuietUntil) {
 			before = max(before, now-LogTime(queue.keepMS)+1)
 		}
 		hi := table(nil, shardSlot, queue.table, uint64(before))

@@ -18,7 +18,8 @@ func NextBatch(v View, to *move.Taking, maxBytes int) (*move.Batch, error) {
 }
 
 // Handover returns the command that makes the other shard the owner of the slots, from a view of
-// the shard that has released them. Invalid: it has not.
+// the shard that has released them. Its Time is that of the last command; a leader knows better.
+// Invalid: the slots are not released.
 func Handover(v View, id move.ID, quietMS uint64) (*Activate, error) {
 	h := reading(v).header
 	if h.Leaving == nil || h.Leaving.Move != id || !h.Leaving.Released {
@@ -26,7 +27,7 @@ func Handover(v View, id move.ID, quietMS uint64) (*Activate, error) {
 	}
 	return &Activate{
 		Move: id, Changes: h.Leaving.Changes, NextInode: h.NextInode, NextSession: h.NextSession,
-		NextHandle: h.NextHandle, LastTx: h.LastTx, QuietMS: quietMS,
+		NextHandle: h.NextHandle, LastTx: h.LastTx, QuietMS: quietMS, Time: h.Time,
 	}, nil
 }
 

@@ -161,7 +161,7 @@ func TestTimesOfAMove(t *testing.T) {
 	a.time += 300
 	l.m.step()
 	l.m.step()
-	a.time += 50_000 // the other shard has no leader meanwhile
+	b.time += 50_000 // the shard that the slots leave has no leader meanwhile
 	l.m.finish()
 	rec, err := Session(b.kv, a.session)
 	if err != nil || rec.Seen != 500_000-300 {

@@ -127,6 +127,7 @@ func (m *moving) copy(l *move.Leaving, k *move.Taking) {
 		if err != nil {
 			m.from.t.Fatal(err)
 		}
+		a.Time = m.from.time
 		if r := m.say(m.to, a); r.Err != nil {
 			m.from.t.Fatal(r.Err)
 		}

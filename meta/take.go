@@ -114,10 +114,8 @@ type Activate struct {
 	NextSession uint64
 	NextHandle  uint64
 	LastTx      uint64
-	// QuietMS is how long no session is to end and no garbage to be collected: the expiry of
-	// sessions. Times in the records were shifted by what the shards' log times differed when the
-	// move began, and one that had no leader since has stood still.
-	QuietMS uint64
+	QuietMS     uint64  // the expiry of sessions: how long they may have to be spared (see late)
+	Time        LogTime // the present log time of the other shard
 }
 
 func (*Activate) kind() Kind { return KindActivate }
@@ -130,6 +128,7 @@ func (c *Activate) fields(w *wire.Walk) {
 	wire.Uint(w, 14, &c.NextHandle)
 	wire.Uint(w, 15, &c.LastTx)
 	wire.Uint(w, 16, &c.QuietMS)
+	wire.Uint(w, 17, &c.Time)
 }
 
 func (c *Activate) apply(t *tx, _ *Result) error {
@@ -154,14 +153,34 @@ func (c *Activate) apply(t *tx, _ *Result) error {
 		h.NextHandle = max(h.NextHandle, c.NextHandle, 1)
 		h.HandleFloor = h.NextHandle
 	}
-	h.QuietUntil = max(h.QuietUntil, uint64(t.now())+min(c.QuietMS, quietMax))
+	h.QuietUntil = max(h.QuietUntil, uint64(t.now())+c.quiet(int64(t.now())-int64(c.Time)-k.Shift))
 	h.Slots = slots.Join(h.Slots, k.Slots)
 	h.LastTake, h.LastTaken, h.Taking = c.Move, c.Move, nil
 	return nil
 }
 
-// quietMax bounds the quiet time after a move: a day.
-const quietMax = 24 * 60 * 60 * 1000
+const (
+	// quietMax bounds the quiet time after a move: a day.
+	quietMax = 24 * 60 * 60 * 1000
+	// quietFactor is how much longer than what came late the quiet time is.
+	quietFactor = 16
+)
+
+// quiet returns for how long no session ends, and no garbage is collected that somebody may have
+// seen. Times in the records were shifted by what the shards' log times differed when the move
+// began. A shard that had no leader since has stood still, and if it was the one that the slots
+// leave, everything in them seems older than it is, by so many milliseconds: late. Mostly that is
+// next to nothing. A session loses no more than a seventeenth of the rest of its life.
+func (c *Activate) quiet(late int64) uint64 {
+	quiet := min(c.QuietMS, quietMax)
+	if late <= 0 {
+		return 0
+	}
+	if uint64(late) < quiet/quietFactor {
+		return uint64(late) * quietFactor
+	}
+	return quiet
+}
 
 // CancelTake ends a move at the shard that the slots were to come to. What came is removed by
 // [CleanSlots]. It must not be given before the other shard has cancelled the move. A move that

@@ -174,6 +174,45 @@ func TestNumbersOfAMove(t *testing.T) {
 	}
 }
 
+// TestQuietAfterAMove has a shard stand still during a move from it: nothing ends too early because
+// of that where the slots have come to. If it did not, nothing has to wait.
+func TestQuietAfterAMove(t *testing.T) {
+	for _, c := range []struct{ late, quiet int64 }{{0, 0}, {-300, 0}, {10, 160}, {61, 976}, {62, 1000}, {800, 1000}} {
+		a, b := newShard(t), newShardWithout(t, 77_000)
+		a.seal(a.openTail(a.touch(quarry.RootInode, "f"), 1), 10)
+		a.ok(&Remove{Parent: quarry.RootInode, Name: "f"})
+		unseen := a.owned(10, 1)
+		a.ok(&CloseSession{Session: a.session})
+		lives := a.ok(&OpenSession{Slot: 3}).Session
+		a.time += 900
+		m := newMoving(1, a, b, allSlots, rand.New(rand.NewPCG(1, 1)))
+		for MovingOf(b.kv).Taking == nil {
+			m.step()
+		}
+		a.time, b.time = a.time+1000, b.time+1000+LogTime(c.late)
+		for !m.done() {
+			m.step()
+		}
+		b.ok(&CleanSlots{Max: 1})
+		if until := int64(MovingOf(b.kv).QuietUntil) - int64(b.time); until != c.quiet {
+			t.Errorf("%d late: quiet for %d, want %d", c.late, until, c.quiet)
+		}
+		b.ok(&Collect{KeepMS: 1000, SoonMS: 1000, Max: 10})
+		if !b.record(unseen).Doomed {
+			t.Errorf("%d late: a chunk that no file ever named is kept", c.late)
+		}
+		b.time += LogTime(max(c.quiet, 1) - 1)
+		if got := Totals(b.kv).Removed == 1 && !Expired(b.kv, b.time, 1000); got != (c.quiet > 0) {
+			t.Errorf("%d late: the removed file and the session are kept: %v", c.late, got)
+		}
+		b.time++
+		b.ok(&Collect{KeepMS: 1000, SoonMS: 1000, Max: 10})
+		if r := b.ok(&ExpireSessions{ExpiryMS: 1000}); len(r.Sessions) != 1 || r.Sessions[0] != lives || Totals(b.kv).Removed != 0 {
+			t.Errorf("%d late: %+v ended, %d removed files are left", c.late, r.Sessions, Totals(b.kv).Removed)
+		}
+	}
+}
+
 // FuzzTake has a shard take hostile batches: it refuses them or takes them, and when the move is
 // cancelled nothing is left.
 func FuzzTake(f *testing.F) {

@@ -45,8 +45,10 @@
 // below what the slots have used: new chunks need handles from a floor on.
 //
 // Log times differ between shards. Times in records are shifted by what the difference was when
-// the move began. A shard without a leader stands still meanwhile, so for the expiry of sessions
-// after Activate no session ends and no garbage is collected.
+// the move began. A shard without a leader stands still meanwhile: if the difference has grown when
+// Activate comes, sessions and garbage seem older than they are, and for sixteen times as long as
+// it has grown, at most for the expiry of sessions, no session ends and no garbage is collected.
+// Chunks that no file ever named need no such care.
 //
 // A session may own chunks of another slot; after a move the two may be at different shards. The
 // chunk keeps its owner, and who links it names that (meta.Link's Owner). When the session is over,

@@ -33,7 +33,7 @@ type State struct {
 	// have been used in slots that came.
 	HandleFloor uint64
 	// QuietUntil is the log time, in milliseconds, before which no session ends and no garbage is
-	// collected.
+	// collected but what no file ever named.
 	QuietUntil uint64
 }
 
