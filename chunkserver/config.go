@@ -1,6 +1,7 @@
 package chunkserver
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -57,6 +58,8 @@ type Masters interface {
 	Addresses() []string
 	// Node returns the stub of one master.
 	Node(address string) (quarry.Master, error)
+	// Learn takes what one master tells of the cluster, if that is newer than what is known.
+	Learn(ctx context.Context, address string) error
 }
 
 func (c *Config) withDefaults() error {

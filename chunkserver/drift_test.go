@@ -2,9 +2,11 @@ package chunkserver
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/disk"
 )
@@ -36,4 +38,24 @@ func TestHeartbeatsTellTheDrift(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMasterThatNamesOthersIsAsked has a master tell that the masters are not those that the server
+// knows: that master is asked about them, not the one that answered last and may be behind.
+func TestMasterThatNamesOthersIsAsked(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.masters = quarry.SumMasters(w.Addresses())
+		w.start(1, 0, disk.NewMem())
+		w.pass(10 * time.Second)
+		w.mu.Lock()
+		before := len(w.learned)
+		w.masters++
+		w.mu.Unlock()
+		w.pass(10 * time.Second)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if before != 0 || !slices.Contains(w.learned, "m") {
+			t.Errorf("asked %d times without need, then %v", before, w.learned)
+		}
+	})
 }

@@ -102,9 +102,9 @@ func (s *Server) beat(ctx context.Context, address string, p *pulse, req *quarry
 	p.mu.Unlock()
 	if reply.Masters != 0 && reply.Masters != quarry.SumMasters(s.cfg.Masters.Addresses()) {
 		// Other masters have come, and one of them may lead before anybody is refused: without its
-		// grants this server's leases would end. A node that is behind names those of before; the
-		// map is taken from who is further.
-		if _, err := s.cfg.Masters.Topology(ctx); err != nil {
+		// grants this server's leases would end. The node that said so knows them; one that is behind
+		// names those of before, and what it tells is not taken.
+		if err := s.cfg.Masters.Learn(ctx, address); err != nil {
 			s.cfg.Logger.Debug("the masters have changed", "error", err)
 		}
 	}

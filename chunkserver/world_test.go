@@ -40,6 +40,8 @@ type world struct {
 	clock       clock.Clock                                       // of servers that are started; nil: simulated
 	inventories []*quarry.InventoryRequest
 	drops       []quarry.Item // what the masters answer to inventories
+	masters     uint64        // the sum of the masters' addresses that they tell
+	learned     []string      // who was asked about them
 	deaf        int           // so many reports do not arrive
 	acked       bool          // see reopenOn
 	damage      func(from string, reply *quarry.ReadReply)
@@ -96,6 +98,13 @@ func (w *world) server(address string) *Server {
 func (w *world) Addresses() []string                { return []string{"m"} }
 func (w *world) Node(string) (quarry.Master, error) { return w, nil }
 
+func (w *world) Learn(_ context.Context, address string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.learned = append(w.learned, address)
+	return nil
+}
+
 func (w *world) Topology(context.Context) (*quarry.TopologyReply, error) {
 	return &quarry.TopologyReply{}, nil
 }
@@ -118,7 +127,7 @@ func (w *world) Heartbeat(_ context.Context, req *quarry.HeartbeatRequest) (*qua
 	now := protocol.Instant(clock.Simulated().Now())
 	w.drift.Arrived(req.Nonce, protocol.Instant(req.Sent), req.Answered, protocol.Instant(req.Received), now)
 	w.drift.Replied(req.Nonce, now)
-	return &quarry.HeartbeatReply{Nonce: req.Nonce, Grants: append([]quarry.Grant(nil), w.grants...)}, nil
+	return &quarry.HeartbeatReply{Nonce: req.Nonce, Masters: w.masters, Grants: append([]quarry.Grant(nil), w.grants...)}, nil
 }
 
 func (w *world) Report(_ context.Context, req *quarry.ReportRequest) error {

@@ -52,7 +52,7 @@ func Open(ctx context.Context, addrs []string, opts Options) (*FS, error) {
 		_ = masters.Close()
 		_ = connections.Close() // nothing waits for it any more
 	}
-	f.background(f.followMasters)
+	f.background(func(ctx context.Context) { f.followMasters(ctx, masters) })
 	return f, nil
 }
 
@@ -61,10 +61,10 @@ const followEvery = 5 * time.Second
 
 // followMasters learns of masters that were added, also while the client does nothing or all goes
 // well with the others: those that it began with may be removed one after the other, or fail when
-// the ones that were added could go on.
-func (f *FS) followMasters(ctx context.Context) {
+// the ones that were added could go on. All are asked: one alone may be behind for good.
+func (f *FS) followMasters(ctx context.Context, masters *route.Masters) {
 	for f.clock.Sleep(ctx, followEvery) == nil {
-		if _, err := f.masters.Topology(ctx); err != nil {
+		if err := masters.Refresh(ctx); err != nil {
 			f.log.Debug("who the masters are is not known anew", "error", err)
 		}
 	}

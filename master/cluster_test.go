@@ -31,6 +31,7 @@ type testNode struct {
 	c       *testCluster
 	address string
 	folder  *disk.Mem
+	disrupt disk.Policy // of the folder; may be nil
 	state   *vfs.MemFS
 	level   atomic.Uint32 // the feature level that it tells others
 
@@ -98,6 +99,14 @@ func (c *testCluster) add() *testNode {
 	return n
 }
 
+// fault is what becomes of an operation on the folder.
+func (n *testNode) fault(op disk.Op) disk.Fault {
+	if n.disrupt == nil {
+		return disk.Fault{}
+	}
+	return n.disrupt(op)
+}
+
 // init makes the nodes a cluster.
 func (c *testCluster) init() {
 	c.t.Helper()
@@ -129,7 +138,7 @@ func (n *testNode) start() {
 	n.client = rpc.NewClient(rpc.ClientConfig{Network: n.c.net, Clock: clock.Simulated(), Identity: self})
 	client := n.client
 	m, err := Open(Config{
-		Folder: n.folder, StateFS: n.state, StateDir: "state", Address: n.address, Client: client,
+		Folder: disk.NewFaulty(n.folder, n.fault), StateFS: n.state, StateDir: "state", Address: n.address, Client: client,
 		Servers: func(to quarry.Member) quarry.ChunkServer { return client.ChunkServer(to.Address) },
 		Clock:   clock.Simulated(), Logger: slog.New(slog.DiscardHandler), LogBytes: testLogBytes, CacheBytes: 1 << 20, SessionExpiry: testExpiry,
 	})

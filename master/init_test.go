@@ -2,15 +2,18 @@ package master
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/disk"
+	"github.com/quarryfs/quarry/raft"
 	"github.com/quarryfs/quarry/rpc"
 )
 
@@ -238,4 +241,43 @@ func TestOriginFile(t *testing.T) {
 		_, err = loadOrigin(broken)
 		is(t, err, quarry.Corrupt)
 	}
+}
+
+// TestFounderCrashesInTheMiddle crashes the only founder when the log of its root group is there, and
+// the state is not: it founds the group when it is started again.
+func TestFounderCrashesInTheMiddle(t *testing.T) {
+	synctestCluster(t, 0, func(t *testing.T, c *testCluster) {
+		n := &testNode{c: c, address: "m1:1", folder: disk.NewMem(), state: vfs.NewMem()}
+		n.level.Store(quarry.FeatureLevel)
+		id, _, _, err := raft.DiskIdentity(n.folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &origin{Version: 1, Node: 1, Init: &quarry.InitRequest{Cluster: quarry.ClusterID{1}, Shards: testShards, Key: quarry.Key{Number: 1}, Masters: []quarry.MasterNode{{Node: 1, Disk: id, Address: n.address}}}}
+		if err := o.save(n.folder); err != nil {
+			t.Fatal(err)
+		}
+		client := rpc.NewClient(rpc.ClientConfig{Network: c.net, Clock: clock.Simulated(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleMaster} }})
+		h, err := raft.Open(raft.Config{
+			Node: 1, Cluster: o.cluster(), Address: n.address, Log: n.folder, State: n.state, StateDir: "state",
+			Transport: &peers{client: client, clock: clock.Simulated()}, Clock: clock.Simulated(), Logger: slog.New(slog.DiscardHandler), LogBytes: testLogBytes,
+		})
+		if err == nil {
+			err = h.AddGroup(quarry.RootShard, &rootGroup{}) // a log without a state, as the crash leaves it
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(h.Close(), client.Close()); err != nil {
+			t.Fatal(err)
+		}
+		c.nodes = append(c.nodes, n)
+		n.start()
+		c.sleep(10 * time.Second)
+		for id := range quarry.ShardID(testShards + 1) {
+			if st, err := n.host.Status(id); err != nil || st.Leader != 1 {
+				t.Errorf("group %d: %+v, %v", id, st, err)
+			}
+		}
+	})
 }

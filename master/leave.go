@@ -19,6 +19,8 @@ const (
 	leaveEvery = 500 * time.Millisecond
 	// leaveAfter is how long it hears nothing before it asks.
 	leaveAfter = 2 * time.Second
+	// leaveSave is how long the note in the folder may take before the master ends without it.
+	leaveSave = 2 * time.Second
 )
 
 // attend watches whether the master still belongs to its cluster, as long as it lives.
@@ -88,7 +90,17 @@ func (m *Master) leave() {
 	}
 	gone := *m.originNow()
 	gone.Removed = true
-	if err := gone.save(m.cfg.Folder); err != nil {
+	saved := make(chan error, 1)
+	go func() { saved <- gone.save(m.cfg.Folder) }() // its disk may hang for ever: that may be why it was removed
+	patience := m.cfg.Clock.NewTimer(leaveSave)
+	defer patience.Stop()
+	var err error
+	select {
+	case err = <-saved:
+	case <-patience.C():
+		err = quarry.Errorf("write", quarry.Unavailable, originName, "the disk has not answered for %v", leaveSave)
+	}
+	if err != nil { // it is found out again after the next start
 		m.cfg.Logger.Warn("this master was removed from its cluster, and cannot note it in its folder", "error", err)
 	}
 	m.begun.Store(&gone)

@@ -2,7 +2,7 @@ package master
 
 import (
 	"context"
-	"slices"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -135,8 +135,10 @@ func (m *Master) startGroup(id quarry.ShardID, members []raft.Member) (err error
 			}
 		}()
 	}
-	if members != nil && !slices.Contains(m.host.Groups(), id) {
-		return m.host.Bootstrap(id, members, machine)
+	if members != nil { // also if there is a log: a crash may have come between that and the state
+		if err := m.host.Bootstrap(id, members, machine); !errors.Is(err, quarry.Exists) {
+			return err
+		}
 	}
 	if err := m.host.AddGroup(id, machine); err != nil || id != quarry.RootShard {
 		return err

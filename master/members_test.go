@@ -12,6 +12,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/rpc"
 )
 
@@ -332,5 +333,27 @@ func TestGrowBySnapshot(t *testing.T) {
 		if got := names(t, two, quarry.RootInode); len(got) != len(want) {
 			t.Errorf("of %d names the new master has %d", len(want), len(got))
 		}
+	})
+}
+
+// TestRemovedMasterWhoseDiskHangs removes a master that cannot note it in its folder, because the
+// disk answers no more: it ends all the same.
+func TestRemovedMasterWhoseDiskHangs(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *testCluster) {
+		n := c.add()
+		hung, release := atomic.Bool{}, make(chan struct{})
+		n.disrupt = func(op disk.Op) disk.Fault {
+			if hung.Load() && op.Name == originTemp {
+				<-release
+			}
+			return disk.Fault{}
+		}
+		c.enlarge(n)
+		hung.Store(true)
+		c.shrink(n.node)
+		c.until("the master that was removed goes on", func() bool { return n.Err() != nil })
+		n.stop()
+		close(release)
+		c.sleep(time.Second)
 	})
 }

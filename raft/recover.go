@@ -138,10 +138,25 @@ func (h *Host) AddGroup(id quarry.ShardID, sm StateMachine) error {
 
 // Bootstrap founds a group with its first voters, of which this node is one. It is called
 // with the same voters on each of them, once, when a cluster is made. It returns when the
-// group is durable here. Errors: Exists if this member has a state already, Invalid for bad
+// group is durable here. Called again after a crash in the midst of it, it finishes. Errors: Exists
+// if this member has a state already or has heard of others, and is for AddGroup; Invalid for bad
 // voters, and those of AddGroup.
 func (h *Host) Bootstrap(id quarry.ShardID, voters []Member, sm StateMachine) error {
 	subject := fmt.Sprintf("group %d", id)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.groups[id] != nil {
+		return quarry.Errorf("bootstrap", quarry.Exists, subject, "it was added before")
+	}
+	if old, err := loadGroup(h.store.db, id); err != nil || old.applied.index > 0 {
+		if err != nil {
+			return err
+		}
+		return quarry.Errorf("bootstrap", quarry.Exists, subject, "this node has a state of it")
+	}
+	if l := h.dormant[id]; l != nil && (l.base > 0 || l.last > 0 || l.hard != hardState{}) {
+		return quarry.Errorf("bootstrap", quarry.Exists, subject, "this node has a log of it")
+	}
 	st := groupState{applied: applied{index: 1, term: 1}}
 	for _, m := range voters {
 		if err := m.check(); err != nil {
@@ -153,17 +168,6 @@ func (h *Host) Bootstrap(id quarry.ShardID, voters []Member, sm StateMachine) er
 	slices.Sort(st.members.voters)
 	if self, ok := st.members.find(h.cfg.Node); !ok || self != h.self || len(voters) > MembersMax || len(slices.Compact(slices.Clone(st.members.voters))) != len(voters) {
 		return quarry.Errorf("bootstrap", quarry.Invalid, subject, "the voters must be at most %d different nodes, and one of them %v", MembersMax, h.self)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.groups[id] != nil {
-		return quarry.Errorf("bootstrap", quarry.Exists, subject, "it was added before")
-	}
-	if old, err := loadGroup(h.store.db, id); err != nil || old.applied.index > 0 {
-		if err != nil {
-			return err
-		}
-		return quarry.Errorf("bootstrap", quarry.Exists, subject, "this node has a state of it")
 	}
 	// The log first: a state without a log is taken for a lost log. A log without a state is
 	// an empty member, which may be founded again.

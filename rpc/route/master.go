@@ -111,6 +111,38 @@ func (m *Masters) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 	return reply, err
 }
 
+// Refresh asks all nodes for the topology and keeps the newest: [Masters.Topology] asks one, which
+// may be behind for good. It fails with Unavailable if no node answers.
+func (m *Masters) Refresh(ctx context.Context) error {
+	return quarry.Wrap("topology", "", m.refresh(ctx))
+}
+
+// Learn asks the node at an address for the topology, and keeps it if that is newer than what is
+// known. Errors: those of the call; Unavailable if the node belongs to no cluster yet.
+func (m *Masters) Learn(ctx context.Context, address string) error {
+	topology, err := m.fetch(ctx, address)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.learned.takeNewer(topology)
+	return nil
+}
+
+// fetch asks one node for the topology.
+func (m *Masters) fetch(ctx context.Context, address string) (*quarry.TopologyReply, error) {
+	node, err := m.Node(address)
+	if err != nil {
+		return nil, err
+	}
+	topology, err := node.Topology(ctx)
+	if err == nil && len(topology.Shards) == 0 {
+		err = quarry.Errorf("topology", quarry.Unavailable, address, "the master belongs to no cluster yet")
+	}
+	return topology, err
+}
+
 // Replace goes to the leader of the group that it names. It waits while new masters catch up.
 func (m *Masters) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
 	return call(ctx, m, "replace", byShard(req.Shard), req, quarry.Master.Replace)

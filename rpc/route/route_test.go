@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -487,4 +488,71 @@ func TestCallersShareARefresh(t *testing.T) {
 			t.Errorf("%d questions for 50 callers", n)
 		}
 	})
+}
+
+// frozen is a node that tells of other masters than the cluster of its node does.
+type frozen struct {
+	*node
+	applied uint64
+	masters []int
+}
+
+func (f *frozen) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
+	r, err := f.node.Topology(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Applied, r.Masters = f.applied, nil
+	for _, i := range f.masters {
+		r.Masters = append(r.Masters, quarry.MasterNode{Node: quarry.NodeID(i + 1), Address: address(i)})
+	}
+	return r, nil
+}
+
+// TestLastAnswererIsBehind has the master that answered last removed without knowing it: it goes on
+// naming the masters of before. Who asks all, or the one that knows more, learns of the others, and
+// the one that was removed is asked no more.
+func TestLastAnswererIsBehind(t *testing.T) {
+	for name, learn := range map[string]func(ctx context.Context, m *Masters) error{
+		"all are asked":          func(ctx context.Context, m *Masters) error { return m.Refresh(ctx) },
+		"the one ahead is asked": func(ctx context.Context, m *Masters) error { return m.Learn(ctx, address(1)) },
+		"then the one behind too": func(ctx context.Context, m *Masters) error {
+			return errors.Join(m.Learn(ctx, address(1)), m.Learn(ctx, address(0)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster()
+				nodes := []*frozen{{c.nodes[0], 1, []int{0, 1}}, {c.nodes[1], 1, []int{0, 1}}, {c.nodes[2], 2, []int{1, 2}}}
+				m := c.masters(t, func(o *Options) {
+					o.Addresses = []string{address(0)}
+					o.Dial = func(at string) (quarry.Master, error) {
+						for i, n := range nodes {
+							if at == address(i) {
+								return n, nil
+							}
+						}
+						return c.dial(at)
+					}
+				})
+				if _, err := m.Topology(t.Context()); err != nil || !slices.Equal(m.Addresses(), []string{address(0), address(1)}) {
+					t.Fatal(m.Addresses(), err)
+				}
+				nodes[1].applied, nodes[1].masters = 2, []int{1, 2}
+				_ = clock.Simulated().Sleep(t.Context(), time.Second)
+				if err := learn(t.Context(), m); err != nil || !slices.Equal(m.Addresses(), []string{address(1), address(2)}) {
+					t.Fatal(m.Addresses(), err)
+				}
+				asked := c.nodes[0].asked
+				for range 3 {
+					if r, err := m.Topology(t.Context()); err != nil || r.Applied != 2 {
+						t.Errorf("%+v, %v", r, err)
+					}
+				}
+				if c.nodes[0].asked != asked {
+					t.Error("the master that was removed is asked still")
+				}
+			})
+		})
+	}
 }

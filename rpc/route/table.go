@@ -51,6 +51,9 @@ func (t *table) shard(to target) quarry.ShardID {
 // leader returns the address of the node that a request goes to first, or "".
 func (t *table) leader(to target) string {
 	if to.any {
+		if !slices.Contains(t.addresses, t.answering) {
+			return "" // a master that was removed would go on answering what it knew
+		}
 		return t.answering
 	}
 	return t.leaders[t.shard(to)]
@@ -207,15 +210,7 @@ func (m *Masters) ask(ctx context.Context, addresses []string) ([]told, error) {
 	replies := make(chan told, len(addresses))
 	for _, at := range addresses {
 		go func() {
-			node, err := m.Node(at)
-			if err != nil {
-				replies <- told{at, nil, err}
-				return
-			}
-			topology, err := node.Topology(ctx)
-			if err == nil && len(topology.Shards) == 0 {
-				err = quarry.Errorf("topology", quarry.Unavailable, at, "the master belongs to no cluster yet")
-			}
+			topology, err := m.fetch(ctx, at)
 			replies <- told{at, topology, err}
 		}()
 	}
