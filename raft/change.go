@@ -25,7 +25,7 @@ const caughtUp = 1000
 //
 // Errors: NotLeader; Invalid for a change that cannot be made; Busy while another change is
 // under way; Unavailable if ctx ended before the change was proposed (the nodes to promote
-// have not caught up, for instance), Unknown if it ended later.
+// have not caught up, or too few answer yet), Unknown if it ended later.
 func (h *Host) ChangeMembership(ctx context.Context, id quarry.ShardID, c Change) error {
 	g, err := h.group("change members", id)
 	if err != nil {
@@ -37,9 +37,10 @@ func (h *Host) ChangeMembership(ctx context.Context, id quarry.ShardID, c Change
 		}
 		return g.notLeader("change members")
 	}
+	few := (*tooFewError)(nil) // of the last try
 	for tooFew := 0; ; {
 		p, wait, err := g.tryChange(c)
-		switch few := new(tooFewError); {
+		switch few = nil; {
 		case errors.As(err, &few) && tooFew < 2*h.cfg.ElectionTicks:
 			// The leader forgets whom it has heard once in each election timeout: those who live
 			// may not have had the time to answer.
@@ -51,6 +52,9 @@ func (h *Host) ChangeMembership(ctx context.Context, id quarry.ShardID, c Change
 		}
 		if wait {
 			if err := h.cfg.Clock.Sleep(ctx, h.cfg.Tick); err != nil {
+				if few != nil {
+					return quarry.Errorf("change members", quarry.Unavailable, g.name(), "%w: %w", few, err)
+				}
 				return quarry.Errorf("change members", quarry.Unavailable, g.name(), "the nodes to promote have not caught up: %w", err)
 			}
 			continue

@@ -480,3 +480,27 @@ func TestReadsWhileShrinking(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestTooFewAnswerSaysSo ends a removal while it waits for those who may answer yet: it says who does
+// not, and nothing of nodes to promote, as there are none.
+func TestTooFewAnswerSaysSo(t *testing.T) {
+	inBubble(t, 3, 1, nil, func(t *testing.T, c *testCluster) {
+		c.put(0, "a")
+		leader, other := c.leader(0), c.other(0)
+		var dead *testNode
+		for _, n := range c.nodes {
+			if n != leader && n != other {
+				dead = n
+			}
+		}
+		dead.crash()
+		c.sleep(5 * time.Second)
+		ctx, cancel := clock.Simulated().WithTimeout(context.Background(), 300*time.Millisecond)
+		defer cancel()
+		err := leader.host.ChangeMembership(ctx, 0, Change{Remove: []quarry.NodeID{other.id}})
+		if !errors.Is(err, quarry.Unavailable) || !strings.Contains(err.Error(), fmt.Sprintf("nodes [%d] do not answer", dead.id)) {
+			t.Errorf("the error is %v", err)
+		}
+		dead.start()
+	})
+}
