@@ -11,10 +11,12 @@ type MasterNode struct {
 
 // ShardInfo is where a shard is served.
 type ShardInfo struct {
-	Shard  ShardID
-	Leader NodeID // 0 if not known
-	Voters []NodeID
-	Slots  []SlotRange
+	Shard ShardID
+	// Leader is 0 if it is not known. Voters are as the node knows them. Members, in the answer of
+	// the leader only, are the voters, the learners, and those on their way out, who still count.
+	Leader          NodeID
+	Voters, Members []NodeID
+	Slots           []SlotRange
 }
 
 // SlotRange is the slots from First to Last, both included.

@@ -31,13 +31,13 @@ type MasterChange struct {
 
 // ChangeMasters changes the masters of a cluster, and returns the new ones, in the order of By, and
 // all that there are then. It goes from group to group: when masters come, the root group is first,
-// which numbers them; when masters go, it is the last, and forgets them. Each group is changed in
-// one step, when the new members have caught up with it; who leads it and is to go hands it over
+// which numbers them; when masters go, it is the last, and forgets them, so that whoever leads a
+// shard always hears from it. Each group is changed in one step, when the new members have caught up with it; who leads it and is to go hands it over
 // first. Interrupted at any point, the same change said again finishes.
 //
 // It waits for masters that catch up for as long as ctx lasts. Errors: Invalid for a change that
 // cannot be made, or is dangerous: one that leaves no master, or no majority that lives; one that
-// names a node that there never was; and, unless it replaces, one beside a master that does not
+// names a node that there never was, or for a new master one that is a member already; and, unless it replaces, one beside a master that does not
 // answer and is not among those that go. Unavailable if a new master does not answer.
 func ChangeMasters(ctx context.Context, client *rpc.Client, masters *route.Masters, c clock.Clock, change MasterChange) (came, all []quarry.MasterNode, err error) {
 	m := &mastersChange{masters: masters, clock: c, gone: change.Gone}
@@ -66,6 +66,13 @@ func ChangeMasters(ctx context.Context, client *rpc.Client, masters *route.Maste
 			break
 		}
 	}
+	// Another change may have added those who are gone to a shard again, before its leader heard
+	// that they were forgotten.
+	if len(m.gone) > 0 {
+		if err := m.passShards(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	topology, err := masters.Topology(ctx)
 	if err != nil {
 		return m.came, nil, err
@@ -90,6 +97,9 @@ func (m *mastersChange) check(ctx context.Context) error {
 	}
 	topology, err := m.masters.Topology(ctx)
 	if err != nil {
+		return err
+	}
+	if err := m.newcomers(st, topology); err != nil {
 		return err
 	}
 	left := len(m.came)
@@ -119,13 +129,45 @@ func (m *mastersChange) check(ctx context.Context) error {
 	return nil
 }
 
-// pass changes one group after the other, those among them that are added meanwhile.
-func (m *mastersChange) pass(ctx context.Context) error {
-	first := quarry.RootShard
-	if len(m.came) == 0 {
-		first++ // forget does the root group, when all shards are done
+// newcomers refuses a replacement by a master that is a member already: by itself, or by one that
+// has its own place, which would only remove those that are gone.
+func (m *mastersChange) newcomers(st *quarry.StatusReply, topology *quarry.TopologyReply) error {
+	if len(m.gone) == 0 {
+		return nil
 	}
-	for next := first; ; next++ { // shards are numbered without gaps
+	for _, n := range topology.Masters {
+		i := slices.IndexFunc(m.came, func(c quarry.MasterNode) bool { return c.Disk == n.Disk })
+		if i < 0 {
+			continue
+		}
+		if slices.Contains(m.gone, n.Node) {
+			return quarry.Errorf("change masters", quarry.Invalid, m.came[i].Address, "the master there is node %d, which cannot take its own place: start one with an empty folder", n.Node)
+		}
+		// Interrupted, the same change leaves no shard in which both vote, except new ones.
+		both := func(s quarry.ShardStatus) bool {
+			return s.Shard == quarry.RootShard || slices.Contains(s.Voters, n.Node) && slices.ContainsFunc(m.gone, func(g quarry.NodeID) bool { return slices.Contains(s.Voters, g) })
+		}
+		if !slices.ContainsFunc(st.Shards, func(s quarry.ShardStatus) bool { return !both(s) }) {
+			return quarry.Errorf("change masters", quarry.Invalid, m.came[i].Address, "the master there is node %d of this cluster already; \"quarry admin master remove\" only removes", n.Node)
+		}
+	}
+	return nil
+}
+
+// pass changes one group after the other. Those that are gone leave the root group by forget, when
+// all shards are done.
+func (m *mastersChange) pass(ctx context.Context) error {
+	if len(m.came) > 0 {
+		if err := m.one(ctx, quarry.RootShard, nil); err != nil {
+			return err
+		}
+	}
+	return m.passShards(ctx)
+}
+
+// passShards changes one shard after the other, those among them that are added meanwhile.
+func (m *mastersChange) passShards(ctx context.Context) error {
+	for next := quarry.RootShard + 1; ; next++ { // shards are numbered without gaps
 		st, err := m.masters.Status(ctx)
 		if err != nil {
 			return err
@@ -133,16 +175,16 @@ func (m *mastersChange) pass(ctx context.Context) error {
 		if m.shards = len(st.Shards); int(next) >= m.shards {
 			return nil
 		}
-		if err := m.one(ctx, next); err != nil {
+		if err := m.one(ctx, next, m.gone); err != nil {
 			return err
 		}
 	}
 }
 
 // one changes a group, and tries again, after a pause, for as long as it is only too early.
-func (m *mastersChange) one(ctx context.Context, shard quarry.ShardID) error {
+func (m *mastersChange) one(ctx context.Context, shard quarry.ShardID, gone []quarry.NodeID) error {
 	for pause := mastersPauseMin; ; pause = min(2*pause, mastersPauseMax) {
-		reply, err := m.masters.Replace(ctx, &quarry.ReplaceRequest{Shard: shard, Gone: m.gone, New: m.came})
+		reply, err := m.masters.Replace(ctx, &quarry.ReplaceRequest{Shard: shard, Gone: gone, New: m.came})
 		if err == nil {
 			m.came = reply.New
 			return nil

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,6 +122,8 @@ func TestChangeMasters(t *testing.T) {
 	m.must(cluster.MasterChange{By: []string{a, b}}, 3)
 	m.must(cluster.MasterChange{By: []string{a, b}}, 3) // said again
 	_ = m.all[b].Abort()                                // node 3
+	m.refused(cluster.MasterChange{Gone: []quarry.NodeID{2}, By: []string{a}}, "cannot take its own place")
+	m.refused(cluster.MasterChange{Gone: []quarry.NodeID{3}, By: []string{a}}, "is node 2 of this cluster already")
 	m.refused(cluster.MasterChange{By: []string{m.start()}}, "node 3 does not answer")
 	m.refused(cluster.MasterChange{Gone: []quarry.NodeID{2}}, "node 3 does not answer")
 	c := m.start()
@@ -177,4 +180,50 @@ func TestChangeInterrupted(t *testing.T) {
 	if err := f.Mkdir(m.ctx, "/d"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestChangeOrder has those who are gone leave the root group last, and looks at the shards once
+// more when they are forgotten: another change may have added them there meanwhile.
+func TestChangeOrder(t *testing.T) {
+	m := startMasters(t, 3)
+	by := m.start()
+	r := &recorder{}
+	through, err := route.New(route.Options{Addresses: m.route.Addresses(), Clock: clock.System(), Dial: func(a string) (quarry.Master, error) {
+		return recording{m.client.Master(a), r}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer through.Close()
+	if _, _, err := cluster.ChangeMasters(m.ctx, m.client, through, clock.System(), cluster.MasterChange{Gone: []quarry.NodeID{3}, By: []string{by}}); err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	for _, req := range r.done {
+		order = append(order, fmt.Sprintf("%d:%d+%d", req.Shard, len(req.Gone), len(req.New)))
+	}
+	if got := strings.Join(order, " "); got != "0:0+1 1:1+1 2:1+1 0:1+0 1:1+1 2:1+1" {
+		t.Errorf("the groups were changed in the order %s", got)
+	}
+}
+
+// recorder keeps the changes of groups that succeeded.
+type recorder struct {
+	mu   sync.Mutex
+	done []*quarry.ReplaceRequest
+}
+
+type recording struct {
+	quarry.Master
+	to *recorder
+}
+
+func (r recording) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quarry.ReplaceReply, error) {
+	reply, err := r.Master.Replace(ctx, req)
+	if err == nil {
+		r.to.mu.Lock()
+		defer r.to.mu.Unlock()
+		r.to.done = append(r.to.done, req)
+	}
+	return reply, err
 }

@@ -33,7 +33,8 @@ type testNode struct {
 	folder  *disk.Mem
 	disrupt disk.Policy // of the folder; may be nil
 	state   *vfs.MemFS
-	level   atomic.Uint32 // the feature level that it tells others
+	level   atomic.Uint32                 // the feature level that it tells others
+	joining atomic.Pointer[chan struct{}] // if it is set, it answers Join only when this is closed
 
 	// snapshot, if it is set when the node starts, stands before streams.take.
 	snapshot func(ctx context.Context, req *rpc.Raw) (*rpc.Raw, error)
@@ -45,15 +46,22 @@ type testNode struct {
 	serving chan struct{}
 }
 
-// older is a master that tells others of another feature level.
+// older is a master that tells others of another feature level, and may be slow to join.
 type older struct {
 	*Master
-	level *atomic.Uint32
+	node *testNode
+}
+
+func (o older) Join(ctx context.Context, req *quarry.JoinRequest) error {
+	if wait := o.node.joining.Load(); wait != nil {
+		<-*wait
+	}
+	return o.Master.Join(ctx, req)
 }
 
 func (o older) Identify(ctx context.Context) (*quarry.IdentifyReply, error) {
 	id, err := o.Master.Identify(ctx)
-	id.Level = o.level.Load()
+	id.Level = o.node.level.Load()
 	return id, err
 }
 
@@ -150,9 +158,9 @@ func (n *testNode) start() {
 	n.present.Store(m)
 	n.server = rpc.NewServer(rpc.ServerConfig{Clock: clock.Simulated(), Identity: self})
 	if n.snapshot == nil {
-		m.Serve(n.server, older{m, &n.level})
+		m.Serve(n.server, older{m, n})
 	} else {
-		rpc.ServeMaster(n.server, older{m, &n.level})
+		rpc.ServeMaster(n.server, older{m, n})
 		n.server.HandleMessages(opRaft, func(_ context.Context, msg *rpc.Raw) { _ = m.host.Deliver(msg.Payload) })
 		n.server.HandleRaw(opSnapshot, n.snapshot)
 	}

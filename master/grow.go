@@ -20,13 +20,17 @@ func (m *Master) AddShard(ctx context.Context, req *quarry.AddShardRequest) erro
 	if !m.started.Load() {
 		return m.waiting("add shard")
 	}
-	select { // the masters must not change between the look at them and the log's entry
-	case m.changing <- struct{}{}:
-		defer func() { <-m.changing }()
-	case <-ctx.Done():
-		return quarry.Errorf("add shard", quarry.Busy, "", "the masters are being changed: %w", ctx.Err())
+	leave, err := m.alone(ctx, "add shard") // the masters must not change between the look at them and the log's entry
+	if err != nil {
+		return err
 	}
+	defer leave()
 	st, err := m.host.Status(quarry.RootShard)
+	if err == nil && st.Leading { // the leader before may have changed them
+		if err = m.host.ReadIndex(ctx, quarry.RootShard); err == nil {
+			st, err = m.host.Status(quarry.RootShard)
+		}
+	}
 	switch {
 	case err != nil:
 		return quarry.Wrap("add shard", "", err)
@@ -44,7 +48,7 @@ func (m *Master) AddShard(ctx context.Context, req *quarry.AddShardRequest) erro
 			body.Founders = append(body.Founders, quarry.MasterNode{Node: member.Node, Disk: member.Disk, Address: member.Address})
 		}
 	}
-	_, err = m.root.propose(ctx, body)
+	_, err = m.root.proposeIn(ctx, st.Term, body)
 	return quarry.Wrap("add shard", "", err)
 }
 

@@ -6,14 +6,16 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/raft"
 )
 
 // A master that was removed from its cluster hears nothing any more from the groups that it was a
 // member of, and cannot tell this from a network that is cut: so it asks. The answer is certain,
 // because the root group gives each number once: a number that was given and is not among the
-// masters was taken back. The master notes that in its folder, so that it is never started from it
-// again, and ends. Nothing depends on how soon: it has no vote that counts, so it cannot lead, and
-// without a majority it answers no read.
+// masters was taken back. But a group may count on a master that was removed, where another change
+// has just added it: so it goes on until the leaders of all shards know that it was removed, and say
+// that it is no member. It notes that in its folder then, so that it is never started from it again,
+// and ends. Nothing depends on how soon.
 const (
 	// leaveEvery is how often a master looks whether it still hears from the root group.
 	leaveEvery = 500 * time.Millisecond
@@ -28,7 +30,7 @@ func (m *Master) attend() {
 	silent := time.Duration(0)
 	for m.cfg.Clock.Sleep(m.ctx, leaveEvery) == nil {
 		st, err := m.host.Status(quarry.RootShard)
-		out := st.Applied > 0 && !slices.Contains(st.Voters, m.node) && !slices.Contains(st.Learners, m.node)
+		out := st.Applied > 0 && !slices.ContainsFunc(st.Members, func(n raft.Member) bool { return n.Node == m.node })
 		switch {
 		case err != nil || st.Leader != 0 && !out:
 			silent = 0
@@ -46,35 +48,32 @@ func (m *Master) attend() {
 	}
 }
 
-// removed asks the other masters whether this one was removed.
+// removed asks the other masters whether this one was removed, and no group counts on it.
 func (m *Master) removed(ctx context.Context) bool {
 	masters := []quarry.MasterNode(nil)
 	if o := m.originNow(); o.Join != nil {
 		masters = append(masters, o.Join.Masters...)
-	}
-	if known := m.root.known.Load(); known != nil {
-		masters = append(masters, known.topology.Masters...)
 	}
 	if st, err := m.host.Status(quarry.RootShard); err == nil {
 		for _, n := range st.Members {
 			masters = append(masters, quarry.MasterNode{Node: n.Node, Disk: n.Disk, Address: n.Address})
 		}
 	}
-	var asked []string
-	for _, n := range masters {
-		if n.Node == m.node || slices.Contains(asked, n.Address) {
-			continue
-		}
-		asked = append(asked, n.Address)
-		ctx, cancel := m.cfg.Clock.WithTimeout(ctx, identifyTime)
-		t, err := m.cfg.Client.Master(n.Address).Topology(ctx)
-		cancel()
-		if err == nil && t.Cluster == m.originNow().cluster() && m.node <= t.Numbered &&
-			!slices.ContainsFunc(t.Masters, func(o quarry.MasterNode) bool { return o.Node == m.node }) {
-			return true
+	heard := m.hear(ctx, masters)
+	var sure topologies // of those who know that it was removed
+	for _, t := range heard {
+		if m.node <= t.Numbered && !slices.ContainsFunc(t.Masters, func(o quarry.MasterNode) bool { return o.Node == m.node }) {
+			sure = append(sure, t)
 		}
 	}
-	return false
+	for _, t := range sure {
+		for _, s := range t.Shards {
+			if s.Shard != quarry.RootShard && len(sure.members(s.Shard)) == 0 || slices.Contains(heard.members(s.Shard), m.node) {
+				return false
+			}
+		}
+	}
+	return len(sure) > 0
 }
 
 // leave notes in the folder that the master was removed, and stops it.

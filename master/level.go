@@ -35,16 +35,29 @@ func (g *rootGroup) raiseLevel(ctx context.Context) {
 		if st, err := m.host.Status(quarry.RootShard); err != nil || !st.Leading {
 			return
 		}
-		if known != nil && m.allSpeak(ctx, known.topology.Masters) {
-			if _, err := g.propose(ctx, &root.RaiseLevel{Level: quarry.FeatureLevel}); err == nil {
-				m.cfg.Logger.Info("every master speaks this feature level", "level", quarry.FeatureLevel)
-				return
-			}
+		if g.tryRaise(ctx) {
+			m.cfg.Logger.Info("every master speaks this feature level", "level", quarry.FeatureLevel)
+			return
 		}
 		if m.cfg.Clock.Sleep(ctx, levelEvery) != nil {
 			return
 		}
 	}
+}
+
+// tryRaise raises the level, unless a master does not speak it. No master is added meanwhile.
+func (g *rootGroup) tryRaise(ctx context.Context) bool {
+	leave, err := g.master.alone(ctx, "raise level")
+	if err != nil {
+		return false
+	}
+	defer leave()
+	known := g.known.Load()
+	if known == nil || !g.master.allSpeak(ctx, known.topology.Masters) {
+		return false
+	}
+	_, err = g.propose(ctx, &root.RaiseLevel{Level: quarry.FeatureLevel})
+	return err == nil
 }
 
 // allSpeak asks every master for its feature level.

@@ -30,30 +30,15 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 	if !st.Leading {
 		return nil, m.notLeading("replace", req.Shard)
 	}
-	forget := req.Shard == quarry.RootShard && len(req.New) == 0
-	if forget {
-		if left := slices.ContainsFunc(st.Voters, func(n quarry.NodeID) bool { return !slices.Contains(req.Gone, n) }); left && slices.Contains(req.Gone, m.node) {
-			// Who has left the shards hears no more of them, and so may never know that it has.
-			if err := m.host.HandOver(ctx, quarry.RootShard, req.Gone); err != nil {
-				return nil, quarry.Wrap("replace", "", err)
-			}
-			return nil, m.notLeading("replace", quarry.RootShard)
-		}
-		if err := m.outOfShards(req.Gone); err != nil {
-			return nil, err
-		}
+	if req.Shard == quarry.RootShard && len(req.New) == 0 {
+		return &quarry.ReplaceReply{}, m.forget(ctx, req.Gone, st.Voters)
 	}
 	nodes := slices.Clone(req.New)
 	for i := range nodes {
 		if req.Shard == quarry.RootShard {
-			if err := m.fits(ctx, nodes[i]); err != nil {
+			if nodes[i], err = m.number(ctx, nodes[i], req.Gone); err != nil {
 				return nil, err
 			}
-			result, err := m.root.propose(ctx, &root.AddMaster{Master: nodes[i]})
-			if err != nil {
-				return nil, quarry.Wrap("replace", "", err)
-			}
-			nodes[i] = result.Node
 		}
 		if err := m.registered(nodes[i]); err != nil {
 			return nil, err
@@ -62,20 +47,85 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 			return nil, quarry.Wrap("replace", nodes[i].Address, err)
 		}
 	}
+	if req.Shard == quarry.RootShard {
+		leave, err := m.alone(ctx, "replace")
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
 	if err := m.exchange(ctx, req.Shard, req.Gone, nodes); err != nil {
 		return nil, quarry.Wrap("replace", "", err)
 	}
-	if forget {
-		if err := m.outOfShards(req.Gone); err != nil { // one may have been added meanwhile
-			return nil, err
+	return &quarry.ReplaceReply{New: nodes}, nil
+}
+
+// alone waits until nobody else changes the masters, the shards or the feature level; the caller
+// gives the place back by leave.
+func (m *Master) alone(ctx context.Context, op string) (leave func(), err error) {
+	select {
+	case m.changing <- struct{}{}:
+		return func() { <-m.changing }, nil
+	case <-ctx.Done():
+		return nil, quarry.Errorf(op, quarry.Busy, "", "another change of the masters or the shards is under way: %w", ctx.Err())
+	}
+}
+
+// number has the root group give a new master its number, or name the one that it has.
+func (m *Master) number(ctx context.Context, node quarry.MasterNode, gone []quarry.NodeID) (quarry.MasterNode, error) {
+	leave, err := m.alone(ctx, "replace") // the feature level must not rise between the look at the node's and the log's entry
+	if err != nil {
+		return node, err
+	}
+	defer leave()
+	if err := m.fits(ctx, node, gone); err != nil {
+		return node, err
+	}
+	result, err := m.root.propose(ctx, &root.AddMaster{Master: node})
+	if err != nil {
+		return node, quarry.Wrap("replace", "", err)
+	}
+	return result.Node, nil
+}
+
+// forget has the root group let go of masters that have left all shards.
+func (m *Master) forget(ctx context.Context, gone, voters []quarry.NodeID) error {
+	if left := slices.ContainsFunc(voters, func(n quarry.NodeID) bool { return !slices.Contains(gone, n) }); left && slices.Contains(gone, m.node) {
+		// Who is to go does not judge whether it may.
+		if err := m.host.HandOver(ctx, quarry.RootShard, gone); err != nil {
+			return quarry.Wrap("replace", "", err)
 		}
-		for _, gone := range req.Gone {
-			if _, err := m.root.propose(ctx, &root.RemoveMaster{Node: gone}); err != nil {
-				return nil, quarry.Wrap("replace", "", err)
-			}
+		return m.notLeading("replace", quarry.RootShard)
+	}
+	if err := m.outOfShards(ctx, gone); err != nil {
+		return err
+	}
+	leave, err := m.alone(ctx, "replace")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := m.exchange(ctx, quarry.RootShard, gone, nil); err != nil {
+		return quarry.Wrap("replace", "", err)
+	}
+	if err := m.outOfShards(ctx, gone); err != nil { // one may have been added meanwhile
+		return err
+	}
+	st, err := m.host.Status(quarry.RootShard)
+	if err != nil {
+		return quarry.Wrap("replace", "", err)
+	}
+	for _, member := range st.Members { // who is forgotten ends: its vote must not count any more
+		if slices.Contains(gone, member.Node) {
+			return quarry.Errorf("replace", quarry.Busy, "", "node %d is a member of the root group still", member.Node)
 		}
 	}
-	return &quarry.ReplaceReply{New: nodes}, nil
+	for _, node := range gone {
+		if _, err := m.root.propose(ctx, &root.RemoveMaster{Node: node}); err != nil {
+			return quarry.Wrap("replace", "", err)
+		}
+	}
+	return nil
 }
 
 // checkReplace refuses a request that makes no sense whatever the cluster is like.
@@ -118,11 +168,18 @@ func (m *Master) registered(node quarry.MasterNode) error {
 
 // fits returns an error unless a new master can become a member: before anything is made known that
 // would have to be taken back.
-func (m *Master) fits(ctx context.Context, node quarry.MasterNode) error {
+func (m *Master) fits(ctx context.Context, node quarry.MasterNode, gone []quarry.NodeID) error {
 	known := m.root.known.Load()
 	if known == nil {
 		return quarry.Errorf("join", quarry.Unavailable, "", "this master has not learnt the cluster's map yet")
 	}
+	for _, n := range known.topology.Masters {
+		if n.Disk == node.Disk && slices.Contains(gone, n.Node) {
+			return quarry.Errorf("replace", quarry.Invalid, node.Address, "the master there is node %d, which cannot take its own place: start one with an empty folder", n.Node)
+		}
+	}
+	ctx, cancel := m.cfg.Clock.WithTimeout(ctx, identifyTime)
+	defer cancel()
 	id, err := m.cfg.Client.Master(node.Address).Identify(ctx)
 	switch {
 	case err != nil:
@@ -147,20 +204,26 @@ func (m *Master) invite(ctx context.Context, node quarry.MasterNode) error {
 	return m.cfg.Client.Master(node.Address).Join(ctx, join)
 }
 
-// exchange has the new members learn what the group knows, and then vote in the place of those
-// that are gone, in one change.
-func (m *Master) exchange(ctx context.Context, id quarry.ShardID, gone []quarry.NodeID, nodes []quarry.MasterNode) error {
-	if id == quarry.RootShard { // a shard that is added meanwhile would begin with masters of before
-		select {
-		case m.changing <- struct{}{}:
-			defer func() { <-m.changing }()
-		case <-ctx.Done():
-			return quarry.Errorf("replace", quarry.Busy, "", "another change of the masters is under way: %w", ctx.Err())
+// allRegistered is registered for several masters.
+func (m *Master) allRegistered(nodes []quarry.MasterNode) error {
+	for _, n := range nodes {
+		if err := m.registered(n); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// exchange has the new members learn what the group knows, and then vote in the place of those
+// that are gone, in one change. A new one may have been removed from the cluster since it was
+// invited, and end at any moment: it is not made a member then.
+func (m *Master) exchange(ctx context.Context, id quarry.ShardID, gone []quarry.NodeID, nodes []quarry.MasterNode) error {
 	st, err := m.host.Status(id)
 	if err != nil {
 		return err
+	}
+	if st.Changing { // those who go still count
+		return quarry.Errorf("replace", quarry.Busy, "", "another change of the members of group %d is under way", id)
 	}
 	var learn, change raft.Change
 	for _, n := range nodes {
@@ -177,8 +240,19 @@ func (m *Master) exchange(ctx context.Context, id quarry.ShardID, gone []quarry.
 			change.Remove = append(change.Remove, node)
 		}
 	}
+	if err := m.allRegistered(nodes); err != nil {
+		return err
+	}
 	if len(learn.Learn) > 0 {
 		if err := m.host.ChangeMembership(ctx, id, learn); err != nil {
+			return err
+		}
+		if err := m.allRegistered(nodes); err != nil {
+			var back raft.Change
+			for _, n := range learn.Learn {
+				back.Remove = append(back.Remove, n.Node)
+			}
+			_ = m.host.ChangeMembership(ctx, id, back) // whoever removes them again does it, too
 			return err
 		}
 	}
@@ -195,27 +269,6 @@ func (m *Master) exchange(ctx context.Context, id quarry.ShardID, gone []quarry.
 		change.Promote = nil
 	}
 	return m.changeWhenCaughtUp(ctx, id, change)
-}
-
-// outOfShards returns Busy unless masters have left all shards, as far as this node has come: those
-// that the root group forgets end, wherever they still have a vote.
-func (m *Master) outOfShards(gone []quarry.NodeID) error {
-	known := m.root.known.Load()
-	if known == nil {
-		return quarry.Errorf("replace", quarry.Busy, "", "this master has not learnt the cluster's map yet")
-	}
-	for _, s := range known.topology.Shards {
-		st, err := m.host.Status(s.Shard)
-		if err != nil || st.Applied == 0 {
-			return quarry.Errorf("replace", quarry.Busy, "", "node %d does not know yet who is a member of shard %d", m.node, s.Shard)
-		}
-		for _, member := range st.Members {
-			if slices.Contains(gone, member.Node) {
-				return quarry.Errorf("replace", quarry.Busy, "", "node %d is a member of shard %d still: the root group comes last", member.Node, s.Shard)
-			}
-		}
-	}
-	return nil
 }
 
 // changeWhenCaughtUp makes a change as soon as those who are to vote by it have caught up, or

@@ -165,12 +165,17 @@ func (g *rootGroup) make(ctx context.Context) bool {
 
 // propose has a command applied and returns its result.
 func (g *rootGroup) propose(ctx context.Context, body root.Body) (*root.Result, error) {
+	return g.proposeIn(ctx, 0, body)
+}
+
+// proposeIn is propose for who decides by what it has heard in a term of its leadership; 0: any.
+func (g *rootGroup) proposeIn(ctx context.Context, term uint64, body root.Body) (*root.Result, error) {
 	c := &root.Command{WallNS: g.master.cfg.Clock.Wall().UnixNano(), Body: body}
 	command, err := c.Append(nil)
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := g.master.host.Propose(ctx, quarry.RootShard, command)
+	encoded, err := g.master.host.ProposeIn(ctx, quarry.RootShard, term, command)
 	if errors.Is(err, quarry.Unknown) {
 		return nil, &quarry.Error{Op: "propose", Kind: quarry.Unavailable, Err: errors.New("the leader changed while the operation was under way; it can be sent again")}
 	}

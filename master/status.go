@@ -130,10 +130,26 @@ func (m *Master) Digest(id quarry.ShardID) (applied uint64, sum [sha256.Size]byt
 	return after.Applied, [sha256.Size]byte(h.Sum(nil)), err
 }
 
-// groupInfo adds to a shard's slots who leads it and who votes.
+// groupInfo adds to a shard's slots who leads it and who votes, and who is a member, if this node
+// leads it and has come as far as the leaders before it.
 func (m *Master) groupInfo(s quarry.ShardInfo) quarry.ShardInfo {
-	if st, err := m.host.Status(s.Shard); err == nil {
-		s.Leader, s.Voters = st.Leader, st.Voters
+	st, err := m.host.Status(s.Shard)
+	if err != nil {
+		return s
+	}
+	s.Leader, s.Voters = st.Leader, st.Voters
+	inOffice := st.Leading
+	if s.Shard != quarry.RootShard {
+		sh := m.group(s.Shard)
+		if inOffice = inOffice && sh != nil; inOffice {
+			t := sh.lead.Load()
+			inOffice = t != nil && t.number == st.Term
+		}
+	}
+	if inOffice {
+		for _, member := range st.Members {
+			s.Members = append(s.Members, member.Node)
+		}
 	}
 	return s
 }

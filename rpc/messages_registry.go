@@ -92,6 +92,7 @@ func shardInfoFields(w *wire.Walk, m *quarry.ShardInfo) {
 	wire.Uint(w, 2, &m.Leader)
 	wire.Uints(w, 3, &m.Voters, votersMax)
 	wire.List(w, 4, &m.Slots, quarry.Slots, wire.SlotRangeFields)
+	wire.Uints(w, 5, &m.Members, 2*votersMax)
 }
 
 func statusReplyFields(w *wire.Walk, m *quarry.StatusReply) {
