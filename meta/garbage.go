@@ -113,18 +113,25 @@ func (t *tx) freeFile(g garbageEntry, limit int, r *Result) {
 	if file == nil || file.Links > 0 {
 		panic(fmt.Sprintf("meta: the state is broken: file %v is garbage and is %+v", id, file))
 	}
-	if _, open := t.openTail(id, file); open {
-		t.delete(file.queueKey(t.key[:0], id))
-		t.queue(id, file, t.now())
-		r.Count++
-		return
+	if !file.Doomed || file.Removed != neverSeen { // of those no tail has yet to be sealed
+		if _, open := t.openTail(id, file); open {
+			t.delete(file.queueKey(t.key[:0], id))
+			t.queue(id, file, t.now())
+			r.Count++
+			return
+		}
 	}
+	t.freePieces(id, file, limit-r.Count, r)
+}
+
+// freePieces frees the first pieces of a removed file, at most room of them, and the file if there
+// are fewer.
+func (t *tx) freePieces(id quarry.Inode, file *inodeRecord, room int, r *Result) {
 	type place struct {
 		end    uint64
 		handle quarry.Handle
 	}
 	var pieces []place
-	room := limit - r.Count
 	t.scan(table(nil, uint16(id.Slot()), tablePiece, uint64(id)), nil, func(key, value []byte) bool {
 		var p pieceRecord
 		decode(key, value, &p, pieceFields)
@@ -140,11 +147,12 @@ func (t *tx) freeFile(g garbageEntry, limit int, r *Result) {
 	}
 	if len(pieces) == room { // there may be others, and the file itself counts too
 		r.More = true
-		if !file.Doomed || file.Removed != neverSeen { // nobody can have it back, it goes on with this one
-			t.delete(file.queueKey(t.key[:0], id))
-			file.Doomed = true
-			t.queue(id, file, neverSeen)
+		if pieces[room-1].end == openEnd {
+			file.Open = false // its tail was lost; nobody looks for it any more
 		}
+		t.delete(file.queueKey(t.key[:0], id))
+		file.Doomed = true // nobody can have it back; the next Collect goes on with it
+		t.queue(id, file, neverSeen)
 		return
 	}
 	t.delete(file.queueKey(t.key[:0], id))

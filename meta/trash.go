@@ -195,7 +195,7 @@ func Removed(v View, req *quarry.RemovedRequest) (*quarry.RemovedReply, error) {
 	if last.at != 0 {
 		reply.After, reply.AfterFile = uint64(last.at), quarry.Inode(last.id)
 		if last.kind != garbageFile { // chunks of one instant stand behind its files
-			reply.AfterFile = ^quarry.Inode(0)
+			reply.After, reply.AfterFile = uint64(last.at)+1, 0
 		}
 	}
 	for _, id := range found {

@@ -120,6 +120,34 @@ func TestHalfFreedStaysGone(t *testing.T) {
 	}
 }
 
+// TestFreedWithALostTail has files collected whose tails are lost, in steps of every size: one step
+// ends just after the tail, and the next one does not look for it.
+func TestFreedWithALostTail(t *testing.T) {
+	for limit := 1; limit <= 6; limit++ {
+		for _, now := range []bool{false, true} {
+			s := newShard(t)
+			f := s.touch(quarry.RootInode, "f")
+			for range 3 {
+				s.seal(s.openTail(f, 1, 2), 10)
+			}
+			tail := s.openTail(f, 1, 2)
+			s.ok(&BeginSeal{Handle: tail, Version: 1})
+			s.ok(&Seal{Handle: tail, Version: 2, Lost: true, Members: verdicts(VerdictGone, 1, 2)})
+			s.ok(&Remove{Parent: quarry.RootInode, Name: "f", Path: "/f", Now: now})
+			s.time += 1000
+			steps := 1
+			for s.ok(&Collect{KeepMS: 100, SoonMS: 100, Max: limit}).More {
+				if steps++; steps > 10 {
+					t.Fatalf("in steps of %d it is never free", limit)
+				}
+			}
+			if n := Totals(s.kv); n.Removed != 0 || n.RemovedBytes != 0 || reading(s.kv).anyInode(f) != nil || reading(s.kv).chunk(tail) != nil {
+				t.Errorf("in steps of %d: counters %+v", limit, n)
+			}
+		}
+	}
+}
+
 // TestRemovedNow removes files that are not to be kept: what was put goes at once, what was
 // appended to only when nobody asks for fates any more, and neither comes back.
 func TestRemovedNow(t *testing.T) {
@@ -203,6 +231,35 @@ func TestRemovedPages(t *testing.T) {
 	}
 	if r, err := Removed(s.kv, &quarry.RemovedRequest{Max: 1, After: ^uint64(0), AfterFile: ^quarry.Inode(0)}); err != nil || r.More {
 		t.Errorf("beyond the end: %+v, %v", r, err)
+	}
+}
+
+// TestRemovedBehindManyChunks lists the trash, page by page, where more chunks are garbage of one
+// instant than one page looks at.
+func TestRemovedBehindManyChunks(t *testing.T) {
+	s := newShard(t)
+	s.quick = true
+	for _, name := range []string{"a", "b", "c", "d"} {
+		s.touch(quarry.RootInode, name)
+	}
+	s.ok(&Remove{Parent: quarry.RootInode, Name: "a", Path: "/a"})
+	s.time++
+	const chunks = removedScan + removedScan/2
+	s.ok(&ReserveHandles{Term: 1, Count: 2 * chunks})
+	for range chunks {
+		s.owned(10, 1)
+	}
+	s.ok(&Remove{Parent: quarry.RootInode, Name: "b", Path: "/b"})
+	for s.ok(&CloseSession{Session: s.session}).More {
+	}
+	s.session = s.ok(&OpenSession{Slot: 7}).Session
+	s.ok(&Remove{Parent: quarry.RootInode, Name: "c", Path: "/c"})
+	s.time++
+	s.ok(&Remove{Parent: quarry.RootInode, Name: "d", Path: "/d"})
+	for page := 1; page <= 5; page++ {
+		if got := s.listed("/", page); !slices.Equal(got, []string{"/a", "/b", "/c", "/d"}) {
+			t.Errorf("in pages of %d the trash has %q", page, got)
+		}
 	}
 }
 
