@@ -127,7 +127,7 @@ func (m *Master) change(ctx context.Context, op string, parent quarry.Inode, onc
 		case kind != quarry.Busy && kind != quarry.Unavailable || tries == changeTries || sh.lead.Load() == nil:
 			return nil, m.wrongShard(op, err)
 		}
-		if m.cfg.Clock.Sleep(ctx, pause) != nil {
+		if m.cfg.Clock.Sleep(ctx, once.Spread(pause, tries)) != nil {
 			return nil, quarry.Wrap(op, "", err)
 		}
 	}

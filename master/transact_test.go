@@ -490,3 +490,50 @@ func TestManyWaitForTheirTurn(t *testing.T) {
 		c.clean()
 	})
 }
+
+// Two renames that cross each other, at the same moment and with all steps equally long, come
+// both about: they do not give up for each other for ever.
+func TestRenamesThatCross(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, cluster *testCluster) {
+		c, other := cluster.caller(), cluster.caller()
+		far, err := c.mkdir(quarry.RootInode, "far", farSlot)
+		c.check("make far", err, 0)
+		for range 3 {
+			_, err = c.touch(quarry.RootInode, "a")
+			c.check("make a file", err, 0)
+			_, err = other.touch(far, "x")
+			c.check("make another", err, 0)
+			c.clean()
+			step := func(at string) {
+				if at == "begun" || at == "decide" {
+					c.sleep(5 * time.Millisecond)
+				}
+			}
+			for _, n := range c.nodes {
+				n.failpoint.Store(&step)
+			}
+			begun := time.Now()
+			done := make(chan error)
+			go func() { done <- c.mv(quarry.RootInode, "a", far, "x") }()
+			second := other.mv(far, "x", quarry.RootInode, "a")
+			c.check("there", <-done, 0)
+			c.check("and back", second, 0)
+			if d := time.Since(begun); d > 3*time.Second {
+				t.Errorf("they took %v", d)
+			}
+			for _, n := range c.nodes {
+				n.failpoint.Store(nil)
+			}
+			a, x := c.find(quarry.RootInode, "a"), c.find(far, "x")
+			if (a == 0) == (x == 0) {
+				t.Errorf("the files are %v and %v", a, x)
+			}
+			if a != 0 {
+				c.check("remove it", c.rm(quarry.RootInode, "a", false), 0)
+			} else {
+				c.check("remove it", c.rm(far, "x", false), 0)
+			}
+		}
+		c.clean()
+	})
+}

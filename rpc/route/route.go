@@ -147,6 +147,7 @@ type attempt struct {
 	tried  []string // in this round
 	prefer string   // named by the last answer
 	pause  time.Duration
+	waits  int
 	last   error // why the last try failed
 	at     string
 }
@@ -288,10 +289,11 @@ func (m *Masters) learn(ctx context.Context, a *attempt) error {
 	}
 }
 
-// wait pauses, longer each time.
+// wait pauses, longer each time; each operation in a way of its own.
 func (m *Masters) wait(ctx context.Context, a *attempt) {
 	a.pause = min(max(2*a.pause, pauseMin), pauseMax)
-	_ = m.opts.Clock.Sleep(ctx, a.pause) // the callers look at ctx
+	a.waits++
+	_ = m.opts.Clock.Sleep(ctx, a.target.op.Spread(a.pause, a.waits)) // the callers look at ctx
 }
 
 // giveUp builds the error of a request that no master has decided.

@@ -556,3 +556,24 @@ func TestLastAnswererIsBehind(t *testing.T) {
 		})
 	}
 }
+
+// Two operations that are Busy as often do not come back at the same moments.
+func TestBusyOperationsComeBackApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		took := map[time.Duration]bool{}
+		for session := range quarry.SessionID(3) {
+			c := newCluster()
+			m := c.masters(t)
+			c.nodes[0].busy = 4
+			start := time.Now()
+			_, err := m.Make(t.Context(), &quarry.MakeRequest{Op: quarry.Op{Session: session + 1, Sequence: 1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			took[time.Since(start)] = true
+		}
+		if len(took) != 3 {
+			t.Errorf("they took %v", took)
+		}
+	})
+}

@@ -13,6 +13,7 @@ type target struct {
 	any    bool
 	bySlot bool
 	byOp   bool // slot is that of the session
+	op     quarry.Op
 	slot   quarry.Slot
 	shard  quarry.ShardID
 }
@@ -24,7 +25,7 @@ func byOp(op quarry.Op, s quarry.Slot) target {
 	if op.Session == 0 {
 		return bySlot(s)
 	}
-	return target{bySlot: true, byOp: true, slot: op.Session.Slot()}
+	return target{bySlot: true, byOp: true, slot: op.Session.Slot(), op: op}
 }
 
 func byShard(s quarry.ShardID) target { return target{shard: s} }
