@@ -312,6 +312,7 @@ func (m *Master) apply(ctx context.Context, slot quarry.Slot, body meta.Body) (*
 
 // outcome asks the coordinator's shard what has become of a transaction.
 func (m *Master) outcome(ctx context.Context, id meta.TxID) (x meta.Transaction, known bool, err error) {
+	m.reached("outcome")
 	a, err := m.ask(ctx, &question{Verb: askOutcome, Slot: id.Slot(), Tx: id})
 	if err != nil || !a.Known {
 		return x, false, err

@@ -2,6 +2,9 @@ package master
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"sync"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
@@ -14,15 +17,72 @@ func (s *shard) settle(ctx context.Context, in meta.Intent) (undecided bool, err
 	if err != nil {
 		return false, err
 	}
+	return s.settleAs(ctx, in, &x, known)
+}
+
+// settleAs is settle when the coordinator's shard has said what became of the transaction.
+func (s *shard) settleAs(ctx context.Context, in meta.Intent, x *meta.Transaction, known bool) (undecided bool, err error) {
 	if in.Part.Kind == meta.PartSource { // decided here, with whatever was to become of it
 		return known && !x.Committed, nil
 	}
-	f := in.Settle(&x, known)
+	f := in.Settle(x, known)
 	if f == nil {
 		return true, nil
 	}
 	_, err = s.propose(ctx, quarry.Op{}, f)
 	return false, err
+}
+
+// outcomesMax bounds the questions that one reader has under way.
+const outcomesMax = 16
+
+// settleMet settles the intents that a reader has met. Of each transaction it asks once, of
+// several at the same time. It reports whether none of them was decided.
+func (s *shard) settleMet(ctx context.Context, met []meta.Intent) (undecided bool, err error) {
+	byTx := map[meta.TxID][]meta.Intent{}
+	for _, in := range met {
+		byTx[in.Tx] = append(byTx[in.Tx], in)
+	}
+	var (
+		jobs sync.WaitGroup
+		mu   sync.Mutex // guards what is returned
+	)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	undecided = true
+	room := make(chan struct{}, outcomesMax)
+	for _, id := range slices.Sorted(maps.Keys(byTx)) {
+		room <- struct{}{} // what holds it ends with ctx
+		jobs.Go(func() {
+			defer func() { <-room }()
+			open, failed := s.settleTx(ctx, id, byTx[id])
+			mu.Lock()
+			defer mu.Unlock()
+			if undecided = undecided && open; failed != nil && err == nil {
+				err = failed
+				cancel() // the reader has no answer: the others need not wait
+			}
+		})
+	}
+	jobs.Wait()
+	return undecided, err
+}
+
+// settleTx settles intents of one transaction.
+func (s *shard) settleTx(ctx context.Context, id meta.TxID, list []meta.Intent) (undecided bool, err error) {
+	x, known, err := s.master.outcome(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	undecided = true
+	for _, in := range list {
+		open, err := s.settleAs(ctx, in, &x, known)
+		if err != nil {
+			return false, err
+		}
+		undecided = undecided && open
+	}
+	return undecided, nil
 }
 
 // settleAt is settle for an intent of any shard, for as long as one question may take.
@@ -55,35 +115,32 @@ func readNames[R any](ctx context.Context, m *Master, op string, slot quarry.Slo
 			met = nil
 			return f(v, &met)
 		})
-		again := false
 		if off(IntentPassedOver) {
 			met = nil
 		}
-		for _, in := range met {
-			sh, err := m.shardOf(op, slot)
-			if err != nil {
-				return none, err
-			}
-			undecided, err := sh.settle(ctx, in)
-			if err != nil {
-				return none, quarry.Wrap(op, "", err)
-			}
-			again = again || !undecided
+		if len(met) == 0 {
+			return reply, err
 		}
-		if !again {
+		sh, failed := m.shardOf(op, slot)
+		if failed != nil {
+			return none, failed
+		}
+		undecided, failed := sh.settleMet(ctx, met)
+		if failed != nil {
+			return none, quarry.Wrap(op, "", failed)
+		}
+		if undecided {
 			return reply, err
 		}
 	}
 	return none, quarry.Errorf(op, quarry.Busy, "", "the names are being changed from elsewhere all the time")
 }
 
-// sweep looks for what nobody cares for: transactions whose request is gone, intents whose
-// coordinator was not heard of, and chunks whose owner is over. What it finds of the first two
-// twice in a row is seen to.
+// sweep looks for what nobody cares for: transactions whose request is gone, and chunks whose
+// owner is over. Transactions that it finds twice in a row are seen to. Intents: intentSweep.
 type sweep struct {
 	c       *coordinator
 	pending map[meta.TxID]bool
-	held    map[meta.Intent]bool
 	past    quarry.SessionID // the last session whose chunks were looked at
 }
 
@@ -102,28 +159,6 @@ func (s *sweep) transactions(atOnce bool) {
 		}
 	}
 	s.pending = seen
-}
-
-func (s *sweep) intents() {
-	var list []meta.Intent
-	_ = s.c.shard.local(func(v meta.View) error {
-		list, _ = meta.Intents(v, nil, sweepMax)
-		return nil
-	})
-	seen := make(map[meta.Intent]bool, len(list))
-	for _, in := range list {
-		seen[in] = true
-		if !s.held[in] {
-			continue
-		}
-		ctx, cancel := s.c.shard.master.cfg.Clock.WithTimeout(s.c.ctx, askSilence)
-		_, err := s.c.shard.settle(ctx, in)
-		cancel()
-		if err != nil {
-			s.c.shard.master.cfg.Logger.Debug("an intent cannot be settled yet", "transaction", uint64(in.Tx), "error", err)
-		}
-	}
-	s.held = seen
 }
 
 // strangers frees chunks whose owners are over at other shards. Of a client whose slots have moved
@@ -149,7 +184,8 @@ func (s *sweep) strangers() {
 		cancel()
 		if err != nil {
 			m.cfg.Logger.Debug("chunks of a session that lives elsewhere stay as they are", "session", uint64(id), "error", err)
-			return // the others wait for the next round, so that intents do not wait for a shard that is away
+			s.past = id // the next round goes on behind it: its shard may be away for long
+			return
 		}
 	}
 }

@@ -63,11 +63,11 @@ func (c *coordinator) run() {
 	}
 	sweep := sweep{c: c}
 	sweep.transactions(true)
-	for m.cfg.Clock.Sleep(c.ctx, sweepEvery) == nil {
-		sweep.transactions(false)
-		sweep.intents()
-		sweep.strangers()
-	}
+	// Intents and strangers may wait for other shards: each has a goroutine of its own.
+	intents := newIntentSweep(c)
+	c.jobs.Go(func() { c.every(sweepEvery, func() { intents.round(c.ctx) }) })
+	c.jobs.Go(func() { c.every(sweepEvery, sweep.strangers) })
+	c.every(sweepEvery, func() { sweep.transactions(false) })
 }
 
 func (c *coordinator) stop() {
