@@ -1,28 +1,11 @@
 package quarry
 
-import (
-	"math/rand/v2"
-	"time"
-)
-
 // Op makes a mutation happen once: a master that is sent the same session and sequence
 // again answers with the first result.
 type Op struct {
 	Session  SessionID
 	Sequence Sequence
 	Oldest   Sequence // the session's oldest unsettled operation; earlier results may be forgotten
-}
-
-// Spread returns a pause before the operation is tried again: between half of what is asked for and
-// one and a half times that. It follows from the operation and the number of the try: operations
-// that get into each other's way do not come back at the same moment for ever, and a simulation
-// repeats itself. Without a session the pause stays as it is.
-func (o Op) Spread(pause time.Duration, try int) time.Duration {
-	if o.Session == 0 || pause <= 0 {
-		return pause
-	}
-	r := rand.New(rand.NewPCG(uint64(o.Session), uint64(o.Sequence)<<16+uint64(try)))
-	return pause/2 + time.Duration(r.Int64N(int64(pause)+1))
 }
 
 // FileKind says what an inode is.

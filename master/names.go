@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/meta"
 )
 
@@ -127,7 +128,7 @@ func (m *Master) change(ctx context.Context, op string, parent quarry.Inode, onc
 		case kind != quarry.Busy && kind != quarry.Unavailable || tries == changeTries || sh.lead.Load() == nil:
 			return nil, m.wrongShard(op, err)
 		}
-		if m.cfg.Clock.Sleep(ctx, once.Spread(pause, tries)) != nil {
+		if m.cfg.Clock.Sleep(ctx, clock.Spread(pause, uint64(once.Session), uint64(once.Sequence), tries)) != nil {
 			return nil, quarry.Wrap(op, "", err)
 		}
 	}

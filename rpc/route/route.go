@@ -293,7 +293,8 @@ func (m *Masters) learn(ctx context.Context, a *attempt) error {
 func (m *Masters) wait(ctx context.Context, a *attempt) {
 	a.pause = min(max(2*a.pause, pauseMin), pauseMax)
 	a.waits++
-	_ = m.opts.Clock.Sleep(ctx, a.target.op.Spread(a.pause, a.waits)) // the callers look at ctx
+	pause := clock.Spread(a.pause, uint64(a.target.op.Session), uint64(a.target.op.Sequence), a.waits)
+	_ = m.opts.Clock.Sleep(ctx, pause) // the callers look at ctx
 }
 
 // giveUp builds the error of a request that no master has decided.
