@@ -145,19 +145,30 @@ func (f *FS) Undelete(ctx context.Context, path string, opts UndeleteOptions) (I
 			return Info{}, fail("undelete", path, err)
 		}
 		was := clean(names)
+		last := newest{}
 		for r, err := range f.Trash(ctx, path) {
 			if err != nil {
 				return Info{}, fail("undelete", path, err)
 			}
 			if r.Path == was {
-				id = r.Inode
+				last.add(r)
 			}
 		}
-		if id == 0 {
+		if id = last[was].Inode; id == 0 {
 			return Info{}, fail("undelete", path, quarry.Errorf("trash", quarry.NotFound, "", "no file that was called so is in the trash (any more)"))
 		}
 	}
 	return f.undelete(ctx, to, id, opts.Parents)
+}
+
+// newest has, of several removed files that had a name, the one that was removed last. That need
+// not be the last in the trash: one that was nearly brought back stands behind it again.
+type newest map[string]Removed
+
+func (n newest) add(r Removed) {
+	if was, ok := n[r.Path]; !ok || !r.Removed.Before(was.Removed) {
+		n[r.Path] = r
+	}
 }
 
 // undelete gives a file in the trash a name.
@@ -190,15 +201,19 @@ const (
 // UndeleteAll brings back every file that was called path, or was below it, under the name that it
 // had; directories that are missing are made. Of several files that had a name it is the one that
 // was removed last. It returns how many came back, and how many did not because their name is taken
-// or their time was over. Ended before it is done, it has brought back a part; said again it goes on
+// or their time was over, or their path was so long that the trash has only a part of it. Ended before it is done, it has brought back a part; said again it goes on
 // with the rest. TooLarge: more than 1,048,576 names are in the trash there.
 func (f *FS) UndeleteAll(ctx context.Context, path string) (back, left int, err error) {
-	last := map[string]quarry.Inode{}
+	last := newest{}
 	for r, err := range f.Trash(ctx, path) {
 		if err != nil {
 			return 0, 0, fail("undelete", path, err)
 		}
-		if last[r.Path] = r.Inode; len(last) > undeleteMax {
+		if len(r.Path) >= quarry.PathBytesMax { // see clean
+			left++
+			continue
+		}
+		if last.add(r); len(last) > undeleteMax {
 			return 0, 0, fail("undelete", path, quarry.Errorf("trash", quarry.TooLarge, "", "more than %d files were below it; name a directory further down", undeleteMax))
 		}
 	}
@@ -212,7 +227,7 @@ func (f *FS) UndeleteAll(ctx context.Context, path string) (back, left int, err 
 	work.SetLimit(undeleteParallel)
 	for i, name := range names {
 		work.Go(func() error {
-			_, err := f.undelete(together, name, last[name], true)
+			_, err := f.undelete(together, name, last[name].Inode, true)
 			switch kinds[i] = quarry.KindOf(err); kinds[i] {
 			case 0, quarry.Exists, quarry.NotFound, quarry.NotDir, quarry.Invalid, quarry.TooLarge:
 				return nil // paths are what the clients said that removed the files

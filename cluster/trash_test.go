@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/quarryfs/quarry"
@@ -160,5 +161,37 @@ func TestUndeleteAll(t *testing.T) {
 	}
 	if _, err := f.Stat(ctx, "/treehouse"); !errors.Is(err, quarry.NotFound) {
 		t.Errorf("the treehouse: %v", err)
+	}
+}
+
+// TestUndeleteAllOfALongPath removes a tree in which a path is longer than the trash keeps: that
+// file does not come back under a part of its path, but when its number is named.
+func TestUndeleteAllOfALongPath(t *testing.T) {
+	_, f, ctx := dev(t, 1)
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	half := strings.Repeat("/"+strings.Repeat("n", quarry.NameBytesMax), quarry.PathBytesMax/2/(quarry.NameBytesMax+1))
+	for _, dir := range []string{"/upper" + half, "/lower" + half} {
+		ok(f.MkdirAll(ctx, dir))
+		_, err := f.Put(ctx, dir+"/file", strings.NewReader(dir[:6]), client.PutOptions{})
+		ok(err)
+	}
+	ok(f.Rename(ctx, "/lower", "/upper"+half+"/lower"))
+	ok(f.RemoveAll(ctx, "/upper"))
+	back, left, err := f.UndeleteAll(ctx, "/upper")
+	if err != nil || back != 1 || left != 1 {
+		t.Errorf("%d files are back, %d are not, %v", back, left, err)
+	}
+	for r, err := range f.Trash(ctx, "/upper") {
+		ok(err)
+		_, err = f.Undelete(ctx, "/whole", client.UndeleteOptions{Inode: r.Inode})
+		ok(err)
+	}
+	if got := readBack(ctx, t, f, "/whole"); string(got) != "/lower" {
+		t.Errorf("the file with the long path has %q", got)
 	}
 }

@@ -19,6 +19,7 @@ type removal struct {
 	path string // what it was called, to be shown and found by
 	now  bool   // it is not to be kept
 	tx   TxID   // of another shard's change; 0: one of this shard
+	atNS int64  // when it was removed, to be shown; 0: now
 }
 
 // unlink takes a file's last name from it. Unless it is not to be kept it waits in the garbage
@@ -37,6 +38,9 @@ func (t *tx) unlink(id quarry.Inode, how removal, r *Result) {
 	t.header.Counters.Removed++
 	t.header.Counters.RemovedBytes += file.Length
 	file.Links, file.Path, file.RemovedNS, file.Doomed = 0, how.path, t.wallNS, how.now
+	if how.atNS != 0 {
+		file.RemovedNS = how.atNS
+	}
 	if how.tx != 0 && !off(UnlinkedAgain) {
 		file.Unlinkers = append(file.Unlinkers, how.tx)
 		file.Unlinkers = file.Unlinkers[max(0, len(file.Unlinkers)-unlinkersMax):]
@@ -155,7 +159,9 @@ func (t *tx) prepareRestore(p *Part, r *Result) error {
 }
 
 // finishRestore ends what prepareRestore has begun. A commit may find the file removed again, or
-// even collected: whoever removed it has seen the entry.
+// even collected: whoever removed it has seen the entry. What is given up was removed when it was;
+// only the time for which it is kept begins anew, because somebody may have appended meanwhile, who
+// asks for the fate of a record.
 func (t *tx) finishRestore(id quarry.Inode, commit bool, r *Result) {
 	switch file := t.inode(id); {
 	case file == nil:
@@ -163,7 +169,7 @@ func (t *tx) finishRestore(id quarry.Inode, commit bool, r *Result) {
 		file.Path, file.RemovedNS = "", 0
 		t.putInode(id, file)
 	default:
-		t.unlink(id, removal{path: file.Path}, r)
+		t.unlink(id, removal{path: file.Path, atNS: file.RemovedNS}, r)
 	}
 }
 
@@ -179,33 +185,31 @@ func Removed(v View, req *quarry.RemovedRequest) (*quarry.RemovedReply, error) {
 	s := reading(v)
 	from := garbageKey(nil, LogTime(req.After), garbageFile, uint64(req.AfterFile))
 	reply := &quarry.RemovedReply{After: req.After, AfterFile: req.AfterFile}
-	scanned := 0
-	var found []quarry.Inode
-	var last garbageEntry
+	var looked []garbageEntry
 	s.index(append(from, 0), after(table(nil, shardSlot, tableGarbage)), func(key, _ []byte) bool {
-		if scanned++; scanned > removedScan || len(found) == req.Max {
+		if len(looked) == removedScan {
 			reply.More = true
 			return false
 		}
-		if last = garbageAt(key); last.kind == garbageFile {
-			found = append(found, quarry.Inode(last.id))
-		}
+		looked = append(looked, garbageAt(key))
 		return true
 	})
-	if last.at != 0 {
-		reply.After, reply.AfterFile = uint64(last.at), quarry.Inode(last.id)
-		if last.kind != garbageFile { // chunks of one instant stand behind its files
-			reply.After, reply.AfterFile = uint64(last.at)+1, 0
+	for _, g := range looked {
+		if len(reply.Files) == req.Max {
+			reply.More = true
+			break
 		}
-	}
-	for _, id := range found {
-		i := s.anyInode(id)
-		if i == nil || i.Doomed || !below(i.Path, strings.TrimSuffix(req.Path, "/")) {
+		if g.kind != garbageFile { // chunks of one instant stand behind its files
+			reply.After, reply.AfterFile = uint64(g.at)+1, 0
 			continue
 		}
-		reply.Files = append(reply.Files, quarry.RemovedFile{
-			Inode: id, Path: i.Path, Length: i.Length, Mode: i.Mode, RemovedNS: i.RemovedNS,
-		})
+		id := quarry.Inode(g.id)
+		reply.After, reply.AfterFile = uint64(g.at), id
+		if i := s.anyInode(id); i != nil && !i.Doomed && below(i.Path, strings.TrimSuffix(req.Path, "/")) {
+			reply.Files = append(reply.Files, quarry.RemovedFile{
+				Inode: id, Path: i.Path, Length: i.Length, Mode: i.Mode, RemovedNS: i.RemovedNS,
+			})
+		}
 	}
 	return reply, nil
 }

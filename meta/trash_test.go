@@ -219,6 +219,11 @@ func TestRemovedPages(t *testing.T) {
 	if !slices.Equal(got, below) {
 		t.Errorf("%d of %d files below /a are listed", len(got), len(below))
 	}
+	// One request looks at many files, not only at as many as it may return.
+	r, err := Removed(s.kv, &quarry.RemovedRequest{Path: "/ab/1000", Max: 1})
+	if err != nil || len(r.Files) != 1 {
+		t.Errorf("one of many files: %+v, %v", r, err)
+	}
 	if got := s.listed("/a/0", 3); !slices.Equal(got, []string{"/a/0"}) {
 		t.Errorf("/a/0 is %q", got)
 	}
@@ -307,7 +312,7 @@ func TestUnlinkedOnce(t *testing.T) {
 	if i := s.inode(f); i == nil || i.Parent != dir {
 		t.Fatalf("the file is %+v", i)
 	}
-	// Given up, it stays in the trash.
+	// Given up, it stays in the trash, removed when it was.
 	r = far.ok(&Remove{Parent: dir, Name: "g", Path: "/d/g"})
 	x, _, _ = TransactionOf(far.kv, r.Tx)
 	near.ok(&Finish{Tx: x.ID, Commit: true, Part: x.Parts[0]})
@@ -315,9 +320,11 @@ func TestUnlinkedOnce(t *testing.T) {
 	x, _, _ = TransactionOf(far.kv, r.Tx)
 	first = near.ok(&Prepare{Tx: x.ID, Part: x.Prepares()[0]})
 	far.ok(&Decide{Tx: x.ID, Err: quarry.Errorf("undelete", quarry.Unavailable, "", "given up")})
+	was := reading(near.kv).anyInode(f).RemovedNS
 	near.ok(&Finish{Tx: x.ID, Part: *first.Part})
-	if got := near.listed("/d", 9); !slices.Equal(got, []string{"/d/g"}) {
-		t.Errorf("the trash has %q", got)
+	got, err := Removed(near.kv, &quarry.RemovedRequest{Path: "/d", Max: 9})
+	if err != nil || len(got.Files) != 1 || got.Files[0].Path != "/d/g" || got.Files[0].RemovedNS != was || was == 0 {
+		t.Errorf("removed at %d, the trash has %+v, %v", was, got, err)
 	}
 }
 

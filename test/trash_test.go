@@ -76,6 +76,9 @@ func TestTrashCommands(t *testing.T) {
 	do(2, "", "undelete", "-r", "/a", "--to", "/x")
 	do(2, "", "undelete")
 	do(3, "", "undelete", "-r", "/nothing")
+	if out := do(3, "", "undelete", "-r", "--json", "/nothing"); !strings.Contains(out, `"back"`) {
+		t.Errorf("nothing as JSON: %s", out)
+	}
 
 	do(0, "", "rm", "-r", "/a")
 	p.kill()

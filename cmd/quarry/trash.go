@@ -136,18 +136,18 @@ func undelete(ctx context.Context, o *options, fs *client.FS, p string, opts cli
 		return nil
 	}
 	back, left, err := fs.UndeleteAll(ctx, p)
+	if err == nil && back+left == 0 {
+		err = quarry.Errorf("undelete", quarry.NotFound, p, "no file that was below it is in the trash (any more)")
+	}
 	if o.json {
 		return errors.Join(printJSON(os.Stdout, map[string]any{"path": p, "back": back, "left": left}), err)
 	}
 	if err == nil || back > 0 {
 		fmt.Printf("%s: %d files are back", printable(p), back)
 		if left > 0 {
-			fmt.Printf(", %d are not: their names are taken, or their time was over", left)
+			fmt.Printf(", %d are not: their names are taken, their time was over, or the trash has only a part of their path (\"quarry undelete --inode\")", left)
 		}
 		fmt.Println()
-	}
-	if err == nil && back+left == 0 {
-		err = quarry.Errorf("undelete", quarry.NotFound, p, "no file that was below it is in the trash (any more)")
 	}
 	return err
 }
@@ -168,8 +168,9 @@ func adminTrashCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "trash [--keep TIME]",
 		Short: "Show how much the trash holds, or set how long it keeps files",
-		Long: `Shows how many removed files the trash of each shard holds, and how long they are kept; with
---keep, sets that for the whole cluster, for files that are in the trash already as well.
+		Long: `Shows how many removed files all shards hold together, and how long they are kept: also those
+that cannot be brought back (of "rm --now", or freed in part). With --keep, sets that time for
+the whole cluster, for files that are in the trash already as well.
 Until it is set it is what the masters were started with (24 hours, unless --trash-keep said
 otherwise).
 
