@@ -140,25 +140,47 @@ func (f *FS) Undelete(ctx context.Context, path string, opts UndeleteOptions) (I
 	}
 	id := opts.Inode
 	if id == 0 {
-		names, err := split(path)
+		was, err := f.lastRemoved(ctx, path)
 		if err != nil {
 			return Info{}, fail("undelete", path, err)
 		}
-		was := clean(names)
+		id = was.Inode
+	}
+	return f.undelete(ctx, to, id, opts.Parents)
+}
+
+// trashAgain is for how long a file is looked for that is not in the trash: its shard may not have
+// heard of its removal yet, or its slot may move from a shard that is asked late to one that was
+// asked early.
+const trashAgain = time.Second
+
+// lastRemoved returns the file in the trash that had a path last.
+func (f *FS) lastRemoved(ctx context.Context, path string) (Removed, error) {
+	names, err := split(path)
+	if err != nil {
+		return Removed{}, err
+	}
+	name := clean(names)
+	for start, pause := f.clock.Now(), pauseMin; ; pause *= 2 {
 		last := newest{}
 		for r, err := range f.Trash(ctx, path) {
 			if err != nil {
-				return Info{}, fail("undelete", path, err)
+				return Removed{}, err
 			}
-			if r.Path == was {
+			if r.Path == name {
 				last.add(r)
 			}
 		}
-		if id = last[was].Inode; id == 0 {
-			return Info{}, fail("undelete", path, quarry.Errorf("trash", quarry.NotFound, "", "no file that was called so is in the trash (any more)"))
+		if r, ok := last[name]; ok {
+			return r, nil
+		}
+		if f.clock.Now().Sub(start) >= trashAgain {
+			return Removed{}, quarry.Errorf("trash", quarry.NotFound, "", "no file that was called so is in the trash (any more)")
+		}
+		if err := f.clock.Sleep(ctx, pause); err != nil {
+			return Removed{}, ended(context.Cause(ctx), nil)
 		}
 	}
-	return f.undelete(ctx, to, id, opts.Parents)
 }
 
 // newest has, of several removed files that had a name, the one that was removed last. That need

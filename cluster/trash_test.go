@@ -80,7 +80,6 @@ func TestTrash(t *testing.T) {
 	ok(err)
 	is("/far/log", []byte("small world"))
 
-	waitTrash(ctx, t, f, "/far/f")
 	_, err = f.Undelete(ctx, "/far/f", client.UndeleteOptions{To: "/near/new/f"})
 	if !errors.Is(err, quarry.NotFound) {
 		t.Errorf("into a directory that is missing: %v", err)
@@ -107,13 +106,25 @@ func TestTrash(t *testing.T) {
 	}
 }
 
-// waitTrash waits until a file is in the trash whose removal another shard has yet to hear of.
-func waitTrash(ctx context.Context, t *testing.T, f *client.FS, path string) {
-	t.Helper()
-	for len(trashed(ctx, t, f, path)) == 0 {
-		if ctx.Err() != nil {
-			t.Fatalf("%s does not come into the trash", path)
+// TestUndeleteJustRemoved brings files back at once whose removal another shard has yet to hear of.
+func TestUndeleteJustRemoved(t *testing.T) {
+	_, f, ctx := dev(t, 1)
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
 		}
+	}
+	ok(f.MkdirIn(ctx, "/near", 1))
+	ok(f.MkdirIn(ctx, "/far", 4000))
+	for i := range 20 {
+		name := fmt.Sprint("/file", i)
+		_, err := f.Put(ctx, "/near"+name, strings.NewReader(name), client.PutOptions{})
+		ok(err)
+		ok(f.Rename(ctx, "/near"+name, "/far"+name))
+		ok(f.Remove(ctx, "/far"+name))
+		_, err = f.Undelete(ctx, "/far"+name, client.UndeleteOptions{})
+		ok(err)
 	}
 }
 
