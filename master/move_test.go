@@ -355,8 +355,7 @@ func TestClosedSlotsOpenAgain(t *testing.T) {
 			c.sleep(2 * time.Second) // who is asked
 		}()
 		var undone atomic.Int32
-		var f func(at string)
-		f = func(at string) {
+		f := func(at string) {
 			switch at {
 			case "closed":
 				if m := c.leaderNow(1); silent.CompareAndSwap(false, true) {

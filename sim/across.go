@@ -2,16 +2,19 @@ package sim
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client"
+	"github.com/quarryfs/quarry/meta"
 	"github.com/quarryfs/quarry/sim/lives"
 )
 
 // nothingLeft returns nil when no shard keeps anything of a transaction or of a move of slots, and
-// there is no directory and no file without a name.
+// there is no directory and no file without a name, and no chunk that nothing will free.
 func (c *Cluster) nothingLeft(ctx context.Context, files client.FileSystem) error {
 	var dirs, kept int64
 	for id := quarry.ShardID(1); int(id) <= c.shards; id++ {
@@ -27,6 +30,9 @@ func (c *Cluster) nothingLeft(ctx context.Context, files client.FileSystem) erro
 	if err := c.slotsSettled(ctx); err != nil {
 		return err
 	}
+	if err := c.noChunkLost(ctx); err != nil {
+		return err
+	}
 	reached, named, err := lives.Count(ctx, files, "/")
 	if err != nil {
 		return err
@@ -35,6 +41,57 @@ func (c *Cluster) nothingLeft(ctx context.Context, files client.FileSystem) erro
 		return fmt.Errorf("the shards keep %d directories and %d files, and names lead to %d and %d", dirs, kept, reached, named)
 	}
 	return nil
+}
+
+// noChunkLost returns nil when each chunk that no file names is garbage, or is owned by a session
+// that lives, on whichever shard.
+func (c *Cluster) noChunkLost(ctx context.Context) error {
+	owned := map[quarry.SessionID]quarry.Handle{}
+	for id := quarry.ShardID(1); int(id) <= c.shards; id++ {
+		err := c.look(ctx, id, func(v meta.View) error {
+			for _, chunk := range looseChunks(v) {
+				owned[chunk.Owner] = chunk.Handle
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for id := quarry.ShardID(1); int(id) <= c.shards; id++ {
+		err := c.look(ctx, id, func(v meta.View) error {
+			maps.DeleteFunc(owned, func(owner quarry.SessionID, _ quarry.Handle) bool {
+				_, err := meta.Session(v, owner)
+				return err == nil
+			})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for owner, h := range owned {
+		return fmt.Errorf("chunk %v is named by no file and will never be freed: no shard knows its owner %x", h, uint64(owner))
+	}
+	return nil
+}
+
+// looseChunks returns the chunks of a shard that no file names and that are not garbage. A chunk's
+// key is its slot, 'c' and its handle: docs/formats.md.
+func looseChunks(v meta.View) (list []*meta.ChunkRecord) {
+	var handles []quarry.Handle
+	v.Scan(nil, []byte{0xff, 0xff}, func(key, _ []byte) bool {
+		if key[2] == 'c' {
+			handles = append(handles, quarry.Handle(binary.BigEndian.Uint64(key[3:])))
+		}
+		return true
+	})
+	for _, h := range handles {
+		if chunk, err := meta.ChunkOf(v, h); err == nil && chunk.Refs == 0 && chunk.Freed == 0 {
+			list = append(list, chunk)
+		}
+	}
+	return list
 }
 
 // cleanTime is how long what is left of transactions may last when all is healed.

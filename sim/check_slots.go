@@ -23,25 +23,30 @@ type shardSlots struct {
 
 // slotsOf returns what a shard owns, at some instant while it asks; an error if nobody can tell.
 func (c *Cluster) slotsOf(ctx context.Context, id quarry.ShardID) (owns shardSlots, err error) {
-	err = fmt.Errorf("shard %d has no leader that is known", id)
+	err = c.look(ctx, id, func(v meta.View) error {
+		st := meta.MovingOf(v)
+		owns = shardSlots{shard: id, slots: meta.Slots(v), moved: [2]uint64{uint64(st.LastTake), uint64(st.LastLeave)}}
+		if st.Leaving != nil || st.Taking != nil || len(st.Remains) > 0 {
+			owns.moving = fmt.Sprintf("shard %d has still to leave %v, to take %v, to remove %v", id, st.Leaving, st.Taking, st.Remains)
+		}
+		return nil
+	})
+	return owns, err
+}
+
+// look gives fn a shard's state at some instant while it asks; an error if nobody can.
+func (c *Cluster) look(ctx context.Context, id quarry.ShardID, fn func(meta.View) error) error {
+	err := fmt.Errorf("shard %d has no leader that is known", id)
 	for _, h := range c.Masters {
 		p := h.life()
 		if p == nil || p.master.Load() == nil || p.gone() || h.held() {
 			continue
 		}
-		err = p.master.Load().LookNow(ctx, id, func(v meta.View) error {
-			st := meta.MovingOf(v)
-			owns = shardSlots{shard: id, slots: meta.Slots(v), moved: [2]uint64{uint64(st.LastTake), uint64(st.LastLeave)}}
-			if st.Leaving != nil || st.Taking != nil || len(st.Remains) > 0 {
-				owns.moving = fmt.Sprintf("shard %d has still to leave %v, to take %v, to remove %v", id, st.Leaving, st.Taking, st.Remains)
-			}
+		if err = p.master.Load().LookNow(ctx, id, fn); err == nil {
 			return nil
-		})
-		if err == nil {
-			return owns, nil
 		}
 	}
-	return owns, err
+	return err
 }
 
 // slotsEvery is how often it is looked whether two shards own a slot.
