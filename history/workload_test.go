@@ -114,7 +114,7 @@ func loseAnswers(c *clienttest.Cluster, r *rand.Rand, over <-chan struct{}) {
 	sleep := func(d time.Duration) { _ = clock.Simulated().Sleep(context.Background(), d) }
 	for {
 		for _, op := range []string{"link", "make", "rename", "remove"} {
-			c.LoseAnswers(op, 3)
+			c.LoseAnswers(op, 6)
 		}
 		if r.IntN(3) == 0 {
 			c.SetDown(true)

@@ -38,14 +38,7 @@ func shardOf(slot quarry.Slot) quarry.ShardID {
 func (c *caller) once(dir quarry.Inode, do func(m *Master, op quarry.Op) error) error {
 	c.t.Helper()
 	id := shardOf(dir.Slot())
-	if alive := c.sessions[id]; alive != 0 { // the tests' sessions live for seconds only
-		if _, err := c.leader(id).Session(c.t.Context(), &quarry.SessionRequest{Shard: id, Session: alive}); err != nil {
-			c.sessions[id] = 0
-		}
-	}
-	if c.sessions[id] == 0 {
-		c.sessions[id] = c.session(id)
-	}
+	c.keep(id)
 	c.sequence++
 	op := quarry.Op{Session: c.sessions[id], Sequence: c.sequence, Oldest: c.sequence}
 	for range 400 {
@@ -62,6 +55,26 @@ func (c *caller) once(dir quarry.Inode, do func(m *Master, op quarry.Op) error) 
 	}
 	c.t.Fatalf("an operation has no answer")
 	return nil
+}
+
+// keep sees to it that the caller has a session at a shard that lives: the tests' sessions do so for
+// seconds only. Nodes may be stopped meanwhile.
+func (c *caller) keep(id quarry.ShardID) {
+	c.t.Helper()
+	c.until("there is no session", func() bool {
+		m := c.leaderNow(id)
+		if m == nil {
+			return false
+		}
+		reply, err := m.Session(c.t.Context(), &quarry.SessionRequest{Shard: id, Session: c.sessions[id]})
+		switch {
+		case err != nil:
+			c.sessions[id] = 0
+		case c.sessions[id] == 0:
+			c.sessions[id] = reply.Session
+		}
+		return err == nil
+	})
 }
 
 // leaderNow returns the master in office for a group, or nil.

@@ -3,6 +3,7 @@ package chunks
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,20 +180,19 @@ func TestGoneServerAndSlotsThatCome(t *testing.T) {
 func TestCopyRefusedAfterItsSlotHasLeft(t *testing.T) {
 	inWorld(t, 4, func(w *world) {
 		rec := w.sealed("a")
-		target := quarry.ServerID(0)
+		var target atomic.Uint64
 		w.log.setFault(func(b meta.Body) error {
-			if a, ok := b.(*meta.AddReplica); ok && target == 0 {
-				target = a.Copy.Server
+			if a, ok := b.(*meta.AddReplica); ok && target.CompareAndSwap(0, uint64(a.Copy.Server)) {
 				w.state.apply(t, &meta.BeginLeave{Move: 1, To: 2, Slots: slot0})
 				w.state.apply(t, &meta.Release{Move: 1})
 			}
 			return nil
 		})
 		w.net.server(rec.Replicas[0].Server).kill()
-		w.until("it is copied", 40*time.Second, func() bool { return target != 0 })
+		w.until("it is copied", 40*time.Second, func() bool { return target.Load() != 0 })
 		w.pass(3 * time.Second)
-		if has := w.net.server(target).has(rec.Handle); has.SealVersion != rec.Version {
-			t.Errorf("server %d has %+v", target, has)
+		if has := w.net.server(quarry.ServerID(target.Load())).has(rec.Handle); has.SealVersion != rec.Version {
+			t.Errorf("server %d has %+v", target.Load(), has)
 		}
 	})
 }
