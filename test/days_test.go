@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,28 +19,8 @@ import (
 
 // TestFirstMinutes is what README tells a newcomer, and then the power fails.
 func TestFirstMinutes(t *testing.T) {
-	dir := t.TempDir()
-	port := freePorts(t, 7)
-	masters := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	p := &process{t: t, name: "dev", log: filepath.Join(dir, "dev.log"), args: []string{"dev", "--dir", filepath.Join(dir, "d"), "--port", strconv.Itoa(port)}}
-	s := &system{t: t}
-	up := func() {
-		p.start()
-		s.eventually("the cluster", time.Minute, func() bool {
-			_, code := runBinary(t, masters, "", "ls", "/")
-			return code == 0
-		})
-	}
-	up()
-	defer func() { p.kill() }()
-	do := func(want int, stdin string, args ...string) string {
-		t.Helper()
-		out, code := runBinary(t, masters, stdin, args...)
-		if code != want {
-			t.Errorf("quarry %v: exit code %d, want %d: %s", args, code, want, out)
-		}
-		return out
-	}
+	c := newDev(t)
+	dir, do := t.TempDir(), c.do
 	local := filepath.Join(dir, "file")
 	data := make([]byte, 5<<20)
 	rand.Read(data)
@@ -55,8 +34,8 @@ func TestFirstMinutes(t *testing.T) {
 	if got := do(0, "world\n", "append", "/log"); got != "6\n" {
 		t.Errorf("the second record begins at %q", got)
 	}
-	p.kill()
-	up()
+	c.kill()
+	c.up()
 	do(0, "", "get", "/a/b/file", filepath.Join(dir, "copy"))
 	if got, err := os.ReadFile(filepath.Join(dir, "copy")); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("the file came back differently: %v", err)

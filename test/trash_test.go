@@ -2,39 +2,16 @@ package test
 
 import (
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestTrashCommands is what people do who have removed the wrong file.
 func TestTrashCommands(t *testing.T) {
-	dir := t.TempDir()
-	port := freePorts(t, 7)
-	masters := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	p := &process{t: t, name: "dev", log: filepath.Join(dir, "dev.log"), args: []string{"dev", "--dir", filepath.Join(dir, "d"), "--port", strconv.Itoa(port)}}
-	s := &system{t: t}
-	up := func() {
-		p.start()
-		s.eventually("the cluster", time.Minute, func() bool {
-			_, code := runBinary(t, masters, "", "ls", "/")
-			return code == 0
-		})
-	}
-	up()
-	defer func() { p.kill() }()
-	do := func(want int, stdin string, args ...string) string {
-		t.Helper()
-		out, code := runBinary(t, masters, stdin, args...)
-		if code != want {
-			t.Errorf("quarry %v: exit code %d, want %d: %s", args, code, want, out)
-		}
-		return out
-	}
+	c := newDev(t)
+	dir, do := t.TempDir(), c.do
 	is := func(path, want string) {
 		t.Helper()
 		if got := do(0, "", "cat", path); got != want {
@@ -81,8 +58,8 @@ func TestTrashCommands(t *testing.T) {
 	}
 
 	do(0, "", "rm", "-r", "/a")
-	p.kill()
-	up()
+	c.kill()
+	c.up()
 	if out := do(0, "", "undelete", "-r", "/a"); !strings.Contains(out, "2 files are back") {
 		t.Errorf("a tree: %s", out)
 	}
