@@ -26,16 +26,11 @@ func (b *run) limits(ctx context.Context) ([]Result, error) {
 	if b.Clients == 1 {
 		b.Clients = limitCallers
 	}
-	c, err := b.processes(ctx, "limits", 3, 3, b.Shards)
+	c, fs, end, err := b.withClient(ctx, "limits", 3, 3, b.Shards)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	fs, err := c.Client(ctx, "client", client.Options{Log: b.Log})
-	if err != nil {
-		return nil, err
-	}
-	defer fs.Close()
+	defer end()
 	var out []Result
 	for _, l := range []func(context.Context, *chaos.Cluster, *client.FS) ([]Result, error){b.oneDirectory, b.oneFile, b.rootGroup} {
 		r, err := l(ctx, c, fs)
@@ -44,8 +39,7 @@ func (b *run) limits(ctx context.Context) ([]Result, error) {
 		}
 		out = append(out, r...)
 	}
-	fs.Close()
-	c.Close()
+	end()
 	r, err := b.manyFiles(ctx)
 	return append(out, r...), err
 }
@@ -151,16 +145,11 @@ func (b *run) rootGroup(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([
 
 // manyFiles makes files at a master that is alone, and tells what they cost it.
 func (b *run) manyFiles(ctx context.Context) ([]Result, error) {
-	c, err := b.processes(ctx, "files", 1, -1, 1)
+	c, fs, end, err := b.withClient(ctx, "files", 1, -1, 1)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	fs, err := c.Client(ctx, "client", client.Options{Log: b.Log})
-	if err != nil {
-		return nil, err
-	}
-	defer fs.Close()
+	defer end()
 	if err := mkdirs(ctx, c, fs, "/many", b.Clients); err != nil {
 		return nil, err
 	}

@@ -35,16 +35,11 @@ func (b *run) meta(ctx context.Context) ([]Result, error) {
 	var sides [2]metaCluster // with Shards shards, and with one
 	for i, shards := range []int{b.Shards, 1} {
 		name := fmt.Sprintf("meta-%d-%d", i, shards)
-		c, err := b.processes(ctx, name, 3, -1, shards)
+		c, fs, end, err := b.withClient(ctx, name, 3, -1, shards)
 		if err != nil {
 			return nil, err
 		}
-		defer c.Close()
-		fs, err := c.Client(ctx, "client", client.Options{Log: b.Log})
-		if err != nil {
-			return nil, err
-		}
-		defer fs.Close()
+		defer end()
 		sides[i] = metaCluster{name, c, fs}
 	}
 	var samples [len(metaVerbs)][2][]metaSample

@@ -64,7 +64,7 @@ func (l *loopback) Heal() error { return nil }
 func (l *loopback) Close() error { return nil }
 
 // processes starts a cluster whose masters and chunk servers are processes of their own, of this
-// very program. It has three masters; less than 0 servers: none.
+// very program. Less than 0 servers: none.
 func (b *run) processes(ctx context.Context, name string, masters, servers, shards int) (*chaos.Cluster, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -79,6 +79,23 @@ func (b *run) processes(ctx context.Context, name string, masters, servers, shar
 		Program: program, Dir: dir, Network: &loopback{}, Clock: b.clock, Masters: masters, Servers: servers, Shards: shards,
 		ServerArgs: []string{"--idle-seal", "1m"},
 	})
+}
+
+// withClient is processes with a client of the cluster, and what ends both.
+func (b *run) withClient(ctx context.Context, name string, masters, servers, shards int) (*chaos.Cluster, *client.FS, func(), error) {
+	c, err := b.processes(ctx, name, masters, servers, shards)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	fs, err := c.Client(ctx, "client", client.Options{Log: b.Log})
+	if err != nil {
+		c.Close()
+		return nil, nil, nil, err
+	}
+	return c, fs, func() {
+		fs.Close()
+		c.Close()
+	}, nil
 }
 
 // slots returns a slot of each shard, in the order of their numbers, the root group left out.
