@@ -114,7 +114,7 @@ func (g *rootGroup) weigh(ctx context.Context, shards []root.Shard) ([]quarry.Sh
 			return nil, err
 		}
 		busy = busy || st.Leaving != nil || st.Taking != nil || len(st.Remains) > 0
-		n := countSlots(s.Slots)
+		n := slots.Count(s.Slots)
 		weights = append(weights, quarry.ShardWeight{Shard: s.Shard, Weight: a.Weight + n, Slots: n})
 	}
 	g.moving.mu.Lock()

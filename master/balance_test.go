@@ -62,7 +62,7 @@ func TestBalancerComesToRest(t *testing.T) {
 				impossible = true
 				break
 			}
-			if weight > room || countSlots(set) > balanceSlots || len(set) > move.RangesMax || !slots.InOrder(set) || !slots.HasAll(own[from-1], set) {
+			if weight > room || slots.Count(set) > balanceSlots || len(set) > move.RangesMax || !slots.InOrder(set) || !slots.HasAll(own[from-1], set) {
 				t.Fatalf("seed %d: slots %v of weight %d, with room for %d", seed, set, weight, room)
 			}
 			own[from-1], own[to-1] = slots.Cut(own[from-1], set), slots.Join(own[to-1], set)
@@ -100,7 +100,7 @@ func TestBalancerFillsAShard(t *testing.T) {
 			}
 			for _, s := range topology.Shards {
 				if s.Shard == 3 {
-					n = countSlots(s.Slots)
+					n = slots.Count(s.Slots)
 				}
 			}
 			return n

@@ -99,13 +99,9 @@ func (m *Master) Report(ctx context.Context, req *quarry.ReportRequest) error {
 
 // Inventory reconciles a page of a server's replicas.
 func (m *Master) Inventory(ctx context.Context, req *quarry.InventoryRequest) (*quarry.InventoryReply, error) {
-	sh, err := m.shard("inventory", req.Shard)
+	_, t, err := m.leading("inventory", req.Shard)
 	if err != nil {
 		return nil, err
-	}
-	t := sh.lead.Load()
-	if t == nil {
-		return nil, sh.notLeader("inventory")
 	}
 	reply, err := t.chunks.Inventory(ctx, req)
 	return reply, m.wrongShard("inventory", err)

@@ -286,11 +286,7 @@ func (m *Master) termOf(op string, slot quarry.Slot) (*term, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := sh.lead.Load()
-	if t == nil {
-		return nil, sh.notLeader(op)
-	}
-	return t, nil
+	return sh.present(op)
 }
 
 // leaderOf returns who leads a group, as far as this node knows.

@@ -213,7 +213,7 @@ func (r *router) rest() {
 			_ = m.group(id).read(r.t.Context(), func(v meta.View) error {
 				st, mine := meta.MovingOf(v), meta.Slots(v)
 				clean = st.Leaving == nil && st.Taking == nil && len(st.Remains) == 0
-				n += countSlots(mine)
+				n += slots.Count(mine)
 				own = slots.Join(own, mine)
 				for slot := range quarry.Slot(quarry.Slots) {
 					if known := m.root.known.Load(); slots.Has(mine, slot) && known.owners[slot] != id {

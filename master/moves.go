@@ -36,10 +36,8 @@ func (m *Master) MoveSlots(ctx context.Context, req *quarry.MoveSlotsRequest) (*
 	if !m.started.Load() {
 		return nil, m.waiting(op)
 	}
-	if st, err := m.host.Status(quarry.RootShard); err != nil {
-		return nil, quarry.Wrap(op, "", err)
-	} else if !st.Leading {
-		return nil, m.notLeading(op, quarry.RootShard)
+	if _, err := m.led(op, quarry.RootShard); err != nil {
+		return nil, err
 	}
 	if err := m.changeMoves(ctx, req); err != nil {
 		return nil, quarry.Wrap(op, "", err)
@@ -57,7 +55,7 @@ func (m *Master) MoveSlots(ctx context.Context, req *quarry.MoveSlotsRequest) (*
 				left = slotset.Cut(req.Slots, s.Slots)
 			}
 		}
-		reply.Left = countSlots(left)
+		reply.Left = slotset.Count(left)
 		return nil
 	})
 	m.root.moving.mu.Lock()
@@ -129,14 +127,6 @@ func (m *Master) beginMoves(ctx context.Context, to quarry.ShardID, set []quarry
 		}
 	}
 	return nil
-}
-
-// countSlots returns how many slots a set has.
-func countSlots(set []quarry.SlotRange) (n int64) {
-	for _, r := range set {
-		n += int64(r.Last) - int64(r.First) + 1
-	}
-	return n
 }
 
 // movesNow returns the moves that are not over, as the root group's leader.
@@ -220,10 +210,8 @@ func (m *Master) leading(op string, id quarry.ShardID) (*shard, *term, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if t := sh.lead.Load(); t != nil {
-		return sh, t, nil
-	}
-	return nil, nil, sh.notLeader(op)
+	t, err := sh.present(op)
+	return sh, t, err
 }
 
 // answerMoving tells what a shard knows of moves.

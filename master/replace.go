@@ -23,12 +23,9 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 	if err := checkReplace(req); err != nil {
 		return nil, err
 	}
-	st, err := m.host.Status(req.Shard)
+	st, err := m.led("replace", req.Shard)
 	if err != nil {
-		return nil, quarry.Wrap("replace", "", err)
-	}
-	if !st.Leading {
-		return nil, m.notLeading("replace", req.Shard)
+		return nil, err
 	}
 	if req.Shard == quarry.RootShard && len(req.New) == 0 {
 		return &quarry.ReplaceReply{}, m.forget(ctx, req.Gone, st.Voters)
@@ -284,6 +281,18 @@ func (m *Master) changeWhenCaughtUp(ctx context.Context, id quarry.ShardID, chan
 		return quarry.Errorf("replace", quarry.Busy, "", "nodes %v have not all caught up yet: %w", change.Promote, err)
 	}
 	return err
+}
+
+// led returns the state of a group that this node leads.
+func (m *Master) led(op string, id quarry.ShardID) (raft.Status, error) {
+	st, err := m.host.Status(id)
+	switch {
+	case err != nil:
+		return st, quarry.Wrap(op, "", err)
+	case !st.Leading:
+		return st, m.notLeading(op, id)
+	}
+	return st, nil
 }
 
 // notLeading is the error that names a group's leader.

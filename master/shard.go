@@ -130,6 +130,14 @@ func (t *term) now(c clock.Clock) meta.LogTime {
 	return t.base + meta.LogTime(c.Now().Sub(t.began)/time.Millisecond)
 }
 
+// present returns the present term, if this node leads the shard.
+func (s *shard) present(op string) (*term, error) {
+	if t := s.lead.Load(); t != nil {
+		return t, nil
+	}
+	return nil, s.notLeader(op)
+}
+
 // notLeader is the error that names the leader, if it is known.
 func (s *shard) notLeader(op string) error { return s.master.notLeading(op, s.id) }
 

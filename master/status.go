@@ -11,6 +11,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/raft"
 )
 
@@ -194,10 +195,7 @@ func (m *Master) masterStatus(ctx context.Context, nodes []quarry.MasterNode) []
 
 // shardStatus tells what this node's replica of a group says.
 func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
-	s := quarry.ShardStatus{Shard: info.Shard, Leader: info.Leader}
-	for _, r := range info.Slots {
-		s.Slots += int64(r.Last) - int64(r.First) + 1
-	}
+	s := quarry.ShardStatus{Shard: info.Shard, Leader: info.Leader, Slots: slots.Count(info.Slots)}
 	if st, err := m.host.Status(info.Shard); err == nil {
 		s.Term, s.Applied, s.Voters, s.Changing = st.Term, st.Applied, st.Voters, st.Changing
 		lags := m.host.Lags(info.Shard)

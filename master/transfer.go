@@ -13,12 +13,9 @@ func (m *Master) Transfer(ctx context.Context, req *quarry.TransferRequest) erro
 	if !m.started.Load() {
 		return m.waiting("transfer")
 	}
-	st, err := m.host.Status(req.Shard)
-	switch {
+	switch _, err := m.led("transfer", req.Shard); {
 	case err != nil:
-		return quarry.Wrap("transfer", "", err)
-	case !st.Leading:
-		return m.notLeading("transfer", req.Shard)
+		return err
 	case req.To == m.node: // it has been done
 		return nil
 	case req.To == 0:

@@ -336,10 +336,4 @@ func headerFields(w *wire.Walk, h *header) {
 func (h *header) owns(s quarry.Slot) bool { return slots.Has(h.Slots, s) }
 
 // ownsAll reports whether the shard owns every slot.
-func (h *header) ownsAll() bool {
-	n := 0
-	for _, r := range h.Slots {
-		n += int(r.Last-r.First) + 1
-	}
-	return n == quarry.Slots
-}
+func (h *header) ownsAll() bool { return slots.Count(h.Slots) == quarry.Slots }

@@ -16,6 +16,7 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/cluster"
+	"github.com/quarryfs/quarry/meta/slots"
 )
 
 func slotCommand(o *options) *cobra.Command {
@@ -195,7 +196,7 @@ func printSlots(topology *quarry.TopologyReply, reply *quarry.MoveSlotsReply) er
 		if i := slices.IndexFunc(reply.Weights, func(x quarry.ShardWeight) bool { return x.Shard == s.Shard }); i >= 0 {
 			weight = strconv.FormatInt(reply.Weights[i].Weight, 10)
 		}
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\n", s.Shard, slotCount(s.Slots), weight, slotsText(s.Slots))
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\n", s.Shard, slots.Count(s.Slots), weight, slotsText(s.Slots))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -212,7 +213,7 @@ func slotsJSON(topology *quarry.TopologyReply, reply *quarry.MoveSlotsReply) map
 	shards := []map[string]any{}
 	for _, s := range topology.Shards {
 		if s.Shard != quarry.RootShard {
-			shards = append(shards, map[string]any{"shard": s.Shard, "slots": slotsText(s.Slots), "count": slotCount(s.Slots)})
+			shards = append(shards, map[string]any{"shard": s.Shard, "slots": slotsText(s.Slots), "count": slots.Count(s.Slots)})
 		}
 	}
 	return map[string]any{"map": topology.Version, "shards": shards, "moves": movesJSON(reply.Moves), "ended": movesJSON(reply.Ended), "balance": reply.Balance}
@@ -227,13 +228,6 @@ func movesJSON(moves []quarry.SlotMove) []map[string]any {
 		})
 	}
 	return out
-}
-
-func slotCount(set []quarry.SlotRange) (n int) {
-	for _, r := range set {
-		n += int(r.Last) - int(r.First) + 1
-	}
-	return n
 }
 
 // slotsText is a set of slots as parseSlots reads it.
@@ -257,7 +251,7 @@ func parseSlots(text string) ([]quarry.SlotRange, error) {
 	bad := func(part string) error {
 		return quarry.Errorf("slots", quarry.Invalid, strconv.Quote(part), "say slots from 0 to %d, such as 0-1023 or 5,17,100-200", quarry.Slots-1)
 	}
-	var in [quarry.Slots]bool
+	var set []quarry.SlotRange
 	for part := range strings.SplitSeq(text, ",") {
 		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
 		if !isRange {
@@ -268,19 +262,7 @@ func parseSlots(text string) ([]quarry.SlotRange, error) {
 		if errA != nil || errB != nil || a > b || b >= quarry.Slots {
 			return nil, bad(part)
 		}
-		for s := a; s <= b; s++ {
-			in[s] = true
-		}
-	}
-	var set []quarry.SlotRange
-	for s, is := range in {
-		switch n := len(set); {
-		case !is:
-		case n > 0 && int(set[n-1].Last)+1 == s:
-			set[n-1].Last = quarry.Slot(s)
-		default:
-			set = append(set, quarry.SlotRange{First: quarry.Slot(s), Last: quarry.Slot(s)})
-		}
+		set = slots.Join(set, []quarry.SlotRange{{First: quarry.Slot(a), Last: quarry.Slot(b)}})
 	}
 	return set, nil
 }

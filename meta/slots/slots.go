@@ -20,6 +20,14 @@ func InOrder(set []quarry.SlotRange) bool {
 	return len(set) > 0
 }
 
+// Count returns how many slots a set has.
+func Count(set []quarry.SlotRange) (n int64) {
+	for _, r := range set {
+		n += int64(r.Last) - int64(r.First) + 1
+	}
+	return n
+}
+
 // Has reports whether a slot is in a set.
 func Has(set []quarry.SlotRange, s quarry.Slot) bool {
 	i := sort.Search(len(set), func(i int) bool { return set[i].Last >= s })
