@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"io"
+	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -44,6 +45,13 @@ type FileSystem interface {
 	Rename(ctx context.Context, from, to string) error
 	// Remove removes a file or an empty directory. A file goes into the trash.
 	Remove(ctx context.Context, path string) error
+	// RemoveNow is Remove for a file that is not to be kept.
+	RemoveNow(ctx context.Context, path string) error
+	// Trash returns the files in the trash that were called path or were below it.
+	Trash(ctx context.Context, path string) iter.Seq2[Removed, error]
+	// Undelete brings a file back from the trash, whole and in one step. Exists if the name is
+	// taken; NotFound if the file is not in the trash (any more).
+	Undelete(ctx context.Context, path string, opts UndeleteOptions) (Info, error)
 	// Close ends the sessions and everything that was opened.
 	Close() error
 }

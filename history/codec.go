@@ -100,6 +100,8 @@ func (o *Op) fault() string {
 		return fmt.Sprintf("worker %d of client %d", o.Worker, o.Client)
 	case o.Offset < 0 || o.Length < 0 || o.Offset > offsetMax || o.Length > offsetMax:
 		return fmt.Sprintf("offset %d, length %d", o.Offset, o.Length)
+	case o.KeepNS < 0 || o.KeepNS > offsetMax:
+		return fmt.Sprintf("a trash that keeps files for %d ns", o.KeepNS)
 	case o.Return < o.Call || o.Outcome != Unknown && o.Return == Open:
 		return fmt.Sprintf("it returned at %d and was called at %d", o.Return, o.Call)
 	case o.Kind == KindAppend && (o.Length < HeaderBytes || o.Length > maxRecordBytes || o.Class != ClassLog):

@@ -21,6 +21,9 @@ func describe(op *Op) string {
 	b.WriteString(op.Kind.String())
 	if op.Class == ClassNames {
 		fmt.Fprintf(&b, " %q", op.Path)
+		if op.Now {
+			b.WriteString(" for good")
+		}
 		if op.Kind == KindRename {
 			fmt.Fprintf(&b, " to %q", op.To)
 		}
@@ -28,7 +31,7 @@ func describe(op *Op) string {
 	switch op.Kind {
 	case KindAppend:
 		fmt.Fprintf(&b, " of record %d (%d bytes)", op.Sequence, op.Length)
-	case KindPut:
+	case KindPut, KindUndelete:
 		fmt.Fprintf(&b, " of value %s", valueText(op.Value))
 	}
 	switch op.Outcome {

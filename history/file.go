@@ -27,7 +27,11 @@ func (w *worker) putFile() {
 
 // put stores a file with a value of its own.
 func (w *worker) put(op Op, path string) {
-	op.Value, op.Length = w.newValue(), int64(w.length(w.opts.FileBytes))
+	length := w.length(w.opts.FileBytes)
+	if op.Value = fileValue(w.id, w.onFiles); op.Class == ClassNames {
+		op.Value, length = treeValue(w.id, w.onTrees), w.treeLength(length)
+	}
+	op.Length = int64(length)
 	var r io.Reader = bytes.NewReader(FileBytes(op.Value, int(op.Length)))
 	if w.rng.IntN(2) == 0 {
 		r = io.MultiReader(r) // its length cannot be told beforehand

@@ -22,6 +22,7 @@ const frontierMax = 20_000
 // happened, and the tree is the same, contains the other ones.
 type frontier struct {
 	effort  int                 // steps that may yet be tried
+	empty   *treeState          // what the tree is at first
 	steps   []*nameStep         // that do the work
 	finds   map[int][]*nameStep // that find directories, by operation
 	configs []config            // none of them is contained in another one
@@ -54,7 +55,7 @@ func (c config) key() string {
 // that has not found its directory finds it when it does its work, unless it must have found
 // it before, see earlier.
 func newFrontier(ops []*Op, e effort) *frontier {
-	f := &frontier{finds: map[int][]*nameStep{}, effort: 4 * e.steps}
+	f := &frontier{finds: map[int][]*nameStep{}, effort: 4 * e.steps, empty: newTree(ops)}
 	for _, s := range nameSteps(ops) {
 		switch {
 		case s.find >= 0:
@@ -90,7 +91,7 @@ func (f *frontier) advance() bool {
 		}
 		return 0
 	})
-	f.cutState = newTree()
+	f.cutState = f.empty
 	f.configs = []config{{state: f.cutState}}
 	f.cut = -1
 	for _, e := range events {
@@ -313,6 +314,16 @@ func explainNames(ops []*Op, e effort) (shown []Op, text string) {
 // rest returns the operations from the cut on, behind some that make what the tree was then.
 func (f *frontier) rest(ops []*Op) []*Op {
 	var out []*Op
+	for i, r := range f.cutState.trash { // put, and removed at the instant at which it was
+		file := Op{
+			Worker: beforeWorker, Client: beforeWorker, Class: ClassNames, Subject: ops[0].Subject, Outcome: Done,
+			Kind: KindPut, Path: fmt.Sprintf("trash%d", i), Value: r.value, Call: r.since - 1, Return: r.since - 1,
+		}
+		removed := file
+		removed.Kind, removed.Value, removed.Call, removed.Return = KindRemove, 0, r.since, r.since
+		out = append(out, &file, &removed)
+	}
+	slices.SortStableFunc(out, func(a, b *Op) int { return cmp.Compare(a.Call, b.Call) })
 	for i := 1; i < len(f.cutState.nodes); i++ {
 		n := &f.cutState.nodes[i]
 		op := &Op{

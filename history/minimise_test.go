@@ -18,7 +18,8 @@ func simulate(r *rand.Rand, workers, count int) []Op {
 		inodes   []*inode
 		finished bool
 	}
-	root := &inode{entries: map[string]*inode{}, dir: true}
+	root := &inode{entries: map[string]*inode{}, dir: true, trash: map[uint64]bool{}}
+	var puts []uint64
 	busy := make([]*running, workers)
 	var ops []Op
 	for now := clock.Instant(1); len(ops) < count; now++ {
@@ -28,6 +29,14 @@ func simulate(r *rand.Rand, workers, count int) []Op {
 		case x == nil:
 			x = &running{op: randomName(r, int32(w))}
 			x.op.Call = now
+			switch {
+			case x.op.Kind == KindPut:
+				puts = append(puts, x.op.Value)
+			case x.op.Kind == KindUndelete && len(puts) > 0:
+				x.op.Value = puts[r.IntN(len(puts))]
+			case x.op.Kind == KindUndelete:
+				continue
+			}
 			busy[w] = x
 		case x.inodes == nil:
 			x.inodes = x.op.find(root)
@@ -59,6 +68,14 @@ type inode struct {
 	value   uint64
 	entries map[string]*inode
 	gone    bool
+	trash   map[uint64]bool // of a directory: the tree's
+}
+
+// remove takes a file that has no name any more.
+func (n *inode) remove(file *inode, now bool) {
+	if file != nil && file.value != 0 && !now {
+		n.trash[file.value] = true
+	}
 }
 
 func randomName(r *rand.Rand, w int32) Op {
@@ -69,12 +86,16 @@ func randomName(r *rand.Rand, w int32) Op {
 		}
 		return p
 	}
-	kinds := []Kind{KindMkdir, KindCreate, KindPut, KindRename, KindRename, KindRemove, KindList, KindRead, KindStat}
+	kinds := []Kind{KindMkdir, KindCreate, KindPut, KindRename, KindRename, KindRemove, KindRemove, KindList, KindRead, KindStat, KindUndelete}
 	op := name(kinds[r.IntN(len(kinds))], path())
 	op.Worker, op.Value = w, 0
 	switch op.Kind {
 	case KindPut:
 		op.Value = r.Uint64N(1<<40) + 1
+	case KindRemove:
+		op.Now = r.IntN(4) == 0
+	case KindUndelete:
+		op.KeepNS = 1 << 40
 	case KindRename:
 		op.To = path()
 	case KindList:
@@ -150,12 +171,21 @@ func (o *Op) applyIn(dirs []*inode) quarry.Kind {
 		if n != nil {
 			return quarry.Exists
 		}
-		dir.entries[base] = &inode{dir: o.Kind == KindMkdir, entries: map[string]*inode{}}
+		dir.entries[base] = &inode{dir: o.Kind == KindMkdir, entries: map[string]*inode{}, trash: dir.trash}
 		return 0
 	case o.Kind == KindPut:
 		if n != nil && n.dir {
 			return quarry.IsDir
 		}
+		dir.remove(n, false)
+		dir.entries[base] = &inode{value: o.Value}
+		return 0
+	case o.Kind == KindUndelete && n != nil:
+		return quarry.Exists
+	case o.Kind == KindUndelete && !dir.trash[o.Value]:
+		return quarry.NotFound
+	case o.Kind == KindUndelete:
+		delete(dir.trash, o.Value)
 		dir.entries[base] = &inode{value: o.Value}
 		return 0
 	case n == nil:
@@ -165,6 +195,7 @@ func (o *Op) applyIn(dirs []*inode) quarry.Kind {
 			return quarry.NotEmpty
 		}
 		delete(dir.entries, base)
+		dir.remove(n, o.Now)
 		n.gone = true
 		return 0
 	case o.Kind == KindRename:
@@ -198,6 +229,7 @@ func (o *Op) applyRename(n, dir, to *inode, base string) quarry.Kind {
 	case old != nil && n.dir:
 		return quarry.NotDir
 	}
+	to.remove(old, false)
 	delete(dir.entries, base)
 	to.entries[name] = n
 	return 0

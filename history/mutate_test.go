@@ -152,6 +152,10 @@ var mutations = []struct {
 			return op.Kind == history.KindMkdir && op.Class == history.ClassNames && op.Outcome == history.Done
 		}, func(op *history.Op) { op.Outcome, op.Error = history.Failed, quarry.NoSpace })
 	}},
+	{"a removed file is not in the trash", "names", func(r *rand.Rand, h *history.History) bool {
+		return turn(r, h, func(op *history.Op) bool { return op.Kind == history.KindUndelete && op.Outcome == history.Done },
+			func(op *history.Op) { op.Outcome, op.Error = history.Failed, quarry.NotFound })
+	}},
 	{"a list lacks a name", "names", func(r *rand.Rand, h *history.History) bool {
 		return turn(r, h, func(op *history.Op) bool { return op.Final && len(op.Names) > 0 },
 			func(op *history.Op) { op.Names = op.Names[1:] })

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -244,8 +245,10 @@ func (t *treeState) work(s *nameStep, dir, toDir int) (*treeState, []quarry.Kind
 			return nil, []quarry.Kind{quarry.IsDir, quarry.Exists}
 		}
 		next := t.edit()
-		next.nodes[at].value = op.Value
-		return next, nil
+		next.discard(at, op)
+		return next.with(node{name: name, parent: dir, value: op.Value}), nil
+	case KindUndelete:
+		return t.undelete(op, at, node{name: name, parent: dir, value: op.Value})
 	case KindRename:
 		return t.rename(op, at, toDir)
 	case KindRemove:
@@ -273,7 +276,41 @@ func (t *treeState) remove(s *nameStep, at int) (*treeState, []quarry.Kind) {
 		return nil, []quarry.Kind{quarry.NotDir}
 	}
 	next := t.edit()
-	next.nodes[at].parent = gone
+	next.discard(at, s.op)
+	return next, nil
+}
+
+// discard takes a node out of a state that is being made, and puts a file into the trash.
+func (t *treeState) discard(at int, op *Op) {
+	n := &t.nodes[at]
+	n.parent = gone
+	if t.asked[n.value] && !op.Now {
+		i, _ := t.inTrash(n.value)
+		t.trash = slices.Insert(t.trash, i, trashed{n.value, op.Call})
+	}
+}
+
+// inTrash returns where a value is in the trash, or would be.
+func (t *treeState) inTrash(value uint64) (int, bool) {
+	return slices.BinarySearchFunc(t.trash, value, func(r trashed, value uint64) int { return cmp.Compare(r.value, value) })
+}
+
+// undelete brings a file back from the trash. It is there until somebody brings it back, or its time
+// is over, by a clock that may be a little faster than ours.
+func (t *treeState) undelete(op *Op, at int, back node) (*treeState, []quarry.Kind) {
+	i, there := t.inTrash(op.Value)
+	var reasons []quarry.Kind
+	if at >= 0 {
+		reasons = append(reasons, quarry.Exists)
+	}
+	if !there || op.Outcome == Failed && int64(op.Return-t.trash[i].since) >= op.KeepNS/10*9 {
+		reasons = append(reasons, quarry.NotFound)
+	}
+	if len(reasons) > 0 {
+		return nil, reasons
+	}
+	next := t.with(back)
+	next.trash = slices.Delete(next.trash, i, i+1)
 	return next, nil
 }
 
@@ -306,7 +343,7 @@ func (t *treeState) rename(op *Op, at, toDir int) (*treeState, []quarry.Kind) {
 	}
 	next := t.edit()
 	if old >= 0 {
-		next.nodes[old].parent = gone
+		next.discard(old, op)
 	}
 	next.nodes[at].parent, next.nodes[at].name = toDir, name
 	return next, nil

@@ -45,6 +45,19 @@ func statDir(path string, entries int64) Op {
 	return op
 }
 
+// undelete brings the file with a value back, from a trash that keeps files for 100.
+func undelete(path string, value uint64) Op {
+	op := name(KindUndelete, path)
+	op.Value, op.KeepNS = value, 100
+	return op
+}
+
+func removeNow(path string) Op {
+	op := remove(path)
+	op.Now = true
+	return op
+}
+
 func withValue(value uint64, op Op) Op {
 	op.Value = value
 	return op
@@ -74,6 +87,25 @@ var nameCases = []struct {
 		failed(rename("a", "b"), quarry.Exists), rename("a", "b/y"), list("b", "y/"), failed(remove("b"), quarry.NotEmpty),
 		remove("b/y"), remove("b"), remove("c"), failed(remove("c"), quarry.NotFound), list(""),
 	)},
+	{"removed, replaced and brought back", false, sequential(0, mkdir("a"), withValue(7, name(KindPut, "a/x")), remove("a/x"), undelete("b", 7),
+		withValue(7, name(KindRead, "b")), withValue(8, name(KindPut, "b")), failed(undelete("b", 7), quarry.Exists), failed(undelete("c/x", 7), quarry.NotFound),
+		undelete("a/x", 7), rename("b", "a/x"), undelete("b", 7), withValue(8, name(KindRead, "a/x")), failed(undelete("c", 7), quarry.NotFound),
+		failed(undelete("b", 7), quarry.Exists), removeNow("b"), failed(undelete("b", 7), quarry.NotFound),
+		withValue(9, name(KindPut, "b")), remove("b"), undelete("b", 9), list("", "a/", "b"))},
+	{"brought back before it was removed", true, sequential(0, withValue(7, name(KindPut, "a")), undelete("b", 7))},
+	{"brought back twice", true, sequential(0, withValue(7, name(KindPut, "a")), remove("a"), undelete("a", 7), undelete("b", 7))},
+	{"brought back over another name", true, sequential(0, withValue(7, name(KindPut, "a")), remove("a"), create("a"), undelete("a", 7))},
+	{"brought back with other bytes", true, sequential(0, withValue(7, name(KindPut, "a")), remove("a"), undelete("a", 7), withValue(8, name(KindRead, "a")))},
+	{"brought back and not there", true, sequential(0, withValue(7, name(KindPut, "a")), remove("a"), undelete("a", 7), list(""))},
+	{"brought back after a removal for good", true, sequential(0, withValue(7, name(KindPut, "a")), removeNow("a"), undelete("a", 7))},
+	{"lost from the trash", true, sequential(0, withValue(7, name(KindPut, "a")), create("c"), remove("a"), failed(undelete("a", 7), quarry.NotFound))},
+	{"lost from the trash in the end", false, []Op{
+		between(0, 1, withValue(7, name(KindPut, "a"))), between(2, 3, remove("a")), between(80, 95, failed(undelete("a", 7), quarry.NotFound)),
+	}},
+	{"an undelete that is not known to have happened has", false, []Op{
+		between(0, 1, withValue(7, name(KindPut, "a"))), between(2, 3, remove("a")), between(4, 5, unknown(undelete("a", 7))),
+		between(6, 7, failed(undelete("b", 7), quarry.NotFound)), between(8, 9, withValue(7, name(KindRead, "a"))),
+	}},
 	{"a directory that was removed is there", true, sequential(0, mkdir("a"), remove("a"), statDir("a", 0))},
 	{"a directory that was made is missing", true, sequential(0, mkdir("a"), failed(name(KindStat, "a"), quarry.NotFound))},
 	{"made twice", true, sequential(0, mkdir("a"), mkdir("a"))},

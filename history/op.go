@@ -24,9 +24,11 @@ const (
 	KindRename Kind = 8  // [Path, To]
 	KindRemove Kind = 9  // a file or an empty directory [Path]
 	KindList   Kind = 10 // a directory [Path = Names]
+	// KindUndelete brings the file with a value back from the trash [Path: its name from then on; Value, Length, KeepNS]
+	KindUndelete Kind = 11
 )
 
-var kindNames = []string{"", "append", "read", "tail", "stat", "put", "create", "mkdir", "rename", "remove", "list"}
+var kindNames = []string{"", "append", "read", "tail", "stat", "put", "create", "mkdir", "rename", "remove", "list", "undelete"}
 
 // String returns the kind's name in texts and files.
 func (k Kind) String() string { return nameOf(kindNames, int(k)) }
@@ -40,7 +42,7 @@ func (k *Kind) UnmarshalText(b []byte) error { return unmarshal(kindNames, b, (*
 // mutates reports whether operations of the kind change something.
 func (k Kind) mutates() bool {
 	switch k {
-	case KindAppend, KindPut, KindCreate, KindMkdir, KindRename, KindRemove:
+	case KindAppend, KindPut, KindCreate, KindMkdir, KindRename, KindRemove, KindUndelete:
 		return true
 	}
 	return false
@@ -151,8 +153,10 @@ type Op struct {
 	Value    uint64 `json:"value,omitempty"`    // which bytes a file has; 0: none
 	Offset   int64  `json:"offset,omitempty"`
 	Length   int64  `json:"length,omitempty"`
-	ToEnd    bool   `json:"to_end,omitempty"` // a read that met the end of the log
-	Final    bool   `json:"final,omitempty"`  // done by Settle, when nothing else was under way
+	ToEnd    bool   `json:"to_end,omitempty"`  // a read that met the end of the log
+	Final    bool   `json:"final,omitempty"`   // done by Settle, when nothing else was under way
+	Now      bool   `json:"now,omitempty"`     // a remove after which the file is not in the trash
+	KeepNS   int64  `json:"keep_ns,omitempty"` // how long the trash keeps a file at least
 
 	Call    clock.Instant `json:"call"`   // ns
 	Return  clock.Instant `json:"return"` // ns; or Open

@@ -49,7 +49,7 @@ func (e effort) names(ops []*Op) Verdict {
 		steps = append(steps, porcupine.Operation{Input: s, Call: int64(s.call), Return: int64(s.over)})
 	}
 	verdict := e.search(steps, porcupine.Model{
-		Init:  func() any { return newTree() },
+		Init:  func() any { return newTree(ops) },
 		Equal: func(a, b any) bool { return a.(*treeState).key == b.(*treeState).key },
 		Hash:  func(a any) uint64 { return a.(*treeState).hash },
 	}, func(state, input any) (bool, any) {

@@ -7,14 +7,17 @@ import (
 	"strings"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 )
 
 // treeState is what a tree of names may be at an instant, and which directories have been
 // found by operations under way. It never changes; equal states have equal keys.
 type treeState struct {
-	nodes []node  // the tree: each directory before what is in it, names ascending; 0 is the top
-	found []found // by operation and side
-	ended bool    // every operation whose outcome is known is over
+	nodes []node          // the tree: each directory before what is in it, names ascending; 0 is the top
+	found []found         // by operation and side
+	trash []trashed       // by value
+	asked map[uint64]bool // the values that somebody asks the trash for: no others are kept there
+	ended bool            // every operation whose outcome is known is over
 	key   string
 	hash  uint64
 }
@@ -25,6 +28,12 @@ type node struct {
 	parent int
 	dir    bool
 	value  uint64
+}
+
+// trashed is a file in the trash.
+type trashed struct {
+	value uint64
+	since clock.Instant // when whoever removed it was called
 }
 
 // found is the directory that an operation has found for one of its paths.
@@ -41,8 +50,15 @@ const (
 	notDir   = -3
 )
 
-func newTree() *treeState {
-	return (&treeState{nodes: []node{{dir: true, parent: -1}}}).sealed()
+// newTree returns an empty tree on which there are some operations.
+func newTree(ops []*Op) *treeState {
+	t := &treeState{nodes: []node{{dir: true, parent: -1}}, asked: map[uint64]bool{}}
+	for _, op := range ops {
+		if op.Kind == KindUndelete {
+			t.asked[op.Value] = true
+		}
+	}
+	return t.sealed()
 }
 
 // sealed puts the nodes in order and makes the key.
@@ -105,6 +121,10 @@ func (t *treeState) makeKey() {
 		b = binary.AppendUvarint(append(b, '>'), uint64(f.op)<<1|uint64(f.side))
 		b = binary.AppendVarint(b, int64(f.node))
 	}
+	for _, r := range t.trash {
+		b = binary.AppendUvarint(append(b, '-'), r.value)
+		b = binary.AppendVarint(b, int64(r.since))
+	}
 	h := fnv.New64a()
 	h.Write(b)
 	t.key, t.hash = string(b), h.Sum64()
@@ -112,7 +132,7 @@ func (t *treeState) makeKey() {
 
 // edit returns a copy that may be changed and must be sealed.
 func (t *treeState) edit() *treeState {
-	return &treeState{nodes: slices.Clone(t.nodes), found: slices.Clone(t.found), ended: t.ended}
+	return &treeState{nodes: slices.Clone(t.nodes), found: slices.Clone(t.found), trash: slices.Clone(t.trash), asked: t.asked, ended: t.ended}
 }
 
 // child returns the node of a name in a directory; -1 if there is none.

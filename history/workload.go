@@ -82,7 +82,7 @@ type Mix struct {
 	Put        int // a whole file, replacing what has its name
 	ReadFile   int // a whole file
 	RemoveFile int
-	Names      int // create, mkdir, put, read, rename, remove, list or stat in a tree
+	Names      int // create, mkdir, put, read, rename, remove, undelete, list or stat in a tree
 	Tails      int // goroutines of each client that follow logs; not a weight
 }
 
@@ -130,6 +130,9 @@ func Run(ctx context.Context, clients []client.FileSystem, rec *Recorder, opts O
 		for i := range each {
 			w := newWorker(life, files, rec, &opts, int32(c), int32(c*each+i))
 			w.reached = reached
+			if span := len(clients) * each * opts.Turn; HeaderBytes+span <= opts.FileBytes {
+				w.span = span
+			}
 			if i >= opts.Workers {
 				w.life = tailing
 				tails.Go(w.tail)
@@ -177,13 +180,13 @@ type worker struct {
 	client int32
 	id     int32
 	rng    *rand.Rand
+	span   int           // how many files may be put into a tree; 0: too many to be told apart by their lengths
 	left   int           // operations to do; -1: no bound
 	until  clock.Instant // begin nothing after it
 	ready  map[string]bool
 
 	reached    *reached
 	sequence   uint32 // of the next record
-	value      uint32 // of the last file put
 	onLogs     int    // operations done on each sort of subject: they say whose turn it is
 	onFiles    int
 	onTrees    int
@@ -319,8 +322,7 @@ func (w *worker) length(most int) int {
 	return HeaderBytes + w.rng.IntN(max(1, top-HeaderBytes+1))
 }
 
-// newValue returns a value that no other put has.
-func (w *worker) newValue() uint64 {
-	w.value++
-	return uint64(w.id+1)<<32 | uint64(w.value)
-}
+// fileValue and treeValue are the values that a worker puts at one of its turns, from 1 on, at files
+// and at trees: no two are equal.
+func fileValue(id int32, turn int) uint64 { return uint64(id+1)<<32 | uint64(uint32(2*turn)) }
+func treeValue(id int32, turn int) uint64 { return uint64(id+1)<<32 | uint64(uint32(2*turn+1)) }

@@ -169,6 +169,12 @@ func (m *observedMaster) Remove(ctx context.Context, req *quarry.RemoveRequest) 
 	return err
 }
 
+func (m *observedMaster) Undelete(ctx context.Context, req *quarry.UndeleteRequest) (reply *quarry.AttrReply, err error) {
+	m.change(&req.Op, func() error { reply, err = m.Master.Undelete(ctx, req); return err }, newest.Place{Dir: req.Parent, Name: req.Name})
+	m.o.end(m.p, func() { m.o.count("undelete", err) })
+	return reply, err
+}
+
 func (m *observedMaster) Allocate(ctx context.Context, req *quarry.AllocateRequest) (reply *quarry.AllocateReply, err error) {
 	from := m.o.begin()
 	m.change(&req.Op, func() error { reply, err = m.Master.Allocate(ctx, req); return err })

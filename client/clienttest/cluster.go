@@ -52,6 +52,7 @@ type Cluster struct {
 
 	owners     [quarry.Slots]quarry.ShardID
 	mapVersion uint64
+	trash      []removed // the last to be removed is the last
 }
 
 // masterAddress is where the one master listens.

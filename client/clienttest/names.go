@@ -303,7 +303,7 @@ func (m *Master) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.Att
 			if err != nil {
 				return nil, err
 			}
-			delete(c.inodes, old)
+			c.discard(c.inodes[old], req.Path, false)
 			n := c.put(parent, req.Name, quarry.KindFile)
 			n.attr.Mode, n.pieces = req.Mode, pieces
 			return &quarry.AttrReply{Attr: c.attr(n)}, nil
@@ -357,9 +357,7 @@ func (m *Master) Rename(ctx context.Context, req *quarry.RenameRequest) (*quarry
 			if c.below(to, moved) {
 				return nil, quarry.Errorf("rename", quarry.Invalid, req.Name, "a directory cannot be moved into itself")
 			}
-			if old != nil {
-				delete(c.inodes, old.attr.Inode)
-			}
+			c.discard(old, req.ToPath, false)
 			delete(from.entries, req.Name)
 			to.entries[req.ToName] = id
 			return &quarry.AttrReply{Attr: c.attr(moved)}, nil
@@ -415,7 +413,7 @@ func (m *Master) Remove(ctx context.Context, req *quarry.RemoveRequest) error {
 				return nil, quarry.Errorf("remove", quarry.NotEmpty, req.Name, "it has %d entries", len(n.entries))
 			}
 			delete(parent.entries, req.Name)
-			delete(c.inodes, n.attr.Inode)
+			c.discard(n, req.Path, req.Now)
 			return &struct{}{}, nil
 		})
 	})

@@ -112,6 +112,7 @@ func testNames(t *testing.T, ctx context.Context, files client.FileSystem) {
 		t.Errorf("stat of the root: %+v", root)
 	}
 	want(t, files.Remove(ctx, "/"), fs.ErrInvalid)
+	testTrash(t, ctx, files, dir)
 	for _, bad := range []string{dir + "/..", dir + "/.", dir + "/a\x00b", dir + "/" + string(make([]byte, 256))} {
 		want(t, files.Mkdir(ctx, bad), fs.ErrInvalid)
 	}
@@ -128,6 +129,29 @@ func testNames(t *testing.T, ctx context.Context, files client.FileSystem) {
 	}
 	_, _, err = files.List(ctx, dir+"/z", "", 10)
 	want(t, err, quarry.NotDir)
+}
+
+// testTrash wants y in z, in the place of the one that had z, and in a/b/c/w what is gone.
+func testTrash(t *testing.T, ctx context.Context, files client.FileSystem, dir string) {
+	must(t, files.Remove(ctx, dir+"/z")) // it has replaced another one
+	for _, was := range []string{"y", "z"} {
+		back, err := files.Undelete(ctx, dir+"/z", client.UndeleteOptions{})
+		must(t, err)
+		if got := ReadAll(t, files, dir+"/z"); string(got) != was || back.Attr.Length != 1 {
+			t.Errorf("%q, %d bytes, came back from the trash, want %q", got, back.Attr.Length, was)
+		}
+		_, err = files.Undelete(ctx, dir+"/a/b/c/w", client.UndeleteOptions{To: dir + "/z"})
+		want(t, err, fs.ErrExist)
+		must(t, files.RemoveNow(ctx, dir+"/z"))
+	}
+	for r, err := range files.Trash(ctx, dir) {
+		must(t, err)
+		if r.Path != dir+"/a/b/c/w" {
+			t.Errorf("%s is in the trash", r.Path)
+		}
+	}
+	_, err := files.Put(ctx, dir+"/z", bytes.NewReader([]byte("y")), client.PutOptions{})
+	must(t, err)
 }
 
 func testCreate(t *testing.T, ctx context.Context, files client.FileSystem) {

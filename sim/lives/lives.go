@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"sync"
 
 	"github.com/quarryfs/quarry/client"
@@ -101,3 +102,18 @@ func (l *FileSystem) Rename(ctx context.Context, from, to string) error {
 
 // Remove implements client.FileSystem.
 func (l *FileSystem) Remove(ctx context.Context, path string) error { return l.now().Remove(ctx, path) }
+
+// RemoveNow implements client.FileSystem.
+func (l *FileSystem) RemoveNow(ctx context.Context, path string) error {
+	return l.now().RemoveNow(ctx, path)
+}
+
+// Trash implements client.FileSystem.
+func (l *FileSystem) Trash(ctx context.Context, path string) iter.Seq2[client.Removed, error] {
+	return l.now().Trash(ctx, path)
+}
+
+// Undelete implements client.FileSystem.
+func (l *FileSystem) Undelete(ctx context.Context, path string, opts client.UndeleteOptions) (client.Info, error) {
+	return l.now().Undelete(ctx, path, opts)
+}
