@@ -16,6 +16,9 @@
 // together in one call to the system (writer.go). What is large or may wait has connections
 // of its own, by lanes (lane.go).
 //
+// Within a machine there is a second network, [Beside] TCP, over which a server can pass files:
+// see [Lender].
+//
 // # Order
 //
 // Append and Prepare are ordered: what one goroutine sends for one chunk is taken by the

@@ -57,6 +57,7 @@ type Peer struct {
 	Address string // of the connection's other end
 	Version uint8  // of the protocol
 	Proven  bool   // it has shown that it knows the cluster's key
+	Local   bool   // it is on this machine, and descriptors can be passed to it
 
 	keepAlive time.Duration // the interval in which it sends signs of life and wants to see some; 0: not told
 }
@@ -153,7 +154,7 @@ func (p *party) greet(conn Conn, r *frameReader, lane Lane) (*Peer, error) {
 		return nil, quarry.Errorf("hello", quarry.Unsupported, "", "the server chose protocol version %d, this release speaks %d to %d",
 			theirs.VersionMax, VersionMin, VersionMax)
 	}
-	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: theirs.VersionMax, keepAlive: theirs.interval()}
+	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: theirs.VersionMax, Local: passes(conn), keepAlive: theirs.interval()}
 	if err := p.checkCluster(peer); err != nil {
 		return nil, err
 	}
@@ -197,7 +198,7 @@ func (p *party) receive(conn Conn, r *frameReader) (*Peer, Lane, error) {
 	if theirs.Lane > laneMax {
 		return nil, 0, quarry.Errorf("hello", quarry.Invalid, "", "there is no lane %d", theirs.Lane)
 	}
-	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: version, keepAlive: theirs.interval()}
+	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: version, Local: passes(conn), keepAlive: theirs.interval()}
 	if err := p.checkCluster(peer); err != nil {
 		return nil, 0, err
 	}

@@ -18,6 +18,7 @@ import (
 // stays are the fields that do not travel as part of a body.
 var stays = map[string]bool{
 	"ReadRequest.Into": true, "ReadRequest.Sink": true, "ReadReply.File": true, "ReadReply.Release": true,
+	"LendReply.FD": true, "LendReply.Release": true, "LendReply.Descriptor": true,
 }
 
 // filler sets fields to values that are all different.
@@ -92,6 +93,9 @@ func contractMethods() []anyMethod {
 		&sealMethod, &copyMethod, &addMethod, &dropMethod, &fateMethod, &readMethod, &endMethod, &waitMethod, &recordsMethod, &reopenMethod,
 	}
 }
+
+// allMethods are the contract's, and those of a Lender.
+func allMethods() []anyMethod { return append(contractMethods(), &lendMethod, &vouchMethod) }
 
 func (m *method[Q, R]) opName() (Op, string) { return m.op, m.name }
 
@@ -183,7 +187,7 @@ func (m *method[Q, R]) echo(s *Server, got func(any)) {
 // A field that a walk forgets would be lost without a word.
 func TestEveryFieldTravels(t *testing.T) {
 	ops, names := map[Op]bool{}, map[string]bool{}
-	for _, m := range contractMethods() {
+	for _, m := range allMethods() {
 		op, name := m.opName()
 		if ops[op] || names[name] {
 			t.Errorf("operation %d %s is there twice", op, name)
@@ -272,7 +276,7 @@ func callByName(t *testing.T, stub reflect.Value, name string, req any) (reply a
 // of earlier releases, kept in files of their own, can still be read.
 func TestGoldenFrames(t *testing.T) {
 	var b strings.Builder
-	for _, m := range contractMethods() {
+	for _, m := range allMethods() {
 		op, name := m.opName()
 		request, reply := m.golden()
 		fmt.Fprintf(&b, "%d %s request %s\n%d %s reply %s\n", op, name, hex.EncodeToString(request), op, name, hex.EncodeToString(reply))
@@ -308,12 +312,12 @@ func TestGoldenFrames(t *testing.T) {
 }
 
 func FuzzMessages(f *testing.F) {
-	for i, m := range contractMethods() {
+	for i, m := range allMethods() {
 		request, reply := m.golden()
 		f.Add(uint8(i), request[headBytes:])
 		f.Add(uint8(i), reply[headBytes:])
 	}
-	methods := contractMethods()
+	methods := allMethods()
 	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
 		methods[int(which)%len(methods)].fuzz(t, body)
 	})

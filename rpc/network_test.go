@@ -1,8 +1,12 @@
 package rpc_test
 
 import (
+	"fmt"
 	"net"
+	"os"
 	"runtime"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +15,18 @@ import (
 	"github.com/quarryfs/quarry/rpc/rpctest"
 )
 
+// anyPort finds free addresses for a network whose addresses are always told to it.
+type anyPort struct{ rpc.Network }
+
+var ports atomic.Int32
+
+func (n anyPort) Listen(address string) (rpc.Listener, error) {
+	if host, free := strings.CutSuffix(address, ":0"); free {
+		address = fmt.Sprintf("%s-%d:%d", host, os.Getpid(), ports.Add(1))
+	}
+	return n.Network.Listen(address)
+}
+
 func TestNetworks(t *testing.T) {
 	t.Run("TCP", func(t *testing.T) {
 		rpctest.Run(t, "127.0.0.1:0", func(*testing.T) (a, b rpc.Network) { return rpc.TCP, rpc.TCP })
@@ -18,6 +34,13 @@ func TestNetworks(t *testing.T) {
 	t.Run("TCPFrom", func(t *testing.T) {
 		rpctest.Run(t, "127.0.0.1:0", func(*testing.T) (a, b rpc.Network) { return rpc.TCPFrom("127.3.2.1"), rpc.TCPFrom("127.0.0.1") })
 	})
+	if rpc.Beside(rpc.TCP) != nil {
+		t.Run("Beside", func(t *testing.T) {
+			rpctest.Run(t, "here:0", func(*testing.T) (a, b rpc.Network) {
+				return rpc.Beside(rpc.TCP), anyPort{rpc.Beside(rpc.TCPFrom("127.0.0.1"))}
+			})
+		})
+	}
 	t.Run("Memory", func(t *testing.T) {
 		rpctest.Run(t, "here:0", func(*testing.T) (a, b rpc.Network) {
 			m := rpc.NewMemory()
