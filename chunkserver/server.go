@@ -31,6 +31,7 @@ type Server struct {
 	leases      leases
 	streams     streams
 	memory      atomic.Int64 // bytes received and not yet committed
+	lends       atomic.Int32 // descriptors on their way to clients
 
 	over   chan struct{} // closed when another process has taken its place
 	jobsMu sync.Mutex    // held while a job is begun, and while the server begins to stop

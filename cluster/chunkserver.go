@@ -64,6 +64,13 @@ func StartChunkServer(ctx context.Context, opts ChunkServerOptions) (*Process, e
 		return nil, err
 	}
 	p.run(l)
+	if near := rpc.Beside(opts.Network); near != nil {
+		if l, err := near.Listen(address); err == nil {
+			p.run(l)
+		} else {
+			opts.Logger.Warn("clients on this machine will read over the network", "error", err)
+		}
+	}
 	return p, nil
 }
 
@@ -111,6 +118,7 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 		Clock: opts.Clock, Identity: self.get, Key: opts.Key, Logger: opts.Logger, KeepAlive: memberKeepAlive,
 	})
 	rpc.ServeChunkServer(p.server, opts.Observe(s))
+	rpc.ServeLender(p.server, s)
 	p.serve.Go(func() {
 		select {
 		case <-s.Done():

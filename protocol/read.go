@@ -38,18 +38,28 @@ func (m *Member) usable(op string) error {
 // asks for. A request that is not validated needs the read lease besides: the server takes
 // the bytes, then asks its [HeldLease], then answers.
 func (m *Member) Read(req *quarry.ReadRequest) (int64, error) {
+	n, err := m.Readable(req.Validated)
+	if err != nil {
+		return 0, err
+	}
+	if req.Offset < 0 || req.Length < 1 || req.Length > quarry.ReadBytesMax {
+		return 0, quarry.Errorf("read", quarry.Invalid, m.r.Handle.String(), "%d bytes at %d", req.Length, req.Offset)
+	}
+	return max(0, min(req.Length, n-req.Offset)), nil
+}
+
+// Readable tells how many bytes of the replica reads may be given, by the rules of Read.
+func (m *Member) Readable(validated bool) (int64, error) {
 	if err := m.usable("read"); err != nil {
 		return 0, err
 	}
 	switch {
 	case !m.durable.serving || !m.r.Serving:
 		return 0, quarry.Errorf("read", quarry.NotFound, m.r.Handle.String(), "the copy does not serve yet")
-	case (m.durable.mutable || m.r.Mutable) && !req.Validated:
+	case (m.durable.mutable || m.r.Mutable) && !validated:
 		return 0, quarry.Errorf("read", quarry.StaleVersion, m.r.Handle.String(), "the file may be overwritten: ask the master for its layout first")
-	case req.Offset < 0 || req.Length < 1 || req.Length > quarry.ReadBytesMax:
-		return 0, quarry.Errorf("read", quarry.Invalid, m.r.Handle.String(), "%d bytes at %d", req.Length, req.Offset)
 	}
-	return max(0, min(req.Length, m.readable()-req.Offset)), nil
+	return m.readable(), nil
 }
 
 // End tells how far an open chunk is committed, if the member is the primary of the
