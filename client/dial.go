@@ -25,7 +25,7 @@ func Open(ctx context.Context, addrs []string, opts Options) (*FS, error) {
 		opts.Hosts = localHosts()
 	}
 	var cluster atomic.Pointer[quarry.ClusterID] // nil: any, until the masters have said which
-	connections := rpc.NewClient(rpc.ClientConfig{
+	config := rpc.ClientConfig{
 		Network: opts.Network, Clock: opts.Clock, Key: opts.Key, Logger: opts.Log,
 		Identity: func() rpc.Identity {
 			id := rpc.Identity{Role: rpc.RoleClient}
@@ -34,7 +34,8 @@ func Open(ctx context.Context, addrs []string, opts Options) (*FS, error) {
 			}
 			return id
 		},
-	})
+	}
+	connections := rpc.NewClient(config)
 	masters, err := route.New(route.Options{
 		Addresses: addrs, Clock: opts.Clock,
 		Dial: func(address string) (quarry.Master, error) { return connections.Master(address), nil },
@@ -48,7 +49,11 @@ func Open(ctx context.Context, addrs []string, opts Options) (*FS, error) {
 	}
 	cluster.Store(&topology.Cluster)
 	f := New(masters, func(m quarry.Member) quarry.ChunkServer { return connections.ChunkServer(m.Address) }, opts)
+	if config.Network = rpc.Beside(opts.Network); config.Network != nil && !opts.NetworkOnly {
+		f.local = newLocal(f, rpc.NewClient(config))
+	}
 	f.release = func() {
+		f.local.close()
 		_ = masters.Close()
 		_ = connections.Close() // nothing waits for it any more
 	}

@@ -24,6 +24,7 @@
 // Read: [FS.Open] fetches the layout in pages and reads from the nearest replica of each
 // chunk, ahead of a sequential reader and from several chunks at the same time. A replica
 // that is slow, gone or corrupt is passed over for the next one. Every checksum is verified.
+// A replica on this machine is read from its file, which the server lends (local.go).
 //
 // Append: a record is sent to the primary of the file's last chunk and acknowledged when all
 // replicas have it on disk. When the chunk is sealed under it, the sealed replicas are asked

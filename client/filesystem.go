@@ -63,6 +63,9 @@ type Options struct {
 	// Hosts are the addresses, without port, of this machine; replicas there are read first.
 	// Default: the masters' order is kept.
 	Hosts []string
+	// NetworkOnly has replicas on this machine read over the network, too. Else Open's client
+	// reads them from their files, which their servers lend to it.
+	NetworkOnly bool
 	// Patience is how long an operation goes on without any progress, because servers do not
 	// answer, before it fails with Unavailable. Default 60 s.
 	Patience time.Duration
@@ -120,6 +123,7 @@ type FS struct {
 
 	sessions sessions
 	health   health
+	local    *local        // nil: every replica is read over the network
 	reports  chan struct{} // a token for each report under way
 }
 

@@ -26,6 +26,7 @@ type File struct {
 	reading  gate // guards what follows; held while Read waits
 	position int64
 	ahead    ahead
+	vouched  vouched
 }
 
 var _ interface {
@@ -150,6 +151,10 @@ func (file *File) Read(p []byte) (int, error) {
 			err = nil
 		}
 		return n, err
+	}
+	if n := file.readLocal(p); n > 0 {
+		file.position += int64(n)
+		return n, nil
 	}
 	s, err := file.ahead.get(file.position, p)
 	if err != nil {

@@ -109,12 +109,19 @@ func (f *FS) rank(m *quarry.Member) int {
 	if until, ok := f.health.avoid[m.Server]; ok && until > f.clock.Now() {
 		return 2
 	}
-	if len(f.opts.Hosts) > 0 {
-		if host, _, err := net.SplitHostPort(m.Address); err == nil && slices.Contains(f.opts.Hosts, host) {
-			return 0
-		}
+	if f.here(m) {
+		return 0
 	}
 	return 1
+}
+
+// here reports whether a member is on this machine.
+func (f *FS) here(m *quarry.Member) bool {
+	if len(f.opts.Hosts) == 0 {
+		return false
+	}
+	host, _, err := net.SplitHostPort(m.Address)
+	return err == nil && slices.Contains(f.opts.Hosts, host)
 }
 
 // report tells the master, in the background, of a member with broken bytes, or of one that
