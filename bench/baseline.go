@@ -99,6 +99,32 @@ func framedFetch(addr string, total int64) error {
 	return nil
 }
 
+// localReads reads a file in each stream, from its beginning, with pread of 1 MiB into the same
+// memory: the least that a read costs whose bytes are in the memory of this machine.
+func localReads(ctx context.Context, file string, streams int, bytesPerStream int64) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for range streams {
+		g.Go(func() error {
+			f, err := os.Open(file)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			buf := make([]byte, copyRequestBytes)
+			for done := int64(0); done < bytesPerStream; done += copyRequestBytes {
+				if _, err := f.ReadAt(buf[:min(copyRequestBytes, bytesPerStream-done)], done); err != nil {
+					return err
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
 // localCopies writes one stream of bytes as three copies in chunk files of 64 MiB, as one
 // process could: packet by packet into the three; every 8 MiB all three are synced, side by
 // side, while the next 8 MiB are written.

@@ -42,6 +42,9 @@ type Config struct {
 	Duration time.Duration
 	// Files is how many files limits makes. Default 100,000.
 	Files int
+	// Local has read measure a client on the machine of the chunk servers, which reads from their
+	// files. Default: it reads over the network, as one elsewhere would.
+	Local bool
 	// Log takes the servers' warnings. Default: nobody does.
 	Log *slog.Logger
 	// Progress is told what is being measured.
@@ -102,7 +105,7 @@ func (c *Config) start(ctx context.Context, name string, single bool) (*embedded
 	if err != nil {
 		return nil, err
 	}
-	fs, err := client.Open(ctx, dev.Masters, client.Options{Log: c.Log})
+	fs, err := client.Open(ctx, dev.Masters, client.Options{Log: c.Log, NetworkOnly: !c.Local})
 	if err != nil {
 		dev.Close()
 		return nil, err

@@ -120,7 +120,8 @@ func (b *run) write(ctx context.Context) ([]Result, error) {
 	return b.streamed("write", us, them), nil
 }
 
-// read measures warm sequential reads against the framed copy of the same bytes.
+// read measures warm sequential reads against the framed copy of the same bytes, or, of local
+// files, against pread.
 func (b *run) read(ctx context.Context) ([]Result, error) {
 	e, err := b.start(ctx, "read", false)
 	if err != nil {
@@ -139,13 +140,17 @@ func (b *run) read(ctx context.Context) ([]Result, error) {
 	ours := func(ctx context.Context, _ int) error {
 		return each(ctx, b.Clients, func(ctx context.Context, _ int) error { return readAll(ctx, e.fs, "/read") })
 	}
-	us, them, err := b.pairs(ctx, "read", ours, func(ctx context.Context, _ int) error {
-		return framedCopy(ctx, bare, b.Clients, b.Bytes)
+	verb, least := "read", framedCopy
+	if b.Local {
+		verb, least = "read-local", localReads
+	}
+	us, them, err := b.pairs(ctx, verb, ours, func(ctx context.Context, _ int) error {
+		return least(ctx, bare, b.Clients, b.Bytes)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return b.streamed("read", us, them), nil
+	return b.streamed(verb, us, them), nil
 }
 
 func readAll(ctx context.Context, fs *client.FS, path string) error {

@@ -22,6 +22,8 @@ without what is measured:
 
   write    Put of streams, three replicas      bare: one process writes three local copies
   read     warm sequential reads               bare: a framed copy over TCP by sendfile
+           with --local, of files on this
+           machine                             bare: pread of the same bytes
   append   durable records to one file         bare: the same cluster with batches of one
   meta     create, stat, list, move, remove    bare: a cluster with one shard
            of files, with --shards shards; a
@@ -98,6 +100,7 @@ func benchFlags(c *cobra.Command, cfg *bench.Config) {
 	f.Int64Var(&cfg.Bytes, "bytes", 256<<20, "bytes of each stream and run")
 	f.IntVar(&cfg.Operations, "operations", 0, "operations of a run (default: 2,000 a client, at most 20,000)")
 	f.IntVar(&cfg.RecordBytes, "record", 4<<10, "bytes of an appended record")
+	f.BoolVar(&cfg.Local, "local", false, "read: read the replicas on this machine from their files, not over the network")
 	f.IntVar(&cfg.Shards, "shards", cluster.DefaultShards, "meta, limits, clients, failover: shards beside the root group")
 	f.StringVar(&cfg.Kill, "kill", "master", "failover: what is killed: master, server or both")
 	f.IntVar(&cfg.Connections, "connections", 2000, "clients: how many look names up, each with connections of its own")
