@@ -28,7 +28,8 @@
 //
 // # Bounds
 //
-// A server bounds connections, requests in service per connection, the bytes of payloads per
+// A server bounds connections, those of clients apart from those of masters and chunk servers,
+// and those in their handshake, requests in service per connection, the bytes of payloads per
 // lane, and the length of every body and payload by its operation; see [ServerConfig]. When
 // a bound is reached it reads no more from the connection, so the sender's window closes and
 // the sender waits: nothing is dropped. A client bounds what waits to be sent.

@@ -139,17 +139,23 @@ func counted(n int, again bool) int {
 	return 0
 }
 
-// closeAfter closes a connection after d, unless the returned function is called before.
-func closeAfter(clk clock.Clock, d time.Duration, conn Conn) (stop func()) {
+// closeAfter closes a connection after d, unless the returned function is called before. That
+// one tells whether it was too late.
+func closeAfter(clk clock.Clock, d time.Duration, conn Conn) (stop func() (late bool)) {
 	timer := clk.NewTimer(d)
-	stopped := make(chan struct{})
+	stopped, ended := make(chan struct{}), make(chan bool, 1)
 	go func() {
 		defer timer.Stop()
 		select {
 		case <-timer.C():
 			conn.Close()
+			ended <- true
 		case <-stopped:
+			ended <- false
 		}
 	}()
-	return sync.OnceFunc(func() { close(stopped) })
+	return sync.OnceValue(func() bool {
+		close(stopped)
+		return <-ended
+	})
 }

@@ -22,10 +22,13 @@ type ServerConfig struct {
 	Key []byte
 	// Check may refuse a peer after its handshake; nil: none is refused.
 	Check func(Peer) error
-	// Logger gets refused handshakes and broken connections; nil: nobody does.
+	// Logger gets refused connections, at most one line a second, and broken ones; nil: nobody does.
 	Logger *slog.Logger
 
-	// ConnectionsMax bounds the connections, those in their handshake included. Default 4096.
+	// ConnectionsMax bounds the connections of clients and, apart from these, those of masters
+	// and chunk servers: however many clients come, they shut no server out. Who comes then is
+	// refused with Unavailable and told why. Default 4096. At most 1024 further ones may be in
+	// their handshake, for 3 s each; those that come then wait.
 	ConnectionsMax int
 	// RequestsMax bounds the requests in service of one connection; beyond it nothing more
 	// is read from there. Default 1024. Requests that wait for something to happen are
@@ -42,7 +45,11 @@ type ServerConfig struct {
 
 const (
 	defaultKeepAlive = 2 * time.Second
-	handshakeTime    = 5 * time.Second
+	// handshakeTime is how long a handshake may take: a client waits no longer, either.
+	handshakeTime = 3 * time.Second
+	handshakesMax = 1024
+	// refusalsEvery is how often it is logged that connections were refused.
+	refusalsEvery = time.Second
 )
 
 func (c ServerConfig) withDefaults() ServerConfig {
@@ -72,16 +79,28 @@ type Server struct {
 	services [opMax]*service
 	budgets  [laneMax + 1]budget
 	stop     chan struct{} // closed by Close
+	shaking  chan struct{} // has a token for each connection in its handshake, or about to be taken
 
 	mu        sync.Mutex
 	changed   sync.Cond // a connection has gone
 	listeners map[Listener]struct{}
 	conns     map[Conn]struct{} // all, those in their handshake included
 	links     map[*serverConn]struct{}
+	clients   int    // connections past their handshake, of clients
+	servers   int    // and of masters and chunk servers
 	made      uint64 // links, so far
+	refusals  refusals
 	closed    bool
 	going     bool // Shutdown was called
 	tending   bool
+}
+
+// refusals are the connections that were refused since that was logged the last time.
+type refusals struct {
+	count int
+	peer  string // the last of them
+	err   error
+	told  clock.Instant // 0: nothing was logged yet
 }
 
 // service is an operation as the server sees it, its types erased.
@@ -99,7 +118,7 @@ type service struct {
 
 // NewServer returns a server without operations.
 func NewServer(config ServerConfig) *Server {
-	s := &Server{config: config.withDefaults(), stop: make(chan struct{}),
+	s := &Server{config: config.withDefaults(), stop: make(chan struct{}), shaking: make(chan struct{}, handshakesMax),
 		listeners: map[Listener]struct{}{}, conns: map[Conn]struct{}{}, links: map[*serverConn]struct{}{}}
 	s.changed.L = &s.mu
 	for i := range s.budgets {
@@ -137,10 +156,18 @@ func (s *Server) Serve(l Listener) error {
 		s.mu.Unlock()
 	}()
 	for {
+		select {
+		case s.shaking <- struct{}{}:
+		case <-s.stop:
+			return nil
+		}
 		conn, err := l.Accept()
+		if err == nil {
+			s.take(conn)
+			continue
+		}
+		<-s.shaking
 		switch {
-		case err == nil:
-			s.admit(conn)
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		default:
@@ -165,18 +192,13 @@ func (s *Server) pause(d time.Duration) bool {
 	}
 }
 
-// admit starts to serve a connection, or refuses it if there are too many.
-func (s *Server) admit(conn Conn) {
+// take starts to serve a connection. It gives back the token of the handshake.
+func (s *Server) take(conn Conn) {
 	s.mu.Lock()
-	full := len(s.conns) >= s.config.ConnectionsMax
-	if full || s.closed || s.going {
+	if s.closed || s.going {
 		s.mu.Unlock()
-		if full {
-			s.config.Logger.Warn("too many connections", "peer", conn.RemoteAddress(), "limit", s.config.ConnectionsMax)
-			// Nothing was written to it before, so this does not wait.
-			_, _ = conn.Write(refusal(quarry.Errorf("connect", quarry.Unavailable, "", "the server has %d connections already, which is as many as it takes", s.config.ConnectionsMax)))
-		}
 		conn.Close()
+		<-s.shaking
 		return
 	}
 	s.conns[conn] = struct{}{}
@@ -195,13 +217,13 @@ func (s *Server) serve(conn Conn) {
 	defer conn.Close()
 	c := &serverConn{link: newLink(conn), server: s, requests: map[uint64]*inbound{}}
 	c.free.L = &c.mu
-	stop := closeAfter(s.config.Clock, handshakeTime, conn)
-	p := party{identity: s.config.Identity(), key: s.config.Key, check: s.config.Check, keepAlive: s.config.KeepAlive}
-	peer, lane, err := p.receive(conn, c.reader)
-	stop()
+	peer, lane, admitted, err := s.greet(conn, c.reader)
+	<-s.shaking
+	if admitted != nil {
+		defer s.leave(admitted)
+	}
 	if err != nil {
-		s.config.Logger.Warn("connection refused", "peer", conn.RemoteAddress(), "error", err)
-		conn.Write(refusal(err))
+		s.refuse(conn.RemoteAddress(), err)
 		return
 	}
 	c.complete(peer, lane, c.replied)
@@ -227,6 +249,79 @@ func (s *Server) serve(conn Conn) {
 	s.config.Logger.Debug("connection ended", "peer", peer.Address, "role", peer.Role, "error", c.cause)
 }
 
+// greet does the server's part of a handshake, and tells the other side if it is refused: that
+// one has then said all that it says before it hears the outcome, so that nothing unread makes
+// the system break the connection before the refusal is there. admitted is the count in which
+// the connection is, if it is in one.
+func (s *Server) greet(conn Conn, r *frameReader) (peer *Peer, lane Lane, admitted *int, err error) {
+	p := party{identity: s.config.Identity(), key: s.config.Key, keepAlive: s.config.KeepAlive}
+	p.check = func(peer Peer) (err error) {
+		if s.config.Check != nil {
+			err = s.config.Check(peer)
+		}
+		if err == nil {
+			admitted, err = s.admit(peer.Role)
+		}
+		return err
+	}
+	stop := closeAfter(s.config.Clock, handshakeTime, conn)
+	peer, lane, err = p.receive(conn, r)
+	if late := stop(); late {
+		return nil, 0, admitted, fmt.Errorf("the handshake took more than %v", handshakeTime)
+	}
+	if err != nil {
+		_, _ = conn.Write(refusal(err)) // it is in nobody's way: little was written before
+	}
+	return peer, lane, admitted, err
+}
+
+// admit counts a connection whose handshake is over, or refuses it if there are too many.
+func (s *Server) admit(role Role) (*int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	count, whose := &s.clients, "clients"
+	if role == RoleMaster || role == RoleChunkServer {
+		count, whose = &s.servers, "masters and chunk servers"
+	}
+	if *count >= s.config.ConnectionsMax {
+		return nil, quarry.Errorf("connect", quarry.Unavailable, "",
+			"the server has %d connections of %s already, which is as many as it takes; there is room when others have left", *count, whose)
+	}
+	*count++
+	return count, nil
+}
+
+// leave undoes admit.
+func (s *Server) leave(admitted *int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*admitted--
+}
+
+// refuse notes that a connection was refused.
+func (s *Server) refuse(peer string, err error) {
+	s.mu.Lock()
+	s.refusals.count++
+	s.refusals.peer, s.refusals.err = peer, err
+	s.mu.Unlock()
+	s.tellRefusals()
+}
+
+// tellRefusals logs that connections were refused, if that is due.
+func (s *Server) tellRefusals() {
+	now := s.config.Clock.Now()
+	s.mu.Lock()
+	r := s.refusals
+	due := r.count > 0 && (r.told == 0 || now.Sub(r.told) >= refusalsEvery)
+	if due {
+		s.refusals = refusals{told: now}
+	}
+	s.mu.Unlock()
+	if due {
+		s.config.Logger.Warn("connection refused", "peer", r.peer, "error", r.err, "count", r.count)
+	}
+}
+
 // refusal is the frame that tells a client why its handshake failed.
 func refusal(err error) []byte {
 	b, _ := appendFrame(nil, head{kind: kindError}, encodeError(err), errorFields)
@@ -246,6 +341,7 @@ func (s *Server) tend() {
 		for _, c := range s.connected() {
 			c.tend(s.config.KeepAlive)
 		}
+		s.tellRefusals()
 	}
 }
 

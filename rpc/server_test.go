@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -354,24 +353,6 @@ func TestPayloadsAreBounded(t *testing.T) {
 		}
 		e.close()
 	})
-}
-
-func TestConnectionsAreBounded(t *testing.T) {
-	e := newEnvOn(t, NewMemory(), "server:0", func(c *ServerConfig) { c.ConnectionsMax = 3 }, nil)
-	e.serve()
-	for range 3 {
-		dialRaw(t, e, LaneControl)
-	}
-	conn, err := e.network.Dial(t.Context(), e.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	p := party{identity: clientIdentity()}
-	_, err = p.greet(conn, testReader(conn), LaneControl)
-	if !errors.Is(err, quarry.Unavailable) || !strings.Contains(err.Error(), "3 connections already") {
-		t.Errorf("the fourth connection: %v", err)
-	}
 }
 
 // A frame that comes byte by byte holds a buffer, but not for ever.
