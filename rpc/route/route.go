@@ -148,7 +148,8 @@ type attempt struct {
 	prefer string   // named by the last answer
 	pause  time.Duration
 	waits  int
-	last   error // why the last try failed
+	toldOf uint64 // the last slot map that a node told of and that was fetched because of that
+	last   error  // why the last try failed
 	at     string
 }
 
@@ -230,12 +231,18 @@ func (m *Masters) moved(ctx context.Context, a *attempt, err error) bool {
 	version, shard := m.learned.version, m.learned.shard(a.target)
 	m.mu.Unlock()
 	typed := errors.As(err, &told)
+	newer := typed && told.Map > version
 	if typed && (a.target.byOp && told.Slot != a.target.slot || !a.target.bySlot) {
+		if newer {
+			_ = m.refresh(ctx) // the caller asks next where the slot lives
+		}
 		return false
 	}
-	newer := typed && told.Map > version
-	if !newer {
+	if !newer || a.toldOf == told.Map { // the map was fetched for that one already, in vain
 		m.wait(ctx, a)
+	}
+	if newer {
+		a.toldOf = told.Map
 	}
 	_ = m.refresh(ctx) // if it fails, the round goes on with what is known
 	m.mu.Lock()

@@ -61,6 +61,10 @@ func TestChangeOfAMovedSlot(t *testing.T) {
 		if _, err := m.Make(t.Context(), req); !errors.Is(err, quarry.Unavailable) || len(n.ops) > 200 {
 			t.Errorf("without an end: %v after %d tries", err, len(n.ops))
 		}
+		n.refusals, n.told, n.ops = 1000, 9, nil // a map that nobody has when it is asked for
+		if _, err := m.Make(t.Context(), req); !errors.Is(err, quarry.Unavailable) || len(n.ops) > 200 {
+			t.Errorf("because of a map that does not come: %v after %d tries", err, len(n.ops))
+		}
 	})
 }
 
