@@ -50,10 +50,10 @@ func Open(ctx context.Context, addrs []string, opts Options) (*FS, error) {
 	cluster.Store(&topology.Cluster)
 	f := New(masters, func(m quarry.Member) quarry.ChunkServer { return connections.ChunkServer(m.Address) }, opts)
 	if config.Network = rpc.Beside(opts.Network); config.Network != nil && !opts.NetworkOnly {
-		f.local = newLocal(f, rpc.NewClient(config))
+		f.lend(rpc.NewClient(config))
 	}
 	f.release = func() {
-		f.local.close()
+		f.lent.Close()
 		_ = masters.Close()
 		_ = connections.Close() // nothing waits for it any more
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/lent"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/rpc"
 )
@@ -123,7 +124,7 @@ type FS struct {
 
 	sessions sessions
 	health   health
-	local    *local        // nil: every replica is read over the network
+	lent     *lent.Files   // nil: every replica is read over the network
 	reports  chan struct{} // a token for each report under way
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/lent"
 )
 
 // File reads a file. It may be used by many goroutines; Read, Seek and WriteTo share one
@@ -26,7 +27,7 @@ type File struct {
 	reading  gate // guards what follows; held while Read waits
 	position int64
 	ahead    ahead
-	vouched  vouched
+	row      lent.Row // of Read, from lent files
 }
 
 var _ interface {

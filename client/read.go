@@ -117,7 +117,7 @@ func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p memory, offse
 	if chunk.State == quarry.ChunkLost || len(chunk.Members) == 0 {
 		return 0, quarry.Errorf("read", quarry.Unavailable, chunk.Handle.String(), "no server has a good replica of the chunk")
 	}
-	if n := f.local.read(ctx, chunk, p, offset, nil); n > 0 {
+	if n := f.readLocal(ctx, chunk, p, offset, nil); n > 0 {
 		return n, nil
 	}
 	r := chunkRead{f: f, chunk: chunk, p: p, offset: offset, fresh: fresh, left: f.order(chunk.Members), done: make(chan chunkAnswer, len(chunk.Members))}

@@ -1,4 +1,4 @@
-package client
+package lent
 
 import (
 	"context"
@@ -9,12 +9,8 @@ import (
 	"github.com/quarryfs/quarry/rpc"
 )
 
-// vouchMax is how long a read waits for the server's word when it has the bytes; then it is left to
-// the network, where another replica can be asked.
-const vouchMax = hedgeMin
-
 // vouching asks one server to vouch for chunks, once for all reads that have begun since it was
-// asked last. local.mu guards it; it is there while a request is under way.
+// asked last. Files.mu guards it; it is there while a request is under way.
 type vouching struct {
 	next *vouch // nil: nobody waits for another one
 }
@@ -29,7 +25,7 @@ type vouch struct {
 
 // vouch returns a request for the server's word on a chunk that has not been sent yet; nil if
 // too many chunks are in it already, or everything ends.
-func (l *local) vouch(address string, ref quarry.ChunkRef) *vouch {
+func (l *Files) vouch(address string, ref quarry.ChunkRef) *vouch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v := l.vouches[address]
@@ -48,7 +44,7 @@ func (l *local) vouch(address string, ref quarry.ChunkRef) *vouch {
 		word.chunks = append(word.chunks, ref)
 	}
 	if idle {
-		if !l.f.background(func(ctx context.Context) { l.ask(ctx, address, v) }) {
+		if !l.cfg.Background(func(ctx context.Context) { l.ask(ctx, address, v) }) {
 			return nil
 		}
 		l.vouches[address] = v
@@ -57,7 +53,7 @@ func (l *local) vouch(address string, ref quarry.ChunkRef) *vouch {
 }
 
 // ask sends one request after the other, as long as somebody waits.
-func (l *local) ask(ctx context.Context, address string, v *vouching) {
+func (l *Files) ask(ctx context.Context, address string, v *vouching) {
 	for {
 		l.mu.Lock()
 		word := v.next
@@ -72,10 +68,10 @@ func (l *local) ask(ctx context.Context, address string, v *vouching) {
 	}
 }
 
-func (l *local) send(ctx context.Context, address string, word *vouch) {
-	ctx, cancel := l.f.clock.WithTimeout(ctx, replyMax)
+func (l *Files) send(ctx context.Context, address string, word *vouch) {
+	ctx, cancel := l.cfg.Clock.WithTimeout(ctx, replyMax)
 	defer cancel()
-	reply, err := l.connections.Lender(address).Vouch(ctx, &rpc.VouchRequest{Chunks: word.chunks})
+	reply, err := l.cfg.Connections.Lender(address).Vouch(ctx, &rpc.VouchRequest{Chunks: word.chunks})
 	if word.err = err; err == nil {
 		word.refused = reply.Refused
 	} else {
@@ -94,20 +90,10 @@ func (w *vouch) place(h quarry.Handle) int {
 	return -1
 }
 
-// wait waits for the server's word on a chunk, not for long: why it cannot be read; 0: it can.
-func (w *vouch) wait(ctx context.Context, c clock.Clock, h quarry.Handle) (refused quarry.Kind, err error) {
-	select {
-	case <-w.done:
-	default:
-		timer := c.NewTimer(vouchMax)
-		defer timer.Stop()
-		select {
-		case <-w.done:
-		case <-timer.C():
-			return 0, quarry.Errorf("vouch", quarry.Unavailable, h.String(), "the server did not answer within %v", vouchMax)
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
+// hear waits for the server's word on a chunk: why it cannot be read; 0: it can.
+func (l *Files) hear(ctx context.Context, w *vouch, h quarry.Handle) (refused quarry.Kind, err error) {
+	if !l.waitFor(ctx, w.done) {
+		return 0, quarry.Errorf("vouch", quarry.Unavailable, h.String(), "the server did not answer within %v: %w", lenderMax, context.Cause(ctx))
 	}
 	if w.err != nil {
 		return 0, w.err
@@ -118,10 +104,10 @@ func (w *vouch) wait(ctx context.Context, c clock.Clock, h quarry.Handle) (refus
 // vouchedTime is how long a server's word counts for what a sequential reader reads next.
 const vouchedTime = time.Second
 
-// vouched is the server's word for a sequential reader, on the bytes that a reader over the network
+// Row is the server's word for a sequential reader, on the bytes that a reader over the network
 // would fetch ahead with one answer after another: the reads that follow soon and read no further
-// use it, as they would use those. Not safe for concurrent use.
-type vouched struct {
+// use it, as they would use those. The zero Row is ready for use; not safe for concurrent use.
+type Row struct {
 	word     *vouch // nil: none
 	handle   quarry.Handle
 	from, to int64 // in the chunk
@@ -129,22 +115,22 @@ type vouched struct {
 }
 
 // covers returns the word for a read that begins at an offset now; nil if it needs one of its own.
-func (v *vouched) covers(h quarry.Handle, offset int64, now clock.Instant) *vouch {
+func (v *Row) covers(h quarry.Handle, offset int64, now clock.Instant) *vouch {
 	if v == nil || v.word == nil || v.handle != h || offset < v.from || offset >= v.to || now.Sub(v.asked) >= vouchedTime {
 		return nil
 	}
 	return v.word
 }
 
-// keep keeps a word that is asked for now, by a read at an offset.
-func (v *vouched) keep(word *vouch, h quarry.Handle, offset int64, f *FS) {
+// keep keeps a word that is asked for now, for a part of a chunk.
+func (v *Row) keep(word *vouch, h quarry.Handle, from, to int64, now clock.Instant) {
 	if v != nil {
-		*v = vouched{word: word, handle: h, from: offset, to: offset + int64(f.opts.ReadAhead), asked: f.clock.Now()}
+		*v = Row{word: word, handle: h, from: from, to: to, asked: now}
 	}
 }
 
 // end forgets the word.
-func (v *vouched) end() {
+func (v *Row) end() {
 	if v != nil {
 		v.word = nil
 	}

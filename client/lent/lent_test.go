@@ -1,12 +1,13 @@
 //go:build linux
 
-package client
+package lent
 
 import (
 	"bytes"
 	"context"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/rpc"
+	"golang.org/x/sys/unix"
 )
 
 // lender lends one file as every chunk, of which committed bytes count.
@@ -31,9 +33,16 @@ type lender struct {
 	vouches   int
 	asked     chan struct{} // if set, a Vouch says that it has come,
 	answer    chan struct{} // and waits
+	lent      chan struct{} // if set, a Lend waits for it
 }
 
 func (s *lender) Lend(context.Context, *quarry.ChunkRef) (*rpc.LendReply, error) {
+	s.mu.Lock()
+	lent := s.lent
+	s.mu.Unlock()
+	if lent != nil {
+		<-lent
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, err := os.Open(s.name)
@@ -82,7 +91,7 @@ func (s *lender) counts() (lends, vouches int) {
 }
 
 // lending starts a server that lends a file, and a client of it.
-func lending(t *testing.T) (*lender, *local) {
+func lending(t *testing.T) (*lender, *Files) {
 	t.Helper()
 	s := &lender{t: t, name: filepath.Join(t.TempDir(), "chunk"), data: make([]byte, 3<<20+quarry.BlockBytes/2)}
 	rand.NewChaCha8([32]byte{1}).Read(s.data)
@@ -100,15 +109,34 @@ func lending(t *testing.T) (*lender, *local) {
 	rpc.ServeLender(server, s)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	f := New(nil, nil, Options{Hosts: []string{"127.0.0.1"}})
-	f.local = newLocal(f, rpc.NewClient(rpc.ClientConfig{Network: network, Clock: clock.System(), Identity: identity}))
+	files := filesOf(t)
 	t.Cleanup(func() {
-		f.Close()
-		f.local.close()
+		files.Close()
 		server.Close()
 		<-served
 	})
-	return s, f.local
+	return s, files
+}
+
+// filesOf returns Files that nothing was lent to.
+func filesOf(t *testing.T) *Files {
+	identity := func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} }
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	files := New(Config{
+		Clock: clock.System(), Log: slog.New(slog.DiscardHandler), Ahead: 8 << 20,
+		Connections: rpc.NewClient(rpc.ClientConfig{Network: rpc.Beside(rpc.TCP), Clock: clock.System(), Identity: identity}),
+		Background: func(f func(context.Context)) bool {
+			work.Go(func() { f(ctx) })
+			return true
+		},
+	})
+	t.Cleanup(func() {
+		cancel()
+		files.Close()
+		work.Wait()
+	})
+	return files
 }
 
 func lenderAt(t *testing.T) quarry.Member {
@@ -116,18 +144,17 @@ func lenderAt(t *testing.T) quarry.Member {
 }
 
 // get reads a range of a chunk, and requires that what comes is right.
-func (s *lender) get(l *local, h quarry.Handle, offset int64, n int, row *vouched) int {
+func (s *lender) get(l *Files, h quarry.Handle, offset int64, n int, row *Row) int {
 	s.t.Helper()
-	chunk := &quarry.Chunk{Handle: h, Members: []quarry.Member{{Server: 9, Address: "10.0.0.1:1"}, lenderAt(s.t)}}
-	p := make([]byte, n)
-	got := l.read(s.t.Context(), chunk, memory{known: p, n: n}, offset, row)
+	m, p := lenderAt(s.t), make([]byte, n)
+	got := l.Read(s.t.Context(), &m, quarry.ChunkRef{Handle: h}, offset, n, func(n int64) []byte { return p[:n] }, row)
 	if got < 0 || got > n || !bytes.Equal(p[:got], s.data[offset:offset+int64(got)]) {
 		s.t.Errorf("%d bytes at %d: %d came, or others", n, offset, got)
 	}
 	return got
 }
 
-func (s *lender) gets(l *local, offset int64, n, want int) {
+func (s *lender) gets(l *Files, offset int64, n, want int) {
 	s.t.Helper()
 	if got := s.get(l, 1, offset, n, nil); got != want {
 		s.t.Errorf("%d bytes at %d: %d came, want %d", n, offset, got, want)
@@ -135,8 +162,8 @@ func (s *lender) gets(l *local, offset int64, n, want int) {
 }
 
 // cached skips a test where files cannot be read from memory alone.
-func (s *lender) cached(l *local) {
-	if s.get(l, 1, 0, localBytesMin, nil) == 0 {
+func (s *lender) cached(l *Files) {
+	if s.get(l, 1, 0, BytesMin, nil) == 0 {
 		s.t.Skip("files here cannot be read from memory alone")
 	}
 }
@@ -146,14 +173,14 @@ func TestLocalReads(t *testing.T) {
 	s.cached(l)
 	end := len(s.data)
 	s.gets(l, 0, quarry.ReadBytesMax, quarry.ReadBytesMax)
-	s.gets(l, 7, localBytesMin, localBytesMin)
+	s.gets(l, 7, BytesMin, BytesMin)
 	s.gets(l, quarry.BlockBytes-1, 1<<20, 1<<20)
-	s.gets(l, int64(end)-localBytesMin, localBytesMin, localBytesMin)
-	s.gets(l, int64(end)-localBytesMin, localBytesMin+1, localBytesMin) // as far as the file goes
-	s.gets(l, 0, localBytesMin-1, 0)                                    // too little
+	s.gets(l, int64(end)-BytesMin, BytesMin, BytesMin)
+	s.gets(l, int64(end)-BytesMin, BytesMin+1, BytesMin) // as far as the file goes
+	s.gets(l, 0, BytesMin-1, 0)                          // too little
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 200 {
-		n := localBytesMin + r.IntN(1<<20)
+		n := BytesMin + r.IntN(1<<20)
 		s.gets(l, int64(r.IntN(end-n)), n, n)
 	}
 }
@@ -171,8 +198,8 @@ func TestLocalRot(t *testing.T) {
 		if _, err := f.WriteAt([]byte{s.data[at] + 1}, at); err != nil {
 			t.Fatal(err)
 		}
-		from := max(0, at-localBytesMin/2)
-		if got := s.get(l, 1, from, min(localBytesMin, len(s.data)-int(from)), nil); got != 0 {
+		from := max(0, at-BytesMin/2)
+		if got := s.get(l, 1, from, min(BytesMin, len(s.data)-int(from)), nil); got != 0 {
 			t.Errorf("%d bytes came from around a broken one", got)
 		}
 		if _, err := f.WriteAt(s.data[at:at+1], at); err != nil {
@@ -200,7 +227,7 @@ func TestLocalRefused(t *testing.T) {
 		}
 	}
 	// A reader in a row notices it as well.
-	var row vouched
+	var row Row
 	s.get(l, 1, 0, 1<<20, &row)
 	s.set(func() { s.refuse = quarry.NotFound })
 	row.asked -= clock.Instant(vouchedTime)
@@ -259,7 +286,7 @@ func TestVouchesAreShared(t *testing.T) {
 	s.set(func() { s.asked = nil })
 	answer <- struct{}{}
 	<-second.done
-	if refused, err := second.wait(t.Context(), l.f.clock, rpc.VouchMax); refused != 0 || err != nil {
+	if refused, err := l.hear(t.Context(), second, rpc.VouchMax); refused != 0 || err != nil {
 		t.Error(refused, err)
 	}
 	if len(second.refused) != rpc.VouchMax {
@@ -276,22 +303,84 @@ func TestVouchIsNotWaitedFor(t *testing.T) {
 	s.gets(l, 0, 1<<20, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	chunk := &quarry.Chunk{Handle: 1, Members: []quarry.Member{lenderAt(t)}}
-	if n := l.read(ctx, chunk, memory{known: make([]byte, 1<<20), n: 1 << 20}, 0, nil); n != 0 {
+	m := lenderAt(t)
+	if n := l.Read(ctx, &m, quarry.ChunkRef{Handle: 1}, 0, 1<<20, func(n int64) []byte { return make([]byte, n) }, nil); n != 0 {
 		t.Errorf("%d bytes without the server's word", n)
+	}
+}
+
+// Nor does one that does not lend; the file is used when it comes.
+func TestLendIsNotWaitedFor(t *testing.T) {
+	s, l := lending(t)
+	s.cached(l)
+	lent := make(chan struct{})
+	s.set(func() { s.lent = lent })
+	if got := s.get(l, 2, 0, 1<<20, nil); got != 0 {
+		t.Errorf("%d bytes of a file that was not lent", got)
+	}
+	l.mu.Lock()
+	file := l.files[key{1, 2}]
+	l.mu.Unlock()
+	if file == nil {
+		t.Fatal("the read has waited until the request was given up")
+	}
+	close(lent)
+	<-file.ready
+	if got := s.get(l, 2, 0, 1<<20, nil); got != 1<<20 {
+		t.Errorf("%d bytes of the file that was lent late", got)
+	}
+	// One that nobody wants any more when it comes is closed.
+	open := s.lentFiles()
+	lent = make(chan struct{})
+	s.set(func() { s.lent = lent })
+	s.get(l, 3, 0, 1<<20, nil)
+	l.mu.Lock()
+	file = l.files[key{1, 3}]
+	l.forget(file)
+	l.mu.Unlock()
+	close(lent)
+	<-file.ready
+	<-l.vouch(lenderAt(t).Address, quarry.ChunkRef{Handle: 1}).done // so the server has closed its own
+	if now := s.lentFiles(); now > open {
+		t.Errorf("%d files were open, %d are after one has come too late", open, now)
+	}
+}
+
+// What is not in memory is left to the server, which is not asked for its word either.
+func TestLocalReadsDoNotWaitForTheDisk(t *testing.T) {
+	s, l := lending(t)
+	s.cached(l)
+	f, err := os.Open(s.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	_, before := s.counts()
+	if got := s.get(l, 1, 2<<20, 1<<20, nil); got != 0 {
+		t.Errorf("%d bytes that were not in memory", got)
+	}
+	<-l.vouch(lenderAt(t).Address, quarry.ChunkRef{Handle: 1}).done // this one, and no other
+	if _, after := s.counts(); after != before+1 {
+		t.Error("the server was asked for its word on bytes that are not there")
 	}
 }
 
 // A sequential reader uses a word for what it would have fetched ahead, and for a while.
 func TestVouchOfARow(t *testing.T) {
 	_, l := lending(t)
-	word, now := &vouch{}, l.f.clock.Now()
-	var row vouched
-	if row.covers(1, 0, now) != nil || (*vouched)(nil).covers(1, 0, now) != nil {
+	word, now := &vouch{}, l.cfg.Clock.Now()
+	var row Row
+	if row.covers(1, 0, now) != nil || (*Row)(nil).covers(1, 0, now) != nil {
 		t.Error("a word that nobody gave")
 	}
-	row.keep(word, 1, 100, l.f)
-	ahead := int64(l.f.opts.ReadAhead)
+	ahead := l.cfg.Ahead
+	row.keep(word, 1, 100, 100+ahead, now)
 	for _, test := range []struct {
 		h      quarry.Handle
 		offset int64
@@ -322,24 +411,24 @@ func (s *lender) lentFiles() (n int) {
 func TestLocalFilesAreBounded(t *testing.T) {
 	s, l := lending(t)
 	s.cached(l)
-	for h := range quarry.Handle(lentMax + 50) {
-		s.get(l, h+1, 0, localBytesMin, nil)
+	for h := range quarry.Handle(filesMax + 50) {
+		s.get(l, h+1, 0, BytesMin, nil)
 	}
-	if n := s.lentFiles(); n > lentMax+1 || n < lentMax { // the last one may still be on its way out of the server
+	if n := s.lentFiles(); n > filesMax+1 || n < filesMax { // the last one may still be on its way out of the server
 		t.Errorf("%d files are open", n)
 	}
-	l.closeIdle(l.f.clock.Now())
-	if len(l.files) != lentMax {
+	l.closeIdle(l.cfg.Clock.Now())
+	if len(l.files) != filesMax {
 		t.Errorf("%d files are left of those that were read just before", len(l.files))
 	}
 	// One that is being read stays open until it is given back.
-	m, ref := lenderAt(t), quarry.ChunkRef{Handle: lentMax + 50}
+	m, ref := lenderAt(t), quarry.ChunkRef{Handle: filesMax + 50}
 	file := l.get(t.Context(), &m, &ref, 1)
-	l.closeIdle(l.f.clock.Now().Add(lentIdle))
+	l.closeIdle(l.cfg.Clock.Now().Add(idleTime))
 	if len(l.files) != 1 || l.files[file.key] != file {
 		t.Errorf("%d files are left, and not the one that is being read", len(l.files))
 	}
-	l.close()
+	l.Close()
 	if n, err := file.read(make([]byte, 100), 0); n != 100 || err != nil {
 		t.Errorf("a file that is being read was closed: %d bytes, %v", n, err)
 	}
@@ -359,11 +448,11 @@ func TestLocalReadersAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
-			var row vouched
+			var row Row
 			for i := range 60 {
-				s.get(l, quarry.Handle(i%3+1), int64(i*g%50)*1000, localBytesMin+i, &row)
+				s.get(l, quarry.Handle(i%3+1), int64(i*g%50)*1000, BytesMin+i, &row)
 				if i%20 == g {
-					l.closeIdle(l.f.clock.Now().Add(lentIdle))
+					l.closeIdle(l.cfg.Clock.Now().Add(idleTime))
 				}
 			}
 		})
@@ -376,17 +465,13 @@ func TestLocalReadersAtOnce(t *testing.T) {
 
 // Where nobody lends, nobody is asked again and again.
 func TestNobodyLends(t *testing.T) {
-	f := New(nil, nil, Options{Hosts: []string{"127.0.0.1"}})
-	defer f.Close()
-	f.local = newLocal(f, rpc.NewClient(rpc.ClientConfig{Network: rpc.Beside(rpc.TCP), Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} }}))
-	defer f.local.close()
-	chunk := &quarry.Chunk{Handle: 1, Members: []quarry.Member{lenderAt(t)}}
+	l, m := filesOf(t), lenderAt(t)
 	for range 3 {
-		if n := f.local.read(t.Context(), chunk, memory{known: make([]byte, 1<<20), n: 1 << 20}, 0, nil); n != 0 {
+		if n := l.Read(t.Context(), &m, quarry.ChunkRef{Handle: 1}, 0, 1<<20, func(n int64) []byte { return make([]byte, n) }, nil); n != 0 {
 			t.Errorf("%d bytes from nobody", n)
 		}
-		if f.local.unlent[chunk.Members[0].Address] == 0 || len(f.local.files) > 0 {
-			t.Errorf("%+v", f.local)
+		if l.unlent[m.Address] == 0 || len(l.files) > 0 {
+			t.Errorf("%v, %d files", l.unlent, len(l.files))
 		}
 	}
 }
