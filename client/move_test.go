@@ -116,3 +116,52 @@ func TestAllocatedChunksMoveBeforeTheAnswer(t *testing.T) {
 		}
 	})
 }
+
+// The chunks of a put belong to a session, its name is made in another one because its directory has
+// moved, and that one expires: the first one is ended at its master all the same, and so its chunks
+// are freed.
+func TestPutWhoseOtherSessionExpires(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		ctx := e.Context()
+		e.must(e.files.Mkdir(ctx, "/a"))
+		attr, err := e.files.Stat(ctx, "/a")
+		e.must(err)
+		home, to := attr.Attr.Inode.Slot(), quarry.ShardID(1)
+		if home < quarry.Slots/2 {
+			to = 2
+		}
+		e.c.Fail("link", quarry.Errorf("link", quarry.WrongShard, "", "the directory is on its way"))
+		var work sync.WaitGroup
+		work.Go(func() {
+			for e.c.Count("link") == 0 {
+				e.sleep(time.Millisecond)
+			}
+			e.c.MoveSlots(quarry.SlotRange{First: home, Last: home}, to)
+			e.c.Fail("link", nil)
+			for before := e.c.Count("link"); e.c.Count("link") == before; {
+				e.sleep(time.Millisecond)
+			}
+			e.c.Fail("link", quarry.Errorf("link", quarry.SessionExpired, "", "it is not known (any more)"))
+		})
+		_, err = e.files.Put(ctx, "/a/f", bytes.NewReader(bytes.Repeat([]byte("0123456789abcdef"), 20<<10)), client.PutOptions{})
+		work.Wait()
+		e.want(err, quarry.Unknown)
+		e.sleep(time.Second)
+		if n := e.c.Unlinked(); n != 0 {
+			e.Errorf("%d chunks are kept that nobody wants", n)
+		}
+	})
+}
+
+// A session that was retired a moment before the client is closed is ended at its master.
+func TestSessionRetiredBeforeClose(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		e.c.Fail("link", quarry.Errorf("link", quarry.NoSpace, "", "not now"))
+		_, err := e.files.Put(e.Context(), "/f", bytes.NewReader(bytes.Repeat([]byte("0123456789abcdef"), 20<<10)), client.PutOptions{})
+		e.want(err, quarry.NoSpace)
+		e.must(e.files.Close())
+		if n := e.c.Sessions(); n != 0 {
+			e.Errorf("%d sessions are left at the masters", n)
+		}
+	})
+}

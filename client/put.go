@@ -56,10 +56,7 @@ func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions)
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	defer p.cancel(nil)
 	attr, err := p.store(r, opts, name)
-	switch {
-	case errors.Is(err, quarry.SessionExpired):
-		f.sessions.expire(n)
-	case len(p.spare) > 0 || p.leaked || err != nil && p.allocated:
+	if len(p.spare) > 0 || p.leaked || err != nil && p.allocated {
 		f.sessions.retire(n) // chunks that are not linked are freed when their session ends
 	}
 	if err != nil {
@@ -137,7 +134,7 @@ func change[R any](ctx context.Context, p *put, do func(op quarry.Op, owner quar
 		case 0:
 			return reply, nil
 		case quarry.SessionExpired:
-			p.f.sessions.expire(s)
+			p.f.sessions.expire(s) // it need not be the one that owns the chunks
 			return none, err
 		case quarry.WrongShard:
 		default:
@@ -292,7 +289,8 @@ func (p *put) allocate(ctx context.Context) (quarry.Chunk, error) {
 			return reply, err
 		})
 		if err != nil {
-			p.leaked = p.leaked || quarry.KindOf(err) == quarry.Unavailable
+			kind := quarry.KindOf(err)
+			p.leaked = p.leaked || kind == quarry.Unavailable || kind == quarry.SessionExpired
 			return quarry.Chunk{}, err
 		}
 		if len(reply.Chunks) == 0 || len(reply.Chunks) > count {
@@ -407,6 +405,7 @@ func (q *part) sealChunk(ctx context.Context, c quarry.Chunk, suspects []quarry.
 	if errors.Is(err, quarry.NotFound) {
 		// Only the end of its session takes a chunk away that is not linked yet. Who puts would
 		// take NotFound for the path's.
+		q.p.f.sessions.expire(q.p.session)
 		err = quarry.Errorf("finish", quarry.SessionExpired, c.Handle.String(), "the session of the put has ended, and nothing was stored; try again")
 	}
 	if err != nil {

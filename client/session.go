@@ -22,7 +22,7 @@ type sessions struct {
 	closed  bool
 	owners  *[quarry.Slots]quarry.ShardID // nil: not known
 	live    map[quarry.ShardID]*session
-	retired map[*session]bool       // replaced, but appends still belong to them
+	retired map[*session]bool       // replaced; somebody still needs them, or their master has yet to be told that they end
 	opening map[quarry.ShardID]gate // one caller opens a session, the others wait
 }
 
@@ -231,20 +231,26 @@ func (s *sessions) retire(old *session) {
 func (s *sessions) endUnused(old *session) {
 	s.mu.Lock()
 	old.mu.Lock()
-	over := s.retired[old] && old.users == 0 && len(old.open) == 0
-	if over {
-		old.gone = true
-		delete(s.retired, old)
-	}
+	over := s.retired[old] && !old.gone && old.users == 0 && len(old.open) == 0
+	old.gone = old.gone || over
 	old.mu.Unlock()
 	s.mu.Unlock()
-	if over {
-		old.end()
-		s.f.background(func(ctx context.Context) { old.tellEnd(ctx) })
+	if !over {
+		return
 	}
+	old.end()
+	s.f.background(func(ctx context.Context) {
+		old.tellEnd(ctx)
+		if ctx.Err() != nil {
+			return // the client is being closed, which tells the master of those that are left
+		}
+		s.mu.Lock()
+		delete(s.retired, old)
+		s.mu.Unlock()
+	})
 }
 
-// close ends all sessions at their masters.
+// close ends all sessions at their masters. Work in the background is over by then.
 func (s *sessions) close() {
 	s.mu.Lock()
 	s.closed = true
