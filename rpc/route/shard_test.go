@@ -53,7 +53,16 @@ func TestChangeOfAMovedSlot(t *testing.T) {
 		if !errors.As(err, &told) || told.Slot != 2000 || len(n.ops) != 1 || clock.Simulated().Now() != began {
 			t.Errorf("because of the parent: %v after %d tries", err, len(n.ops))
 		}
-		n.refusals, n.slot, n.ops = 3, 3, nil
+		c.set(func() { c.split, c.version = 1500, 2 })
+		n.refusals, n.told, n.ops = 1, 2, nil
+		clock.Simulated().Sleep(t.Context(), time.Second) // the map was fetched before this instant
+		_, err = m.Make(t.Context(), req)
+		asked := c.nodes[2].asked
+		if s, shardErr := m.Shard(t.Context(), 2000); !errors.As(err, &told) || len(n.ops) != 1 || s != 2 || shardErr != nil || c.nodes[2].asked != asked {
+			t.Errorf("because of a parent that a later map has elsewhere: %v after %d tries; the slot is shard %d's, %v", err, len(n.ops), s, shardErr)
+		}
+		c.set(func() { c.split, c.version = 2048, 3 })
+		n.refusals, n.told, n.slot, n.ops = 3, 1, 3, nil
 		if _, err := m.Make(t.Context(), req); err != nil || len(n.ops) != 4 {
 			t.Errorf("because of the session: %v after %d tries", err, len(n.ops))
 		}
