@@ -294,11 +294,15 @@ func (c *Client) tend() {
 		bulk := order(c.bulk, func(l *bulkConn) uint64 { return l.number })
 		c.mu.Unlock()
 		for _, conn := range conns {
-			conn.tend(c.config.KeepAlive)
+			if err := conn.tend(c.config.KeepAlive); err != nil {
+				conn.close(err)
+			}
 			conn.closeIdle(idleTicks)
 		}
 		for _, conn := range bulk {
-			conn.tend(c.config.KeepAlive)
+			if err := conn.tend(c.config.KeepAlive); err != nil {
+				conn.close(err)
+			}
 		}
 		c.tidy(idleTicks)
 	}

@@ -98,13 +98,13 @@ func (l *link) next(h *head) error {
 // tend is called once in each keep-alive interval of this side. If the other side's is longer, it
 // does nothing until that has passed, too: the interval of a connection is the longer one of the
 // two, because neither side may wait for a sign of life that the other one does not give. It sends a sign of life if nothing else
-// was sent, and closes a link whose other side gave none for too long. Both sides do so of
+// was sent, and returns why the link is to be closed if the other side gave none for too long. Both sides do so of
 // their own accord and none answers the other, so that a side that reads no more, because it
 // has no room for more requests, still shows that it lives.
-func (l *link) tend(interval time.Duration) {
+func (l *link) tend(interval time.Duration) error {
 	every := max(int((l.peer.keepAlive+interval-1)/interval), 1)
 	if l.ticks++; l.ticks < every {
-		return
+		return nil
 	}
 	l.ticks = 0
 	interval *= time.Duration(every)
@@ -121,15 +121,16 @@ func (l *link) tend(interval time.Duration) {
 	l.stuck = counted(l.stuck, writing && written == l.lastWritten && received == l.lastReceived)
 	switch {
 	case failed != nil:
-		l.close(failed)
+		return failed
 	case l.silent >= silentTicks || l.stuck >= silentTicks:
-		l.close(fmt.Errorf("%w for %v", errSilent, silentTicks*interval))
+		return fmt.Errorf("%w for %v", errSilent, silentTicks*interval)
 	case time.Duration(l.slow)*interval > frameTime:
-		l.close(fmt.Errorf("one frame took more than %v to come", frameTime))
+		return fmt.Errorf("one frame took more than %v to come", frameTime)
 	case !writing && written == l.lastWritten:
 		l.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: l.peer.Version, kind: kindKeepAlive}, nil)}, prompt)
 	}
 	l.lastReceived, l.lastFrames, l.lastWritten = received, frames, written
+	return nil
 }
 
 func counted(n int, again bool) int {

@@ -217,21 +217,15 @@ func (c *serverConn) closeGone() {
 	}
 }
 
-// close ends the connection, and whoever waits for room in it.
+// close ends the connection, whoever waits for room in it, and the contexts of the requests in
+// service, without which the reading goroutine might never come back from a handler of LaneBulk.
+// What the handlers return is dropped.
 func (c *serverConn) close(cause error) {
 	c.link.close(cause)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ended = true
 	c.free.Broadcast()
-	c.mu.Unlock()
-}
-
-// end is called when nothing more is read. The contexts of the requests in service end; what
-// their handlers return is dropped.
-func (c *serverConn) end() {
-	c.writer.close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(c.requests)) {
 		c.requests[id].ctx.end(context.Canceled)
 	}

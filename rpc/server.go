@@ -245,7 +245,7 @@ func (s *Server) serve(conn Conn) {
 	s.mu.Lock()
 	delete(s.links, c)
 	s.mu.Unlock()
-	c.end()
+	c.writer.close()
 	s.config.Logger.Debug("connection ended", "peer", peer.Address, "role", peer.Role, "error", c.cause)
 }
 
@@ -339,7 +339,9 @@ func (s *Server) tend() {
 			return
 		}
 		for _, c := range s.connected() {
-			c.tend(s.config.KeepAlive)
+			if err := c.tend(s.config.KeepAlive); err != nil {
+				c.close(err)
+			}
 		}
 		s.tellRefusals()
 	}
