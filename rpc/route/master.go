@@ -98,11 +98,36 @@ func (m *Masters) Inventory(ctx context.Context, req *quarry.InventoryRequest) (
 	return call(ctx, m, "inventory", byShard(req.Shard), req, quarry.Master.Inventory)
 }
 
-// Topology asks any node, and keeps what it tells if that is newer than what is known.
+// Topology asks any node whose slot map is not older than the one that is known, and keeps what it
+// tells if that is newer. Only if every node that answers is behind, the newest of their answers is
+// returned.
 func (m *Masters) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
-	reply, err := call(ctx, m, "topology", target{any: true}, struct{}{}, func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.TopologyReply, error) {
-		return node.Topology(ctx)
-	})
+	var newest *quarry.TopologyReply // of those that are behind
+	asked := map[quarry.Master]bool{}
+	ask := func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.TopologyReply, error) {
+		if newest != nil { // there is an answer, so nobody who is silent is waited for
+			limited, cancel := m.opts.Clock.WithTimeout(ctx, m.opts.Silence)
+			defer cancel()
+			ctx = limited
+		}
+		reply, err := node.Topology(ctx)
+		if err != nil {
+			return nil, err
+		}
+		known := m.version()
+		if reply.Version >= known {
+			return reply, nil
+		}
+		if newest == nil || newer(reply, newest.Version, newest.Applied) {
+			newest = reply
+		}
+		if asked[node] { // all others were asked since
+			return newest, nil
+		}
+		asked[node] = true
+		return nil, quarry.Errorf("topology", quarry.Unavailable, "", "the master has version %d of the slot map, and %d is known", reply.Version, known)
+	}
+	reply, err := call(ctx, m, "topology", target{any: true}, struct{}{}, ask)
 	if err == nil {
 		m.mu.Lock()
 		m.learned.takeNewer(reply)

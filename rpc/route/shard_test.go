@@ -161,3 +161,65 @@ func TestStatusOfEveryLeader(t *testing.T) {
 		}
 	})
 }
+
+// behind is a node that has not heard of versions of the slot map after one.
+type behind struct {
+	*node
+	version uint64
+}
+
+func (n *behind) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
+	reply, err := n.node.Topology(ctx)
+	if err == nil {
+		reply.Version = min(reply.Version, n.version)
+	}
+	return reply, err
+}
+
+// TestTopologyOfANodeThatIsBehind passes over nodes whose slot map is older than the one that is
+// known, as long as another one answers.
+func TestTopologyOfANodeThatIsBehind(t *testing.T) {
+	for name, test := range map[string]struct {
+		away func(n *node)
+		want uint64 // the version that is told while node 2 is away
+		took time.Duration
+	}{
+		"all answer":            {func(*node) {}, 3, 0},
+		"the others are behind": {func(n *node) { n.dead = true }, 2, time.Second},
+		"it is silent":          {func(n *node) { n.silent = true }, 2, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster()
+				c.version = 3
+				nodes := []*behind{{c.nodes[0], 1}, {c.nodes[1], 2}, {c.nodes[2], 3}}
+				m := c.masters(t, func(o *Options) {
+					o.Dial = func(at string) (quarry.Master, error) {
+						n, err := c.dial(at)
+						return nodes[n.(*node).i], err
+					}
+				})
+				if err := m.Refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				m.note(target{any: true}, address(0))
+				c.set(func() { test.away(c.nodes[2]) })
+				began := clock.Simulated().Now()
+				reply, err := m.Topology(t.Context())
+				if err != nil || reply.Version != test.want || m.version() != 3 {
+					t.Fatalf("%+v, %v; known is version %d", reply, err, m.version())
+				}
+				if took := clock.Simulated().Now().Sub(began); took > test.took {
+					t.Errorf("it took %v", took)
+				}
+				if test.want < 3 {
+					return
+				}
+				asked := c.nodes[0].asked
+				if _, err := m.Topology(t.Context()); err != nil || c.nodes[0].asked != asked {
+					t.Errorf("the node that is behind is asked first again: %v", err)
+				}
+			})
+		})
+	}
+}

@@ -72,6 +72,13 @@ func (m *Masters) known() bool {
 	return m.learned.known
 }
 
+// version returns the version of the slot map that is known; 0: none is.
+func (m *Masters) version() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.learned.version
+}
+
 // next returns the node to try: the one that the last answer named, the leader, or any node
 // that this round has not tried. "" if none is left.
 func (m *Masters) next(a *attempt) string {
