@@ -249,7 +249,7 @@ func (c *clientConn) closeDrained() {
 func (c *clientConn) closeIdle(ticks int) {
 	c.mu.Lock()
 	last := c.ids.Load()
-	c.idle = counted(c.idle, len(c.pending) == 0 && last == c.lastID)
+	c.idle = counted(c.idle, 1, len(c.pending) == 0 && last == c.lastID)
 	c.lastID = last
 	if c.idle > ticks {
 		c.draining = true

@@ -50,6 +50,7 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	if c.KeepAlive == 0 {
 		c.KeepAlive = defaultKeepAlive
 	}
+	c.KeepAlive = min(c.KeepAlive, keepAliveMax)
 	if c.IdleTime == 0 {
 		c.IdleTime = 2 * time.Minute
 	}

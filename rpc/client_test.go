@@ -246,12 +246,12 @@ func TestServerThatHasGone(t *testing.T) {
 					go e.client.Close()
 				case "freeze":
 					f.Freeze("server", "client")
-					limit = (silentTicks + 1) * defaultKeepAlive
+					limit = (silentIntervals + 1) * defaultKeepAlive
 				default:
 					f.Heal()
 					synctest.Wait()
 					f.Freeze("server", "client")
-					limit = (silentTicks + 1) * defaultKeepAlive
+					limit = (silentIntervals + 1) * defaultKeepAlive
 				}
 				for range 3 {
 					err := <-outcomes
@@ -320,7 +320,7 @@ func TestContextEndsWhileStuck(t *testing.T) {
 			wantKind(t, err, quarry.Unavailable)
 			switch took := time.Since(start); {
 			case took == 0:
-			case strings.HasPrefix(err.Error(), "large") && took <= (silentTicks+1)*defaultKeepAlive:
+			case strings.HasPrefix(err.Error(), "large") && took <= (silentIntervals+1)*defaultKeepAlive:
 				late++
 			default:
 				t.Errorf("a call ended after %v: %v", took, err)

@@ -233,7 +233,7 @@ func testFaultyNetwork(t *testing.T, seed uint64) {
 	}
 	calls.Wait()
 	f.Set(Faults{})
-	sleep(t, (silentTicks+2)*defaultKeepAlive) // frozen connections are found out
+	sleep(t, (silentIntervals+2)*defaultKeepAlive) // frozen connections are found out
 	if r, err := server.End(t.Context(), &quarry.EndRequest{ChunkRef: quarry.ChunkRef{Handle: 5}}); err != nil || r.Commit != 5 {
 		t.Errorf("the network works again, but %v", err)
 	}

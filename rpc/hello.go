@@ -20,8 +20,9 @@ const (
 	VersionMax = 1
 )
 
-// keepAliveMax bounds the interval of signs of life that one side can make the other one wait for.
-const keepAliveMax = time.Minute
+// keepAliveMax bounds the interval of signs of life, that of this side and that which the other
+// one tells: nobody is to wait for longer.
+const keepAliveMax = 10 * time.Second
 
 // helloBodyMax bounds every body of the handshake, when the other side may be anybody.
 const helloBodyMax = 1 << 10

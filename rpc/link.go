@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// silentTicks is how many keep-alive intervals may pass without a byte from the other
-	// side, or without being able to send one, before it is given up.
-	silentTicks = 3
+	// silentIntervals is how many intervals may pass without a byte from the other side, or
+	// without being able to send one, before it is given up.
+	silentIntervals = 3
 	// frameTime is how long one frame may take to arrive.
 	frameTime = time.Minute
 )
@@ -48,9 +48,8 @@ type link struct {
 	frames   atomic.Uint64 // grows with every frame
 
 	// For tend only.
-	ticks                                 int // since it last looked
 	lastReceived, lastFrames, lastWritten uint64
-	silent, slow, stuck                   int
+	unsent, silent, slow, stuck           time.Duration // for how long, in ticks
 }
 
 // order returns links in the order in which they were made, not in that of a map.
@@ -95,47 +94,48 @@ func (l *link) next(h *head) error {
 	return nil
 }
 
-// tend is called once in each keep-alive interval of this side. If the other side's is longer, it
-// does nothing until that has passed, too: the interval of a connection is the longer one of the
-// two, because neither side may wait for a sign of life that the other one does not give. It sends a sign of life if nothing else
-// was sent, and returns why the link is to be closed if the other side gave none for too long. Both sides do so of
-// their own accord and none answers the other, so that a side that reads no more, because it
-// has no room for more requests, still shows that it lives.
-func (l *link) tend(interval time.Duration) error {
-	every := max(int((l.peer.keepAlive+interval-1)/interval), 1)
-	if l.ticks++; l.ticks < every {
-		return nil
-	}
-	l.ticks = 0
-	interval *= time.Duration(every)
+// tend is called with each tick, which is this side's KeepAlive. It sends a sign of life, or returns
+// why the link is to be closed.
+//
+// The interval of a connection is the longer one of what both sides have told, because neither may
+// wait for a sign of life that the other one does not give. A sign of life is sent at the last tick
+// after which nothing would be sent for longer than the interval: what was sent may be a tick older
+// than is known, and the next tick is one away. A side that is silent, or takes nothing, for three
+// intervals is given up; so signs of life may be late by two. Both sides give them of their own
+// accord and none answers the other, so that a side that reads no more, because it has no room for
+// more requests, still shows that it lives.
+func (l *link) tend(tick time.Duration) error {
+	interval := max(tick, l.peer.keepAlive)
 	received, frames, written := l.received.Load(), l.frames.Load(), l.writer.progress.Load()
 	reading := l.reading.Load()
 	l.writer.mu.Lock()
 	writing, failed := l.writer.busy, l.writer.err
 	l.writer.mu.Unlock()
 
-	l.silent = counted(l.silent, reading != readingNot && received == l.lastReceived)
-	l.slow = counted(l.slow, reading == readingFrame && frames == l.lastFrames)
+	l.unsent = counted(l.unsent, tick, written == l.lastWritten)
+	l.silent = counted(l.silent, tick, reading != readingNot && received == l.lastReceived)
+	l.slow = counted(l.slow, tick, reading == readingFrame && frames == l.lastFrames)
 	// A side that has no room for more requests reads nothing for as long as that lasts, and
 	// so what is written to it may be stuck; that it lives shows in what comes from it.
-	l.stuck = counted(l.stuck, writing && written == l.lastWritten && received == l.lastReceived)
+	l.stuck = counted(l.stuck, tick, writing && written == l.lastWritten && received == l.lastReceived)
 	switch {
 	case failed != nil:
 		return failed
-	case l.silent >= silentTicks || l.stuck >= silentTicks:
-		return fmt.Errorf("%w for %v", errSilent, silentTicks*interval)
-	case time.Duration(l.slow)*interval > frameTime:
+	case max(l.silent, l.stuck) >= silentIntervals*interval:
+		return fmt.Errorf("%w for %v", errSilent, silentIntervals*interval)
+	case l.slow > frameTime:
 		return fmt.Errorf("one frame took more than %v to come", frameTime)
-	case !writing && written == l.lastWritten:
+	case !writing && l.unsent+2*tick > interval:
 		l.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: l.peer.Version, kind: kindKeepAlive}, nil)}, prompt)
 	}
 	l.lastReceived, l.lastFrames, l.lastWritten = received, frames, written
 	return nil
 }
 
-func counted(n int, again bool) int {
+// counted adds to n for as long as something goes on.
+func counted[N int | time.Duration](n, more N, again bool) N {
 	if again {
-		return n + 1
+		return n + more
 	}
 	return 0
 }

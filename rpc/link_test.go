@@ -3,11 +3,13 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 )
 
 // Who waits on a connection without any other traffic is not given up for as long as both sides
@@ -17,6 +19,7 @@ func TestIntervalsThatDiffer(t *testing.T) {
 		"patient client": {300 * time.Millisecond, 2 * time.Second},
 		"patient server": {2 * time.Second, 300 * time.Millisecond},
 		"no multiples":   {700 * time.Millisecond, time.Second},
+		"beyond all":     {300 * time.Millisecond, time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -37,7 +40,7 @@ func TestIntervalsThatDiffer(t *testing.T) {
 					_, err := e.client.ChunkServer(e.address).Wait(t.Context(), &quarry.WaitRequest{})
 					done <- err
 				}()
-				sleep(t, 30*time.Second)
+				sleep(t, 2*time.Minute)
 				synctest.Wait()
 				select {
 				case err := <-done:
@@ -57,26 +60,88 @@ func TestIntervalsThatDiffer(t *testing.T) {
 	}
 }
 
-// A peer that says that it gives no sign of life for hours is given up all the same.
-func TestIntervalBeyondAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newEnv(t)
-		e.serve()
-		conn, err := e.network.Dial(t.Context(), e.address)
-		if err != nil {
-			t.Fatal(err)
+// dialTold connects as a peer that tells an interval, and says nothing more by itself.
+func dialTold(t *testing.T, e *env, told time.Duration) (Conn, *frameReader) {
+	t.Helper()
+	conn, err := e.network.Dial(t.Context(), e.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	r := testReader(conn)
+	p := party{identity: clientIdentity(), keepAlive: told}
+	if _, err := p.greet(conn, r, LaneControl); err != nil {
+		t.Fatal(err)
+	}
+	return conn, r
+}
+
+// The interval of a connection is the longer one of those of its sides, and at most 10 s. A side
+// sends something at least that often, whatever else it sends, and no more signs of life than
+// that takes; it gives up a side that is silent for three intervals, not one that is twice as slow
+// as it should be.
+func TestSignsOfLife(t *testing.T) {
+	for name, test := range map[string]struct{ own, told, interval time.Duration }{
+		"peer told nothing":     {time.Second, 0, time.Second},
+		"equal":                 {time.Second, time.Second, time.Second},
+		"patient peer":          {300 * time.Millisecond, time.Second, time.Second},
+		"very patient peer":     {time.Second, 1000 * time.Hour, keepAliveMax},
+		"half as patient":       {time.Second, 2 * time.Second, 2 * time.Second},
+		"no multiples":          {700 * time.Millisecond, time.Second, time.Second},
+		"impatient peer":        {2 * time.Second, 300 * time.Millisecond, 2 * time.Second},
+		"patient by itself":     {time.Hour, time.Second, keepAliveMax},
+		"a little more patient": {time.Second, 11 * time.Second / 10, 11 * time.Second / 10},
+	} {
+		tick := min(test.own, keepAliveMax)
+		start := func(t *testing.T) *env {
+			e := newEnvOn(t, NewMemory(), "server:0", func(c *ServerConfig) { c.KeepAlive = test.own }, nil)
+			e.serve()
+			return e
 		}
-		defer conn.Close()
-		p := party{identity: clientIdentity(), keepAlive: 1000 * time.Hour}
-		if _, err := p.greet(conn, testReader(conn), LaneControl); err != nil {
-			t.Fatal(err)
-		}
-		sleep(t, (silentTicks+2)*keepAliveMax)
-		if n := len(e.server.connected()); n != 0 {
-			t.Error("the connection is still there")
-		}
-		e.close()
-	})
+		t.Run(name, func(t *testing.T) {
+			for _, requests := range []time.Duration{0, test.interval * 17 / 10, test.interval * 3 / 10} {
+				synctest.Test(t, func(t *testing.T) {
+					e := start(t)
+					conn, r := dialTold(t, e, test.told)
+					ask := func(every time.Duration, frame []byte) {
+						go func() {
+							for clock.Simulated().Sleep(t.Context(), every) == nil {
+								conn.Write(frame)
+							}
+						}()
+					}
+					ask(test.interval*2, appendRaw(nil, head{version: 1, kind: kindKeepAlive}, nil))
+					if requests > 0 {
+						ask(requests, appendRaw(nil, head{version: 1, kind: kindRequest, op: opMax - 1, id: 1}, nil))
+					}
+					began := clock.Simulated().Now()
+					for last := began; last.Sub(began) < 20*test.interval; {
+						h, _ := nextFrame(t, r)
+						now := clock.Simulated().Now()
+						gap := now.Sub(last)
+						if gap > test.interval {
+							t.Errorf("%v after it began nothing was sent for %v", now.Sub(began), gap)
+						}
+						if requests == 0 && last != began && (h.kind != kindKeepAlive || tick < test.interval && gap <= test.interval-tick) {
+							t.Errorf("a frame of kind %d was sent after %v", h.kind, gap)
+						}
+						last = now
+					}
+					e.close()
+				})
+			}
+			synctest.Test(t, func(t *testing.T) {
+				e := start(t)
+				conn, _ := dialTold(t, e, test.told)
+				began := clock.Simulated().Now()
+				io.Copy(io.Discard, conn)
+				if took := clock.Simulated().Now().Sub(began); took < silentIntervals*test.interval || took > silentIntervals*test.interval+2*tick {
+					t.Errorf("a silent peer was given up after %v", took)
+				}
+				e.close()
+			})
+		})
+	}
 }
 
 // The buffer of a connection grows with what comes at once, up to a bound; one small frame after

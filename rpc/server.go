@@ -37,9 +37,11 @@ type ServerConfig struct {
 	// PayloadMax bounds the bytes of payloads in service, for each lane; beyond it those
 	// that come have to wait. Default 256 MiB, at least PayloadBytesMax.
 	PayloadMax int64
-	// KeepAlive is how long a connection may be silent before a sign of life is sent; a
-	// peer is given up after three to four times as long. If the peer's is longer, that
-	// counts. Default 2 s.
+	// KeepAlive is how often this side looks after its connections. The interval of a
+	// connection is the longer one of both sides' KeepAlive: each side sends something at
+	// least that often, if only a sign of life, and gives the other one up when nothing has
+	// come, or nothing could be sent, for three intervals; it notices that within two of its
+	// own KeepAlive more. Default 2 s, at most 10 s: more counts as 10 s.
 	KeepAlive time.Duration
 }
 
@@ -69,6 +71,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	if c.KeepAlive == 0 {
 		c.KeepAlive = defaultKeepAlive
 	}
+	c.KeepAlive = min(c.KeepAlive, keepAliveMax)
 	return c
 }
 

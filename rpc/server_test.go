@@ -30,20 +30,26 @@ func dialRaw(t *testing.T, e *env, lane Lane) (Conn, *frameReader) {
 	return conn, r
 }
 
+// nextFrame takes the next frame.
+func nextFrame(t *testing.T, r *frameReader) (head, []byte) {
+	t.Helper()
+	var h head
+	if err := r.head(&h); err != nil {
+		t.Fatal(err)
+	}
+	body, err := r.body(&h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, bytes.Clone(body)
+}
+
 // reply takes the next frame that is no sign of life.
 func reply(t *testing.T, r *frameReader) (head, []byte) {
 	t.Helper()
 	for {
-		var h head
-		if err := r.head(&h); err != nil {
-			t.Fatal(err)
-		}
-		body, err := r.body(&h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h.kind != kindKeepAlive {
-			return h, bytes.Clone(body)
+		if h, body := nextFrame(t, r); h.kind != kindKeepAlive {
+			return h, body
 		}
 	}
 }
@@ -394,7 +400,7 @@ func TestClientThatTakesNothing(t *testing.T) {
 		if n := len(e.server.connected()); n != 1 {
 			t.Fatalf("%d connections", n)
 		}
-		sleep(t, (silentTicks+2)*defaultKeepAlive)
+		sleep(t, (silentIntervals+2)*defaultKeepAlive)
 		if n := len(e.server.connected()); n != 0 {
 			t.Error("the connection is still there")
 		}
