@@ -21,10 +21,10 @@ const (
 	copySyncBytes    = 8 << 20 // the local copies are synced every so many bytes, as a stream is
 )
 
-// framedCopy moves bytes of a file over loopback TCP: per stream one connection, one request
-// of 1 MiB in flight, answered with a header of 32 bytes and the bytes by sendfile. Nothing
-// is checked and nothing is copied that need not be: the least that a remote read costs.
-func framedCopy(ctx context.Context, file string, streams int, bytesPerStream int64) error {
+// framed serves a file over loopback TCP and has each stream fetch parts of it by a connection of
+// its own: one request in flight, answered with a header of 32 bytes and the bytes by sendfile.
+// Nothing is checked and nothing is copied that need not be: the least that a remote read costs.
+func framed(ctx context.Context, file string, streams int, fetch func(k int, conn net.Conn) error) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func framedCopy(ctx context.Context, file string, streams int, bytesPerStream in
 	g, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
-	for range streams {
+	for k := range streams {
 		g.Go(func() error {
 			conn, err := ln.Accept()
 			if err != nil {
@@ -42,9 +42,31 @@ func framedCopy(ctx context.Context, file string, streams int, bytesPerStream in
 			defer conn.Close()
 			return framedServe(conn.(*net.TCPConn), file)
 		})
-		g.Go(func() error { return framedFetch(ln.Addr().String(), bytesPerStream) })
+		g.Go(func() error {
+			conn, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			return fetch(k, conn)
+		})
 	}
 	return g.Wait()
+}
+
+// framedCopy has each stream fetch a file from its beginning, 1 MiB at a time.
+func framedCopy(ctx context.Context, file string, streams int, bytesPerStream int64) error {
+	return framed(ctx, file, streams, func(_ int, conn net.Conn) error {
+		buf := make([]byte, copyRequestBytes)
+		for done := int64(0); done < bytesPerStream; {
+			n := min(bytesPerStream-done, copyRequestBytes)
+			if err := framedFetch(conn, buf[:n], done); err != nil {
+				return err
+			}
+			done += n
+		}
+		return nil
+	})
 }
 
 func framedServe(conn *net.TCPConn, file string) error {
@@ -73,30 +95,18 @@ func framedServe(conn *net.TCPConn, file string) error {
 	}
 }
 
-func framedFetch(addr string, total int64) error {
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
+func framedFetch(conn net.Conn, buf []byte, offset int64) error {
+	var header [copyHeaderBytes]byte
+	binary.LittleEndian.PutUint64(header[:], uint64(offset))
+	binary.LittleEndian.PutUint64(header[8:], uint64(len(buf)))
+	if _, err := conn.Write(header[:]); err != nil {
 		return err
 	}
-	defer conn.Close()
-	var header [copyHeaderBytes]byte
-	buf := make([]byte, copyRequestBytes)
-	for done := int64(0); done < total; {
-		n := min(total-done, copyRequestBytes)
-		binary.LittleEndian.PutUint64(header[:], uint64(done))
-		binary.LittleEndian.PutUint64(header[8:], uint64(n))
-		if _, err := conn.Write(header[:]); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(conn, header[:]); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(conn, buf[:n]); err != nil {
-			return err
-		}
-		done += n
+	if _, err := io.ReadFull(conn, header[:]); err != nil {
+		return err
 	}
-	return nil
+	_, err := io.ReadFull(conn, buf)
+	return err
 }
 
 // localReads reads a file in each stream, from its beginning, with pread of 1 MiB into the same
@@ -125,17 +135,17 @@ func localReads(ctx context.Context, file string, streams int, bytesPerStream in
 	return g.Wait()
 }
 
-// localCopies writes one stream of bytes as three copies in chunk files of 64 MiB, as one
-// process could: packet by packet into the three; every 8 MiB all three are synced, side by
+// localCopies writes each stream of bytes as so many copies in chunk files of 64 MiB, as one
+// process could: packet by packet into all of them; every 8 MiB all are synced, side by
 // side, while the next 8 MiB are written.
-func localCopies(ctx context.Context, dir string, streams int, bytesPerStream int64) error {
+func localCopies(ctx context.Context, dir string, streams, copies int, bytesPerStream int64) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for s := range streams {
 		g.Go(func() error {
 			for chunk := int64(0); chunk*quarry.ChunkBytesMax < bytesPerStream; chunk++ {
 				n := min(quarry.ChunkBytesMax, bytesPerStream-chunk*quarry.ChunkBytesMax)
 				name := filepath.Join(dir, fmt.Sprintf("local-%d-%d", s, chunk))
-				if err := localChunk(ctx, name, n); err != nil {
+				if err := localChunk(ctx, name, copies, n); err != nil {
 					return err
 				}
 			}
@@ -145,10 +155,10 @@ func localCopies(ctx context.Context, dir string, streams int, bytesPerStream in
 	return g.Wait()
 }
 
-func localChunk(ctx context.Context, name string, n int64) error {
+func localChunk(ctx context.Context, name string, copies int, n int64) error {
 	packet := make([]byte, quarry.PacketBytes)
 	fillPattern(packet, 1)
-	var files [3]*os.File
+	files := make([]*os.File, copies)
 	for i := range files {
 		f, err := os.Create(fmt.Sprintf("%s.%d", name, i))
 		if err != nil {
@@ -182,6 +192,24 @@ func localChunk(ctx context.Context, name string, n int64) error {
 		}
 	}
 	return errors.Join(syncs.Wait(), ctx.Err())
+}
+
+// localSmall writes a small file as so many copies, synced side by side.
+func localSmall(name string, copies int, content []byte) error {
+	var g errgroup.Group
+	for i := range copies {
+		g.Go(func() error {
+			f, err := os.Create(fmt.Sprintf("%s.%d", name, i))
+			if err != nil {
+				return err
+			}
+			if _, err = f.Write(content); err == nil {
+				err = f.Sync()
+			}
+			return errors.Join(err, f.Close())
+		})
+	}
+	return g.Wait()
 }
 
 // fillPattern fills b with bytes that do not compress and depend on seed only.

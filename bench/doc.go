@@ -3,7 +3,11 @@
 // could cost on the same machine. What counts is the ratio; an absolute figure is a remark.
 //
 // The bare programs are frozen: they are the yardstick, so they do not change when Quarry
-// gets faster. They are a framed copy over TCP ([framedCopy]), one process that writes three
-// local copies with Quarry's sync policy ([localCopies]), and the same cluster with a batch
-// of one record.
+// gets faster. They are a framed copy over TCP ([framedCopy]), pread of a local file
+// ([localReads]), one process that writes three local copies with Quarry's sync policy
+// ([localCopies]), and the same cluster with a batch of one record.
+//
+// The table [Verbs] names what can be measured. Most verbs are a load: what each client does to
+// an embedded cluster in a run, measured at every point between the lists of clients, chunk
+// servers and record sizes, all of them again in each run. The others measure in their own way.
 package bench

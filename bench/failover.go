@@ -171,7 +171,7 @@ func (p *probing) shard(ctx context.Context, s int) error {
 	if err := create(ctx, fs, dir+"/log"); err != nil {
 		return err
 	}
-	record := bytes.Repeat([]byte("r"), p.RecordBytes)
+	record := bytes.Repeat([]byte("r"), p.RecordBytes[0])
 	appending := func(ctx context.Context, _ int) error {
 		_, err := fs.Append(ctx, dir+"/log", record)
 		return err

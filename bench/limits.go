@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// limitCallers is how many callers there are, if not told otherwise.
-	limitCallers = 64
 	// limitFiles is over how many files appends are spread on the other side.
 	limitFiles = 8
 	// limitMoves is how many directories each caller moves in a run.
@@ -23,9 +21,6 @@ const (
 // limits measures what cannot be spread, beside the same when it is: one directory, one file that
 // is appended to, the root group; and what a file costs a master.
 func (b *run) limits(ctx context.Context) ([]Result, error) {
-	if b.Clients == 1 {
-		b.Clients = limitCallers
-	}
 	c, fs, end, err := b.withClient(ctx, "limits", 3, 3, b.Shards)
 	if err != nil {
 		return nil, err
@@ -46,13 +41,13 @@ func (b *run) limits(ctx context.Context) ([]Result, error) {
 
 // oneDirectory makes files in one directory, and in as many as there are callers.
 func (b *run) oneDirectory(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([]Result, error) {
-	n := max(b.Operations/b.Clients, 1)
+	n := max(b.operations(b.callers())/b.callers(), 1)
 	in := func(name string, dirs int) func(context.Context, int) error {
 		return func(ctx context.Context, i int) error {
 			if err := mkdirs(ctx, c, fs, fmt.Sprintf("/%s-%d", name, i), dirs); err != nil {
 				return err
 			}
-			return each(ctx, b.Clients, func(ctx context.Context, k int) error {
+			return each(ctx, b.callers(), func(ctx context.Context, k int) error {
 				for j := range n {
 					if err := create(ctx, fs, fmt.Sprintf("/%s-%d-%d/%d-%d", name, i, k%dirs, k, j)); err != nil {
 						return err
@@ -62,18 +57,18 @@ func (b *run) oneDirectory(ctx context.Context, c *chaos.Cluster, fs *client.FS)
 			})
 		}
 	}
-	us, them, err := b.pairs(ctx, "one directory", in("one", 1), in("many", b.Clients))
+	us, them, err := b.pairs(ctx, "one directory", in("one", 1), in("many", b.callers()))
 	if err != nil {
 		return nil, err
 	}
-	total := float64(n * b.Clients)
-	return []Result{figure(fmt.Sprintf("limits/%d/creates-in-one-directory", b.Clients), "ops/s", rate(us, total), rate(them, total))}, nil
+	total := float64(n * b.callers())
+	return []Result{figure(fmt.Sprintf("limits/%d/creates-in-one-directory", b.callers()), "ops/s", rate(us, total), rate(them, total))}, nil
 }
 
 // oneFile appends records to one file, and to several.
 func (b *run) oneFile(ctx context.Context, _ *chaos.Cluster, fs *client.FS) ([]Result, error) {
-	n := max(b.Operations/b.Clients, 1)
-	record := make([]byte, b.RecordBytes)
+	n := max(b.operations(b.callers())/b.callers(), 1)
+	record := make([]byte, b.RecordBytes[0])
 	fillPattern(record, 1)
 	to := func(name string, files int) func(context.Context, int) error {
 		return func(ctx context.Context, i int) error {
@@ -82,7 +77,7 @@ func (b *run) oneFile(ctx context.Context, _ *chaos.Cluster, fs *client.FS) ([]R
 					return err
 				}
 			}
-			return each(ctx, b.Clients, func(ctx context.Context, k int) error {
+			return each(ctx, b.callers(), func(ctx context.Context, k int) error {
 				a, err := fs.Appender(ctx, fmt.Sprintf("/%s-%d-%d", name, i, k%files))
 				if err != nil {
 					return err
@@ -101,8 +96,8 @@ func (b *run) oneFile(ctx context.Context, _ *chaos.Cluster, fs *client.FS) ([]R
 	if err != nil {
 		return nil, err
 	}
-	total := float64(n * b.Clients)
-	return []Result{figure(fmt.Sprintf("limits/%d/appends-to-one-file", b.Clients), "records/s", rate(us, total), rate(them, total))}, nil
+	total := float64(n * b.callers())
+	return []Result{figure(fmt.Sprintf("limits/%d/appends-to-one-file", b.callers()), "records/s", rate(us, total), rate(them, total))}, nil
 }
 
 // rootGroup gives directories another parent, which the root group orders, and files, which it
@@ -110,9 +105,9 @@ func (b *run) oneFile(ctx context.Context, _ *chaos.Cluster, fs *client.FS) ([]R
 func (b *run) rootGroup(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([]Result, error) {
 	move := func(kind string) func(context.Context, int) error {
 		return func(ctx context.Context, i int) error {
-			return each(ctx, b.Clients, func(ctx context.Context, k int) error {
+			return each(ctx, b.callers(), func(ctx context.Context, k int) error {
 				for j := range limitMoves {
-					from, to := (k+j)%b.Clients, (k+j+1)%b.Clients
+					from, to := (k+j)%b.callers(), (k+j+1)%b.callers()
 					if err := fs.Rename(ctx, fmt.Sprintf("/parent-%d/%s-%d-%d", from, kind, i, k), fmt.Sprintf("/parent-%d/%s-%d-%d", to, kind, i, k)); err != nil {
 						return err
 					}
@@ -121,11 +116,11 @@ func (b *run) rootGroup(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([
 			})
 		}
 	}
-	if err := mkdirs(ctx, c, fs, "/parent", b.Clients); err != nil {
+	if err := mkdirs(ctx, c, fs, "/parent", b.callers()); err != nil {
 		return nil, err
 	}
 	for i := -1; i < b.Runs; i++ {
-		err := each(ctx, b.Clients, func(ctx context.Context, k int) error {
+		err := each(ctx, b.callers(), func(ctx context.Context, k int) error {
 			if err := fs.Mkdir(ctx, fmt.Sprintf("/parent-%d/dir-%d-%d", k, i, k)); err != nil {
 				return err
 			}
@@ -139,8 +134,8 @@ func (b *run) rootGroup(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([
 	if err != nil {
 		return nil, err
 	}
-	total := float64(limitMoves * b.Clients)
-	return []Result{figure(fmt.Sprintf("limits/%d/directories-moved", b.Clients), "ops/s", rate(us, total), rate(them, total))}, nil
+	total := float64(limitMoves * b.callers())
+	return []Result{figure(fmt.Sprintf("limits/%d/directories-moved", b.callers()), "ops/s", rate(us, total), rate(them, total))}, nil
 }
 
 // manyFiles makes files at a master that is alone, and tells what they cost it.
@@ -150,7 +145,7 @@ func (b *run) manyFiles(ctx context.Context) ([]Result, error) {
 		return nil, err
 	}
 	defer end()
-	if err := mkdirs(ctx, c, fs, "/many", b.Clients); err != nil {
+	if err := mkdirs(ctx, c, fs, "/many", b.callers()); err != nil {
 		return nil, err
 	}
 	before, err := usageOf(c.Masters[0])
@@ -161,8 +156,8 @@ func (b *run) manyFiles(ctx context.Context) ([]Result, error) {
 	s, err := measure(ctx, b.clock, func(ctx context.Context) error {
 		for step := range steps {
 			b.Progress(fmt.Sprintf("making %d files: %d %%", b.Files, step*100/steps))
-			err := each(ctx, b.Clients, func(ctx context.Context, k int) error {
-				for j := step*b.Files/steps + k; j < (step+1)*b.Files/steps; j += b.Clients {
+			err := each(ctx, b.callers(), func(ctx context.Context, k int) error {
+				for j := step*b.Files/steps + k; j < (step+1)*b.Files/steps; j += b.callers() {
 					if err := create(ctx, fs, fmt.Sprintf("/many-%d/file-%010d", k, j)); err != nil {
 						return err
 					}

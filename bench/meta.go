@@ -45,7 +45,7 @@ func (b *run) meta(ctx context.Context) ([]Result, error) {
 	var samples [len(metaVerbs)][2][]metaSample
 	for i := -1; i < b.Runs; i++ {
 		for _, side := range sides {
-			if err := mkdirs(ctx, side.Cluster, side.fs, fmt.Sprintf("/meta-%d", i), b.Clients); err != nil {
+			if err := mkdirs(ctx, side.Cluster, side.fs, fmt.Sprintf("/meta-%d", i), b.callers()); err != nil {
 				return nil, err
 			}
 		}
@@ -65,7 +65,7 @@ func (b *run) meta(ctx context.Context) ([]Result, error) {
 	}
 	var out []Result
 	for v, verb := range metaVerbs {
-		n := float64(b.metaEach(verb) * b.Clients)
+		n := float64(b.metaEach(verb) * b.callers())
 		of := func(k int, f func(metaSample) float64) (out []float64) {
 			for _, s := range samples[v][k] {
 				out = append(out, f(s))
@@ -73,7 +73,7 @@ func (b *run) meta(ctx context.Context) ([]Result, error) {
 			return out
 		}
 		both := func(what, unit string, f func(metaSample) float64) {
-			out = append(out, figure(name(verb, b.Clients, what), unit, of(0, f), of(1, f)))
+			out = append(out, figure(name(verb, b.callers(), what), unit, of(0, f), of(1, f)))
 		}
 		both("rate", "ops/s", func(s metaSample) float64 { return n / s.wall.Seconds() })
 		both("cpu-of-each-master", "us/op", func(s metaSample) float64 { return s.masters.Seconds() * 1e6 / n / 3 })
@@ -94,7 +94,7 @@ func (b *run) metaSample(ctx context.Context, side *metaCluster, verb string, i 
 		return metaSample{}, err
 	}
 	s, err := measure(ctx, b.clock, func(ctx context.Context) error {
-		return each(ctx, b.Clients, func(ctx context.Context, k int) error { return b.metaOnce(ctx, side.fs, verb, i, k) })
+		return each(ctx, b.callers(), func(ctx context.Context, k int) error { return b.metaOnce(ctx, side.fs, verb, i, k) })
 	})
 	if err != nil {
 		return metaSample{}, fmt.Errorf("%s: %w", verb, err)
@@ -105,7 +105,7 @@ func (b *run) metaSample(ctx context.Context, side *metaCluster, verb string, i 
 
 // metaEach is how many operations of a verb each caller does in a run.
 func (b *run) metaEach(verb string) int {
-	n := max(b.Operations/b.Clients, 1)
+	n := max(b.operations(b.callers())/b.callers(), 1)
 	if verb == "list" {
 		n = max(n/listsOf, 1)
 	}
@@ -114,7 +114,7 @@ func (b *run) metaEach(verb string) int {
 
 // metaOnce does one verb to all files of one caller.
 func (b *run) metaOnce(ctx context.Context, fs *client.FS, verb string, i, k int) error {
-	dir, next := fmt.Sprintf("/meta-%d-%d", i, k), fmt.Sprintf("/meta-%d-%d", i, (k+1)%b.Clients)
+	dir, next := fmt.Sprintf("/meta-%d-%d", i, k), fmt.Sprintf("/meta-%d-%d", i, (k+1)%b.callers())
 	for j := range b.metaEach(verb) {
 		path, moved := fmt.Sprintf("%s/%d", dir, j), fmt.Sprintf("%s/from-%d-%d", next, k, j)
 		var err error

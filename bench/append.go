@@ -1,0 +1,70 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/quarryfs/quarry/client"
+)
+
+// append is durable records of many appenders to one file or to several, against the same cluster
+// with a batch of one record.
+func (b *run) append() load {
+	l := load{
+		name:   "append",
+		begin:  func(ctx context.Context, s *scene, r round) error { return b.logs(ctx, s.fs, r.Dir) },
+		phases: []phase{{unit: "records"}},
+	}
+	p := &l.phases[0]
+	p.work = func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error {
+		return b.appendTo(ctx, fs, r, k, b.operations(r.Clients), t)
+	}
+	l.prepare = func(ctx context.Context, s *scene) (err error) {
+		s.single, err = b.embedded(ctx, "cluster-one", s.servers, true)
+		return err
+	}
+	p.bare = func(ctx context.Context, s *scene, r round, t *tally) error {
+		if err := s.single.fs.Mkdir(ctx, r.Dir); err != nil {
+			return err
+		}
+		if err := b.logs(ctx, s.single.fs, r.Dir); err != nil {
+			return err
+		}
+		few := max(b.operations(r.Clients)/10, r.Clients) // it is slow, and its rate does not depend on how many there are
+		return each(ctx, r.Clients, func(ctx context.Context, k int) error {
+			return b.appendTo(ctx, s.single.fs, r, k, few, t)
+		})
+	}
+	return l
+}
+
+// logs makes the files that are appended to.
+func (b *run) logs(ctx context.Context, fs *client.FS, dir string) error {
+	for i := range b.Files {
+		if err := create(ctx, fs, fmt.Sprintf("%s/log-%d", dir, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appendTo appends client k's share of n records to its file, one after the other.
+func (b *run) appendTo(ctx context.Context, fs *client.FS, r round, k, n int, t *tally) error {
+	a, err := fs.Appender(ctx, fmt.Sprintf("%s/log-%d", r.Dir, k%b.Files))
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	record := make([]byte, r.RecordBytes)
+	fillPattern(record, uint64(k)+2)
+	for range share(n, r.Clients, k) {
+		err := t.time("", int64(len(record)), func() error {
+			_, err := a.Append(ctx, record)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
