@@ -113,7 +113,7 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 		return nil, err
 	}
 	self.set(func(id *rpc.Identity) { id.Server, id.Incarnation = s.ID(), s.Incarnation() })
-	p := &Process{Address: address, fail: make(chan struct{}), stop: make(chan struct{}), err: s.Err}
+	p := &Process{Address: address, clock: opts.Clock, fail: make(chan struct{}), stop: make(chan struct{}), err: s.Err}
 	p.server = rpc.NewServer(rpc.ServerConfig{
 		Clock: opts.Clock, Identity: self.get, Key: opts.Key, Logger: opts.Logger, KeepAlive: memberKeepAlive,
 	})

@@ -105,7 +105,7 @@ func startMaster(opts *MasterOptions, fsys disk.FS, address string) (*Process, e
 		client.Close()
 		return nil, err
 	}
-	p := &Process{Address: address, fail: make(chan struct{}), stop: make(chan struct{}), err: m.Err}
+	p := &Process{Address: address, clock: opts.Clock, fail: make(chan struct{}), stop: make(chan struct{}), err: m.Err}
 	p.server = rpc.NewServer(rpc.ServerConfig{
 		Clock: opts.Clock, Identity: self, Key: opts.Key, Logger: opts.Logger, KeepAlive: masterKeepAlive,
 	})

@@ -20,8 +20,12 @@ import (
 // Release is the release of this software, shown to people.
 const Release = "0.1.0-dev"
 
-// stopTime is how long a stopping process may take to hand its work over.
-const stopTime = 5 * time.Second
+const (
+	// stopTime is how long a stopping process may take to hand its work over.
+	stopTime = 5 * time.Second
+	// closeTime is how long it may take in all: a disk that hangs holds it up for ever.
+	closeTime = 30 * time.Second
+)
 
 // Common is what all processes are told.
 type Common struct {
@@ -131,6 +135,7 @@ type Process struct {
 	// Address is where the process is reached.
 	Address string
 
+	clock  clock.Clock
 	server *rpc.Server
 	serve  sync.WaitGroup
 	fail   chan struct{} // closed when the process has failed by itself
@@ -152,15 +157,28 @@ func (p *Process) Stopped() <-chan struct{} { return p.stop }
 func (p *Process) Err() error { return p.err() }
 
 // Close stops the process: first it hands over what others wait for, then it ends its
-// connections. What was acknowledged is durable already.
+// connections. What was acknowledged is durable already. If it has not ended after 30 s, because
+// a disk hangs, Close returns Unavailable; the folder stays locked until it has ended after all.
 func (p *Process) Close() error {
 	p.once.Do(func() {
 		close(p.stop)
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-		defer cancel()
-		err := p.close(ctx)
-		p.closed = errors.Join(err, p.server.Close())
-		p.serve.Wait()
+		ended := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+			defer cancel()
+			err := p.close(ctx)
+			err = errors.Join(err, p.server.Close())
+			p.serve.Wait()
+			ended <- err
+		}()
+		timer := p.clock.NewTimer(closeTime)
+		defer timer.Stop()
+		select {
+		case p.closed = <-ended:
+		case <-timer.C():
+			p.closed = quarry.Errorf("stop", quarry.Unavailable, p.Address,
+				"it has not ended within %v, most likely because a disk hangs; its folder stays locked until it has, or the system has ended it", closeTime)
+		}
 	})
 	return p.closed
 }
