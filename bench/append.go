@@ -8,7 +8,7 @@ import (
 )
 
 // append is durable records of many appenders to one file or to several, against the same cluster
-// with a batch of one record.
+// with a batch of one record, which of a running cluster there is not.
 func (b *run) append() load {
 	l := load{
 		name:   "append",
@@ -18,6 +18,9 @@ func (b *run) append() load {
 	p := &l.phases[0]
 	p.work = func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error {
 		return b.appendTo(ctx, fs, r, k, b.operations(r.Clients), t)
+	}
+	if len(b.Masters) > 0 {
+		return l
 	}
 	l.prepare = func(ctx context.Context, s *scene) (err error) {
 		s.single, err = b.embedded(ctx, "cluster-one", s.servers, true)

@@ -15,6 +15,10 @@ type Config struct {
 	// Dir is where the embedded clusters and the bare programs keep their files; it is on the
 	// disk that is measured, and emptied afterwards.
 	Dir string
+	// Masters are those of a running cluster, which is measured in the place of an embedded one, in
+	// a directory of its own that is removed in the end. Key is its secret, if it has one.
+	Masters []string
+	Key     []byte `json:"-"`
 	// Clients is how many streams, appenders or callers there are. Default: 1; 64 for limits.
 	Clients []int
 	// Servers is how many chunk servers the embedded cluster has, 1 to 32. Default: 3, so that every
@@ -80,6 +84,12 @@ func (c *Config) check(v *Verb) error {
 		return refuse("it is measured at one point, not at a list of them")
 	case c.Runs < 0 || c.Bytes < 0 || c.Operations < 0 || c.Duration < 0:
 		return refuse("a number is less than 0")
+	case len(c.Masters) > 0 && !v.Takes("masters"):
+		return refuse("it starts a cluster of its own, and takes no masters")
+	case len(c.Masters) > 0 && len(c.Servers) > 0:
+		return refuse("a running cluster has the chunk servers that it has: leave out how many, or the masters")
+	case len(c.Masters) > 0 && c.Cold:
+		return refuse("the caches of a running cluster's machines cannot be emptied from here: leave out the masters, or read warm")
 	}
 	return nil
 }

@@ -169,7 +169,14 @@ func (b *run) figures(l load, p phase, c cell, m *measured) (out []Result) {
 		}
 		r := figure(strings.Join(parts, "/"), unit, numbers(m[0], of), numbers(m[1], of))
 		r.Verb, r.What, r.Clients, r.Servers, r.RecordBytes = l.name, strings.Join(parts[1:], "/"), c.Clients, c.Servers, c.RecordBytes
+		if len(b.Masters) > 0 {
+			r.Servers = 0 // not known
+		}
 		out = append(out, r)
+	}
+	cpu := "cpu"
+	if len(b.Masters) > 0 {
+		cpu = "cpu-of-clients"
 	}
 	for _, kind := range slices.Sorted(maps.Keys(m[0][0].kinds)) {
 		of := func(f func(d *done, wall float64) float64) func(sample) float64 {
@@ -195,9 +202,9 @@ func (b *run) figures(l load, p phase, c cell, m *measured) (out []Result) {
 		}
 	}
 	if p.unit != "" {
-		add("", "cpu", "us/"+strings.TrimSuffix(p.unit, "s"), func(s sample) float64 { return s.cpu.Seconds() * 1e6 / float64(s.all().Operations) })
+		add("", cpu, "us/"+strings.TrimSuffix(p.unit, "s"), func(s sample) float64 { return s.cpu.Seconds() * 1e6 / float64(s.all().Operations) })
 	} else {
-		add("", "cpu", "s/GiB", func(s sample) float64 { return s.cpu.Seconds() / (float64(s.all().Bytes) / gib) })
+		add("", cpu, "s/GiB", func(s sample) float64 { return s.cpu.Seconds() / (float64(s.all().Bytes) / gib) })
 	}
 	return out
 }

@@ -24,7 +24,7 @@ type Result struct {
 	Max   float64 `json:"max"`
 	// Verb and What are the parts of the name without the point at which it was measured, which
 	// Clients, Servers and RecordBytes are; of figures that are not measured at points, all are
-	// empty.
+	// empty. Servers 0: those of a running cluster, however many.
 	Verb        string `json:"verb,omitempty"`
 	What        string `json:"what,omitempty"`
 	Clients     int    `json:"clients,omitempty"`

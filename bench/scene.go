@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,16 +17,19 @@ import (
 	"github.com/quarryfs/quarry/cluster"
 )
 
-// scene is where loads work: an embedded cluster on real disks and loopback sockets, with a client
-// of it, and a folder for the bare programs.
+// removingTime is how long it may take to remove what a running cluster was given.
+const removingTime = time.Minute
+
+// scene is where loads work: an embedded cluster on real disks and loopback sockets, or a running
+// one, with a client of it, and a folder for the bare programs.
 type scene struct {
 	servers int
 	root    string // the directory of everything in the cluster
 	fs      *client.FS
-	dev     *cluster.Dev
-	dir     string // its folder
-	bare    string // that of the bare programs
-	single  *scene // the same without group commit, if it is wanted
+	dev     *cluster.Dev // the embedded cluster; nil: it is a running one
+	dir     string       // its folder
+	bare    string       // that of the bare programs
+	single  *scene       // the same without group commit, if it is wanted
 }
 
 // at returns the scene with so many chunk servers: that of before, if it has as many.
@@ -35,9 +40,14 @@ func (b *run) at(ctx context.Context, servers int, l load) (*scene, error) {
 	if err := b.close(); err != nil {
 		return nil, err
 	}
-	b.Progress(fmt.Sprintf("starting a cluster of %d chunk servers", servers))
 	var err error
-	if b.scene, err = b.embedded(ctx, "cluster", servers, false); err != nil {
+	if len(b.Masters) > 0 {
+		b.scene, err = b.running(ctx, servers)
+	} else {
+		b.Progress(fmt.Sprintf("starting a cluster of %d chunk servers", servers))
+		b.scene, err = b.embedded(ctx, "cluster", servers, false)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if l.prepare != nil {
@@ -55,7 +65,7 @@ func (b *run) close() error {
 	if b.scene = nil; s == nil {
 		return nil
 	}
-	return s.close()
+	return s.close(b)
 }
 
 // embedded starts a cluster of three masters in this process. single switches group commit off.
@@ -68,26 +78,45 @@ func (b *run) embedded(ctx context.Context, name string, servers int, single boo
 	if err != nil {
 		return nil, err
 	}
-	if s.fs, err = client.Open(ctx, s.dev.Masters, client.Options{Log: b.Log, NetworkOnly: !b.Local}); err == nil {
-		err = s.fs.Mkdir(ctx, s.root)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
+	return s, b.enter(ctx, s, s.dev.Masters)
 }
 
-// close ends the scene and leaves nothing behind.
-func (s *scene) close() error {
+// running goes to the cluster that the user has, and works in a directory that nobody else has.
+func (b *run) running(ctx context.Context, servers int) (*scene, error) {
+	s := &scene{servers: servers, root: fmt.Sprintf("/quarry-bench-%016x", rand.Uint64()), bare: filepath.Join(b.Dir, "bare")}
+	return s, b.enter(ctx, s, b.Masters)
+}
+
+// enter opens a client of the scene's cluster and makes the directory of everything. Also if it
+// fails, the scene has to be closed.
+func (b *run) enter(ctx context.Context, s *scene, masters []string) (err error) {
+	if s.fs, err = client.Open(ctx, masters, client.Options{Key: b.Key, Log: b.Log, NetworkOnly: !b.Local}); err == nil {
+		err = s.fs.Mkdir(ctx, s.root)
+	}
+	return err
+}
+
+// close ends the scene and leaves nothing behind, also after the run was interrupted.
+func (s *scene) close(b *run) error {
 	var errs []error
 	if s.single != nil {
-		errs = append(errs, s.single.close())
+		errs = append(errs, s.single.close(b))
 	}
 	if s.fs != nil {
+		if s.dev == nil {
+			ctx, cancel := b.clock.WithTimeout(context.Background(), removingTime)
+			if err := s.fs.RemoveAllNow(ctx, s.root); err != nil {
+				errs = append(errs, quarry.Errorf("bench", quarry.KindOf(err), s.root, "it could not be removed; say \"quarry rm --recursive --now %s\": %w", s.root, err))
+			}
+			cancel()
+		}
 		errs = append(errs, s.fs.Close())
 	}
-	_ = s.dev.Close() // it is thrown away
-	return errors.Join(append(errs, os.RemoveAll(s.dir), os.RemoveAll(s.bare))...)
+	if s.dev != nil {
+		_ = s.dev.Close() // it is thrown away
+		errs = append(errs, os.RemoveAll(s.dir))
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.bare))...)
 }
 
 // forget empties the system's page cache of the files of the cluster and of the bare programs.

@@ -37,17 +37,17 @@ func init() {
 		Verbs = append(Verbs, v)
 	}
 	verb(Verb{load: (*run).write}, "write", "put of streams, three replicas",
-		"one process writes three local copies", "clients servers bytes")
+		"one process writes three local copies", "clients servers masters bytes")
 	verb(Verb{load: (*run).read}, "read", "sequential reads, warm, or --cold; or --local, on a chunk server's machine",
-		"a framed copy over TCP by sendfile; pread", "clients servers bytes cold local")
+		"a framed copy over TCP by sendfile; pread", "clients servers masters bytes cold local")
 	verb(Verb{load: (*run).random}, "random", "reads of --record bytes at random places, warm, or --cold",
-		"the framed copy, of as many bytes there", "clients servers bytes operations record cold")
+		"the framed copy, of as many bytes there", "clients servers masters bytes operations record cold")
 	verb(Verb{load: (*run).append, files: 1}, "append", "durable records to one file, or to --files",
-		"the same cluster with batches of one", "clients servers operations record files")
+		"the same cluster with batches of one", "clients servers masters operations record files")
 	verb(Verb{load: (*run).small}, "small", "put, then read, of files of 1 to 64 KiB",
-		"three local copies, synced; one of them, read", "clients servers operations")
+		"three local copies, synced; one of them, read", "clients servers masters operations")
 	verb(Verb{load: (*run).mixed, duration: 3 * time.Second}, "mixed", "as many readers, writers and appenders, at once",
-		"each kind alone", "clients servers bytes record duration")
+		"each kind alone", "clients servers masters bytes record duration")
 	verb(Verb{other: (*run).meta}, "meta", "create, stat, list, move, remove of files, with --shards shards; a move is between two shards",
 		"a cluster with one shard", "clients operations shards")
 	verb(Verb{other: (*run).limits, clients: []int{64}}, "limits", "creates in one directory, appends to one file, moves of directories; --files files at one master",

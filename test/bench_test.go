@@ -66,6 +66,9 @@ func TestBench(t *testing.T) {
 		{"write --clients 0", "1 to 4096"},
 		{"write --servers 33", "1 to 32"},
 		{"append --record 16777217", "1 to 16777216"},
+		{"meta --masters 127.0.0.1:1", "does not heed --masters"},
+		{"write --masters 127.0.0.1:1 --servers 3", "has the chunk servers that it has"},
+		{"read --masters 127.0.0.1:1 --cold", "cannot be emptied"},
 		{"read --bytes -1", "less than 0"},
 		{"append --clients 1,2,3,4,5 --record 1,2,3,4,5 --servers 1,2,3", "75 points"},
 	} {

@@ -22,8 +22,9 @@ without what is measured:
 
 %s
 For the first six the cluster is in this process, and --clients, --servers and --record can be
-lists: each run then measures all points, one after the other. For the others its masters and
-chunk servers are processes of their own.
+lists: each run then measures all points, one after the other. With --masters a running cluster
+is measured in its place, in a directory of its own that is removed in the end, and processor
+time is that of the clients. For the others masters and chunk servers are processes of their own.
 
 Each figure is the median of several interleaved runs, with its spread, the other side's
 median and the ratio. What counts is the ratio, and the processor time; an absolute rate is
@@ -72,7 +73,7 @@ func benchCommand(o *options) *cobra.Command {
 		Use:       "bench " + strings.Join(bench.Names(), "|"),
 		Short:     "Measure a cluster against bare programs, and what limits it",
 		Long:      fmt.Sprintf(benchLong, benchTable()),
-		Example:   "  quarry bench write --clients 4\n  quarry bench append --clients 1,16,128 --record 100,4096,1048576 --json\n  quarry bench failover --kill both --runs 20",
+		Example:   "  quarry bench write --clients 4\n  quarry bench append --clients 1,16,128 --record 100,4096,1048576 --json\n  quarry bench read --masters host:7400 --clients 1,4,16\n  quarry bench failover --kill both --runs 20",
 		ValidArgs: bench.Names(),
 		Args:      args(1, 1, "what to measure: "+strings.Join(bench.Names(), ", ")),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -86,6 +87,14 @@ func benchCommand(o *options) *cobra.Command {
 			defer os.RemoveAll(dir)
 			run := cfg
 			run.Dir = filepath.Join(dir, "run")
+			if c.Flags().Changed("masters") { // named on purpose: what the environment names is not put under load
+				if run.Masters, err = o.addresses(); err != nil {
+					return err
+				}
+				if run.Key, err = cluster.ReadKey(o.keyFile); err != nil {
+					return err
+				}
+			}
 			if o.verbose {
 				run.Log = o.serverLogger()
 			}
@@ -150,6 +159,9 @@ func benchFlags(c *cobra.Command, cfg *bench.Config) {
 	for _, v := range slices.Backward(bench.Verbs) { // each flag's text begins with those that heed it
 		for _, s := range v.Settings {
 			flag, between := f.Lookup(s), ", "
+			if flag == nil { // --masters is everybody's
+				continue
+			}
 			if !heeded[s] {
 				between = ": "
 			}
