@@ -148,26 +148,28 @@ const (
 	ReplicaMissing ReplicaStatus = 2 // no such replica here
 	ReplicaLost    ReplicaStatus = 3 // its disk failed, or holds less than it acknowledged
 	ReplicaCorrupt ReplicaStatus = 4 // bytes do not match their checksums
+	ReplicaWaiting ReplicaStatus = 5 // of a fence only: its role is over, its disk has not answered
 )
 
-// FenceReply tells what a fenced replica has; only durable bytes count.
+// FenceReply tells what a fenced replica has; only durable bytes count. Of one that is
+// ReplicaWaiting it tells nothing: the fence is to be sent again.
 type FenceReply struct {
-	Version       Version // the request's
-	Incarnation   Incarnation
-	Status        ReplicaStatus
-	LogVersion    Version
-	DurableLength int64
-	Commit        int64
-	SealVersion   Version
-	SealLength    int64
+	Version               Version // the request's
+	Incarnation           Incarnation
+	Status                ReplicaStatus
+	LogVersion            Version
+	DurableLength, Commit int64
+	SealVersion           Version
+	SealLength            int64
 }
 
 // SealRequest sets, at a replica, the length at which a chunk's version ended.
 type SealRequest struct {
-	ChunkRef            // Version: the sealed version
-	Length              int64
-	WritableVersion     Version
-	PrevWritableVersion Version // 0, or the version before if Length is its length as well
+	ChunkRef // Version: the sealed version
+	Length   int64
+	// PrevWritableVersion: 0, or the version before if Length is its length as well.
+	WritableVersion, PrevWritableVersion Version
+	Position                             int64 // of the first byte in the file; 0: as CREATE or COPY said
 }
 
 // SealReply answers a SealRequest.
@@ -189,7 +191,9 @@ type CopyRequest struct {
 	Position        int64
 	Hint            string
 	Sources         []Member
-	BytesPerSecond  int64 // bound on the bandwidth used; 0: none
+	// BytesPerSecond bounds the bandwidth used; 0: no bound. BytesPerSecondLeast is the rate down to
+	// which the copy yields to clients, of its server and of its sources; 0: it does not yield.
+	BytesPerSecond, BytesPerSecondLeast int64
 	// Parts, if any, are what a new chunk is put together from, whole and one behind the other,
 	// with their records; then there are no Sources.
 	Parts []CopyPart
@@ -251,10 +255,12 @@ type FateReply struct {
 // ReadRequest reads committed bytes.
 type ReadRequest struct {
 	ChunkRef
-	Offset    int64
-	Length    int64  // 1 to ReadBytesMax
-	Validated bool   // the caller has asked the master for the layout since its read began
-	Into      []byte // where the bytes may be put, if it has room; does not travel
+	Offset int64
+	Length int64 // 1 to ReadBytesMax
+	// Validated: the caller has asked the master for the layout since its read began. Copying: it is a
+	// part of a COPY, not a client's.
+	Validated, Copying bool
+	Into               []byte // where the bytes may be put, if it has room; does not travel
 	// Sink, if set, may be given the bytes as they come, in place of Into; does not travel.
 	Sink ReadSink
 }
@@ -275,6 +281,8 @@ type ReadSink interface {
 type ReadReply struct {
 	CRCs []uint32 // CRC32C of each part of Data, cut at the chunk's 64 KiB block borders
 	Data []byte   // at most the requested length; fewer where the committed bytes end
+	// Pressed tells a COPY that the server has served clients just before.
+	Pressed bool
 	// File, if set by a server, is where the bytes are to be sent from instead of Data.
 	// Release, if set, is called when the bytes have been sent.
 	File    *FileRange

@@ -47,7 +47,8 @@ type ChunkServer interface {
 
 	// Fence makes the request's version promised, durably, ends a role of a lower version,
 	// and then tells what is durable here. A repeated fence is answered again. That there
-	// is no such replica is a status of the reply, not an error.
+	// is no such replica is a status of the reply, not an error; so is that the disk has not
+	// answered yet, when only the role is over and the fence is to be sent again.
 	Fence(ctx context.Context, req *FenceRequest) (*FenceReply, error)
 
 	// Seal cuts a replica to the decided length. It does not return before that is durable.

@@ -35,6 +35,8 @@ type Master interface {
 	// Remove removes a file or an empty directory. A file goes into the trash, unless it is said
 	// that it is not to be kept.
 	Remove(ctx context.Context, req *RemoveRequest) error
+	// SetAttr sets attributes that are kept to be shown. NotFound: it is gone, or in the trash.
+	SetAttr(ctx context.Context, req *SetAttrRequest) (*AttrReply, error)
 	// Removed returns a page of the files in the trash of a shard.
 	Removed(ctx context.Context, req *RemovedRequest) (*RemovedReply, error)
 	// Undelete gives a file in the trash a name again, whole and in one step. NotFound: the

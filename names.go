@@ -22,7 +22,9 @@ const (
 type Attr struct {
 	Inode Inode
 	Kind  FileKind
-	Mode  uint32 // permission bits; kept and shown, not yet enforced
+	// Mode are permission bits, set-user, set-group and sticky; UID and GID say whose it is. They
+	// are kept and shown, and nobody is refused anything because of them.
+	Mode, UID, GID uint32
 	// Length is that of the fixed pieces: a file with an open tail is longer by END of its tail. A
 	// lookup and a list add what the tail had when it was sealed before.
 	Length   int64
@@ -30,12 +32,11 @@ type Attr struct {
 	Links    uint32
 	Entries  int64 // of a directory
 	Created  int64
-	Modified int64 // of the last change of layout or entries
+	Modified int64 // of the last change of layout or entries, or what it was set to since
 	// LayoutVersion grows with each change of the pieces that is not a plain append.
-	LayoutVersion   uint64
-	TruncateVersion uint64
-	Mutable         bool
-	Elsewhere       bool // only Inode and Kind are told: the inode lives on another shard, which knows the rest
+	LayoutVersion, TruncateVersion uint64
+	Mutable                        bool
+	Elsewhere                      bool // only Inode and Kind are told: the inode lives on another shard, which knows the rest
 }
 
 // Entry is a name in a directory.
@@ -57,8 +58,9 @@ const (
 // OpenEnded is the length of a piece that ends where its open chunk ends.
 const OpenEnded = -1
 
-// InlineBytesMax is the most bytes that an inline piece holds.
-const InlineBytesMax = 4 << 10
+// InlineBytesMax is the most bytes that an inline piece holds; docs/design/008-small-files.md says why
+// not more.
+const InlineBytesMax = 16 << 10
 
 // Piece is a part of a file's layout.
 type Piece struct {
@@ -117,13 +119,13 @@ type ListReply struct {
 // MakeRequest makes an empty file or a directory.
 type MakeRequest struct {
 	Op
-	Parent   Inode
-	Name     string
-	Kind     FileKind
-	Mode     uint32
-	Existing bool // an existing one of the same kind is a success
-	Placed   bool // a new directory is made in Slot; otherwise the master chooses its slot
-	Slot     Slot // of a new directory that is Placed
+	Parent         Inode
+	Name           string
+	Kind           FileKind
+	Mode, UID, GID uint32
+	Existing       bool // an existing one of the same kind is a success
+	Placed         bool // a new directory is made in Slot; otherwise the master chooses its slot
+	Slot           Slot // of a new directory that is Placed
 }
 
 // LinkPiece is a part of a file that is published by Link: the bytes [0, Length) of a
@@ -139,11 +141,12 @@ type LinkRequest struct {
 	Op
 	Parent Inode
 	// Path is that of the name: a file that is replaced is found by it in the trash.
-	Name, Path string
-	Mode       uint32
-	Pieces     []LinkPiece // at most PiecesMax
-	Replace    bool        // an existing file of the name is replaced, in the same step
-	Owner      SessionID   // the client's session that the chunks belong to; 0: that of the Op
+	Name, Path     string
+	Mode, UID, GID uint32
+	ModifiedNS     int64       // since 1970; 0: the time of the change
+	Pieces         []LinkPiece // at most PiecesMax
+	Replace        bool        // an existing file of the name is replaced, in the same step
+	Owner          SessionID   // the client's session that the chunks belong to; 0: that of the Op
 }
 
 // RenameRequest gives a file or directory another name.
@@ -165,7 +168,17 @@ type RemoveRequest struct {
 	Now        bool // the file is not to be kept in the trash
 }
 
-// AttrReply carries the attributes of what was made, linked or renamed.
+// SetAttrRequest sets what is kept of a file or directory to be shown: its mode, whose it is, and
+// when it was changed.
+type SetAttrRequest struct {
+	Op
+	Inode                                Inode
+	SetMode, SetUID, SetGID, SetModified bool // which of those below are set
+	Mode, UID, GID                       uint32
+	ModifiedNS                           int64 // since 1970; 0: the time of the change
+}
+
+// AttrReply carries the attributes of what was made, linked, renamed or set.
 type AttrReply struct{ Attr Attr }
 
 // LocateRequest asks where the bytes of a file are.

@@ -50,12 +50,11 @@ func SumMasters(addresses []string) uint64 {
 
 // IdentifyReply tells what a master process is, before and after it belongs to a cluster.
 type IdentifyReply struct {
-	Disk    DiskID
-	Address string
-	Release string
-	Init    *InitRequest // how its cluster was made; nil if it waits to be given one
-	Node    NodeID
-	Level   uint32 // the process's FeatureLevel
+	Disk             DiskID
+	Address, Release string
+	Init             *InitRequest // how its cluster was made; nil if it waits to be given one
+	Node             NodeID
+	Level            uint32 // the process's FeatureLevel
 }
 
 // InitRequest makes a waiting master a member of a new cluster. Every master is sent the
@@ -154,9 +153,8 @@ type SlotMove struct {
 
 // ShardWeight is what the balancer goes by: files, directories and chunks of a shard.
 type ShardWeight struct {
-	Shard  ShardID
-	Weight int64
-	Slots  int64
+	Shard         ShardID
+	Weight, Slots int64
 }
 
 // SlotMovesMax bounds the moves that a reply tells of, of each kind.
@@ -174,14 +172,13 @@ type DiskUsage struct {
 // is given the same incarnation again, and one that another process of the server has
 // followed is refused with StaleVersion.
 type RegisterRequest struct {
-	Server  ServerID // 0: a server that has none yet
-	Disks   []DiskUsage
-	Boot    string // the host's boot id: an old process of the same boot that held the folder lock is gone
-	Address string
-	Rack    string
-	Last    Incarnation // the highest one that the disks have seen
-	Release string
-	Process ProcessID // of this start: who asks again gets the first answer
+	Server        ServerID // 0: a server that has none yet
+	Disks         []DiskUsage
+	Boot          string // the host's boot id: an old process of the same boot that held the folder lock is gone
+	Address, Rack string
+	Last          Incarnation // the highest one that the disks have seen
+	Release       string
+	Process       ProcessID // of this start: who asks again gets the first answer
 }
 
 // RegisterReply gives the process its identity.
@@ -214,15 +211,14 @@ const ItemsMax = 1000
 // HeartbeatRequest is sent by a chunk server to each master node, twice a second, for all
 // shards that the node leads.
 type HeartbeatRequest struct {
-	Server      ServerID
-	Incarnation Incarnation
-	Boot        string
-	Nonce       uint64
-	Address     string
-	Rack        string
-	Disks       []DiskUsage
-	Settled     []Item // items done since the last heartbeat that was answered
-	BusyBytes   int64  // bytes in flight: its load
+	Server        ServerID
+	Incarnation   Incarnation
+	Boot          string
+	Nonce         uint64
+	Address, Rack string
+	Disks         []DiskUsage
+	Settled       []Item // items done since the last heartbeat that was answered
+	BusyBytes     int64  // bytes in flight: its load
 
 	// The server's clock, by which the node measures how its rate differs from its own. All
 	// are instants in nanoseconds; 0: unknown.
@@ -256,15 +252,12 @@ type Grant struct {
 
 // ReplicaInfo is a replica as its server reports it.
 type ReplicaInfo struct {
-	Handle      Handle
-	Disk        DiskID
-	Promised    Version
-	LogVersion  Version
-	SealVersion Version
-	Length      int64 // sealed length, or durable length
-	Status      ReplicaStatus
-	Serving     bool
-	Mutable     bool
+	Handle                            Handle
+	Disk                              DiskID
+	Promised, LogVersion, SealVersion Version
+	Length                            int64 // sealed length, or durable length
+	Status                            ReplicaStatus
+	Serving, Mutable                  bool
 }
 
 // InventoryRequest is a page of a server's replicas of one shard, in the order of handles.
@@ -302,22 +295,21 @@ type MasterStatus struct {
 
 // ShardStatus is a shard's health.
 type ShardStatus struct {
-	Shard       ShardID
-	Leader      NodeID
-	Term        uint64
-	Applied     uint64
-	Inodes      int64
-	Chunks      int64
-	OpenChunks  int64
-	Missing     int64 // chunks with no replica known to be good
-	UnderCopied int64 // sealed chunks with fewer replicas than they should have
-	Repairing   int64
-	Suspect     int64 // chunks sealed with an alarm
-	Slots       int64 // how many it owns
-	// Removed are the files in the trash, or being freed; RemovedSize their bytes, of one copy each.
-	Removed, RemovedSize int64
-	Voters               []NodeID
-	Changing             bool // a change of several voters is agreed on and not complete
+	Shard         ShardID
+	Leader        NodeID
+	Term, Applied uint64
+	Inodes        int64
+	Chunks        int64
+	OpenChunks    int64
+	Missing       int64 // chunks with no replica known to be good
+	UnderCopied   int64 // sealed chunks with fewer replicas than they should have
+	Repairing     int64
+	Suspect       int64 // chunks sealed with an alarm
+	Slots         int64 // how many it owns
+	// Removed are the files in the trash, Freeing those that cannot be brought back; and their bytes, of one copy each.
+	Removed, RemovedSize, Freeing, FreeingSize int64
+	Voters                                     []NodeID
+	Changing                                   bool // a change of several voters is agreed on and not complete
 	// Learners are masters that are to become voters when they have caught up.
 	Learners []LearnerStatus
 	// Lacking are some of the chunks that are missing or under-copied, at most LackingMax; only
@@ -343,12 +335,11 @@ type Lack struct {
 
 // ServerStatus is a chunk server's health.
 type ServerStatus struct {
-	Server      ServerID
-	Incarnation Incarnation
-	Address     string
-	Rack        string
-	SilentMS    int64 // since its last heartbeat; -1 if none came to this leader
-	Disks       []DiskUsage
+	Server        ServerID
+	Incarnation   Incarnation
+	Address, Rack string
+	SilentMS      int64 // since its last heartbeat; -1 if none came to this leader
+	Disks         []DiskUsage
 	// DriftPPM is how much slower (or faster, if it is negative) than this master's clock the
 	// server's surely runs, in millionths; 0 if that is not sure.
 	DriftPPM int64

@@ -15,27 +15,29 @@ import (
 )
 
 // layers lists every room and all the rooms it may import. The contract (the module's root
-// package) is the room ".", and every room may import it; "wire" is the encoding, which
-// every room that stores or sends something shares.
+// package) is the room ".", and every room may import it; "wire" is the encoding and "crc32c" the
+// checksum, which the rooms that store or send something share.
 var layers = map[string]string{
 	".":           "",
 	"wire":        "",
+	"crc32c":      "",
 	"clock":       "",
 	"disk":        "clock",
-	"journal":     "disk",
-	"rpc":         "clock wire",
+	"journal":     "disk crc32c",
+	"rpc":         "clock wire crc32c",
 	"protocol":    "",
 	"meta":        "wire",
-	"chunk":       "disk journal wire",
-	"raft":        "clock disk journal rpc wire",
-	"client":      "clock rpc protocol wire",
-	"master":      "clock disk rpc raft meta protocol wire",
-	"chunkserver": "clock disk rpc chunk protocol wire",
+	"chunk":       "disk journal wire crc32c",
+	"raft":        "clock disk journal rpc wire crc32c",
+	"client":      "clock rpc protocol wire crc32c",
+	"master":      "clock disk rpc raft meta protocol wire crc32c",
+	"chunkserver": "clock disk rpc chunk protocol wire crc32c",
+	"transfer":    "clock client crc32c",
 	"gateway":     "client",
 	"dashboard":   "client",
-	"history":     "clock client",
+	"history":     "clock client crc32c",
 	"cluster":     "*",
-	"chaos":       "clock cluster client disk history rpc",
+	"chaos":       "clock cluster client disk history rpc crc32c",
 	"bench":       "*",
 	"sim":         "*",
 	"cmd":         "*",
@@ -63,7 +65,7 @@ var banned = []struct{ call, rooms, why string }{
 	{"net.Dial", "rpc bench", "use rpc.Network"},
 	{"net.DialTimeout", "rpc", "use rpc.Network"},
 	{"net.Listen", "rpc gateway dashboard cmd bench", "use rpc.Network"},
-	{"os.OpenFile", "disk cmd bench cluster chaos", "use disk.FS"},
+	{"os.OpenFile", "disk cmd bench cluster chaos transfer", "use disk.FS"},
 	{"os.Create", "disk cmd bench cluster", "use disk.FS"},
 }
 

@@ -91,6 +91,11 @@ func (b *run) clients(ctx context.Context) ([]Result, error) {
 	single := func(name, unit string, v float64) {
 		out = append(out, Result{Name: "clients/" + name, Unit: unit, Value: v, Runs: 1, Min: v, Max: v})
 	}
+	operations := 0
+	for _, x := range slices.Concat(lookers, makers) {
+		operations += len(x.waits)
+	}
+	single("cpu", "us/op", (used-cpu+s.cpu).Seconds()*1e6/float64(operations))
 	single("processors-of-masters-while-nobody-asks", "processors", (cpu-calm).Seconds()/calmTime.Seconds())
 	single("processors-of-masters", "processors", (used-cpu).Seconds()/s.wall.Seconds())
 	single("processors-of-clients", "processors", s.cpu.Seconds()/s.wall.Seconds())

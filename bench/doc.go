@@ -10,4 +10,8 @@
 // The table [Verbs] names what can be measured. Most verbs are a load: what each client does to
 // an embedded cluster in a run, measured at every point between the lists of clients, chunk
 // servers and record sizes, all of them again in each run. The others measure in their own way.
+//
+// A run has a scene, the cluster where a load works; clients are goroutines of this process, or of a
+// [team] of workers, which are this program once more ([Work]). What they did is a [tally]; figures are made
+// of the tallies of all runs, and a [Report] of them is drawn on a page.
 package bench

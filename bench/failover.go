@@ -22,6 +22,7 @@ const (
 	killMaster = "master" // the one that leads most groups
 	killServer = "server" // the primary of an open chunk
 	killBoth   = "both"   // at the same instant
+	killMute   = "mute"   // such a server, which is not killed: it hears everybody, and nobody hears it
 )
 
 const (
@@ -39,18 +40,22 @@ type probe struct {
 	do   func(ctx context.Context, i int) error
 }
 
-// failover kills with SIGKILL, again and again, and measures how long it takes until a write that
-// began after the kill is accepted: in each group, and in a file of each shard. Masters and chunk
-// servers are processes of their own.
+// failover kills with SIGKILL, or cuts off, again and again, and measures how long it takes until a
+// write that began after that is accepted: in each group, and in a file of each shard. Masters and
+// chunk servers are processes of their own.
 func (b *run) failover(ctx context.Context) ([]Result, error) {
-	if !slices.Contains([]string{killMaster, killServer, killBoth}, b.Kill) {
-		return nil, quarry.Errorf("bench", quarry.Invalid, b.Kill, "what can be killed is %s, %s or %s", killMaster, killServer, killBoth)
+	if !slices.Contains([]string{killMaster, killServer, killBoth, killMute}, b.Kill) {
+		return nil, quarry.Errorf("bench", quarry.Invalid, b.Kill, "what can be killed is %s, %s, %s or %s", killMaster, killServer, killBoth, killMute)
 	}
-	servers := 4
-	if b.Kill == killMaster {
+	servers, network := 4, chaos.Network(&loopback{})
+	switch b.Kill {
+	case killMaster:
 		servers = -1
+	case killMute:
+		network = chaos.NewProxies(b.clock)
 	}
-	c, err := b.processes(ctx, "failover", 3, servers, b.Shards)
+	defer network.Close()
+	c, err := b.processesOn(ctx, network, "failover", 3, servers, b.Shards)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +71,7 @@ func (b *run) failover(ctx context.Context) ([]Result, error) {
 	var led []float64
 	for i := range b.Runs {
 		b.Progress(fmt.Sprintf("failover: kill %d of %d", i+1, b.Runs))
-		took, groups, err := b.killOnce(ctx, c, probes, i)
+		took, groups, err := b.killOnce(ctx, c, network, probes, i)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +86,7 @@ func (b *run) failover(ctx context.Context) ([]Result, error) {
 	for k, p := range probes {
 		out = append(out, figure(fmt.Sprintf("failover/%s/%s", b.Kill, p.name), "s", times[k], nil))
 	}
-	if b.Kill != killServer {
+	if b.killsMaster() {
 		out = append(out, figure(fmt.Sprintf("failover/%s/groups-led-by-the-dead", b.Kill), "groups", led, nil))
 	}
 	return out, nil
@@ -197,9 +202,26 @@ func (p *probing) close() {
 	}
 }
 
+// killsMaster reports whether a master is killed, perhaps with others.
+func (b *run) killsMaster() bool { return b.Kill == killMaster || b.Kill == killBoth }
+
+// silence has a network carry nothing that a process sends.
+func silence(c *chaos.Cluster, network chaos.Network, p *chaos.Process) (err error) {
+	others := c.Clients()
+	for _, o := range slices.Concat(c.Masters, c.Servers) {
+		if o != p {
+			others = append(others, o.Name)
+		}
+	}
+	for _, o := range others {
+		err = errors.Join(err, network.Set(p.Name, o, chaos.Link{Block: true}))
+	}
+	return err
+}
+
 // killOnce kills once and returns how long each probe was not accepted, and how many groups the
 // dead master led.
-func (b *run) killOnce(ctx context.Context, c *chaos.Cluster, probes []probe, i int) ([]time.Duration, int, error) {
+func (b *run) killOnce(ctx context.Context, c *chaos.Cluster, network chaos.Network, probes []probe, i int) ([]time.Duration, int, error) {
 	settled, cancel := b.clock.WithTimeout(ctx, settleTime)
 	defer cancel()
 	victims, groups, err := b.victims(settled, c, uint64(i))
@@ -208,7 +230,11 @@ func (b *run) killOnce(ctx context.Context, c *chaos.Cluster, probes []probe, i 
 	}
 	began := b.clock.Now()
 	for _, v := range victims {
-		v.Kill()
+		if b.Kill != killMute {
+			v.Kill()
+		} else if err := silence(c, network, v); err != nil {
+			return nil, 0, err
+		}
 	}
 	work, cancel := b.clock.WithTimeout(ctx, outageMax)
 	defer cancel()
@@ -220,11 +246,11 @@ func (b *run) killOnce(ctx context.Context, c *chaos.Cluster, probes []probe, i 
 		return nil, 0, err
 	}
 	for _, v := range victims {
-		if err := v.Start(); err != nil {
+		if err := v.Start(); err != nil { // it does nothing to one that runs
 			return nil, 0, err
 		}
 	}
-	return took, groups, nil
+	return took, groups, network.Heal()
 }
 
 // accepted asks until it is done.
@@ -247,7 +273,7 @@ func (b *run) victims(ctx context.Context, c *chaos.Cluster, pick uint64) (victi
 	if err := c.Calm(ctx); err != nil {
 		return nil, 0, err
 	}
-	if b.Kill != killServer {
+	if b.killsMaster() {
 		st, err := c.Status(ctx)
 		if err != nil {
 			return nil, 0, err

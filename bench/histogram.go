@@ -42,6 +42,18 @@ func (h *histogram) add(d time.Duration) {
 	h.Most = max(h.Most, d)
 }
 
+// join adds everything that is in another one.
+func (h *histogram) join(o *histogram) {
+	if h.Counts == nil {
+		h.Counts = map[int]uint64{}
+	}
+	for i, n := range o.Counts {
+		h.Counts[i] += n
+	}
+	h.Number += o.Number
+	h.Most = max(h.Most, o.Most)
+}
+
 // at returns a duration that the given part of all, 0 to 1, did not exceed; 0 if there are none.
 func (h *histogram) at(part float64) time.Duration {
 	want := max(uint64(math.Ceil(part*float64(h.Number))), 1)

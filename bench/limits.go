@@ -41,7 +41,7 @@ func (b *run) limits(ctx context.Context) ([]Result, error) {
 
 // oneDirectory makes files in one directory, and in as many as there are callers.
 func (b *run) oneDirectory(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([]Result, error) {
-	n := max(b.operations(b.callers())/b.callers(), 1)
+	n := max(b.operationsOf(b.callers())/b.callers(), 1)
 	in := func(name string, dirs int) func(context.Context, int) error {
 		return func(ctx context.Context, i int) error {
 			if err := mkdirs(ctx, c, fs, fmt.Sprintf("/%s-%d", name, i), dirs); err != nil {
@@ -57,17 +57,17 @@ func (b *run) oneDirectory(ctx context.Context, c *chaos.Cluster, fs *client.FS)
 			})
 		}
 	}
-	us, them, err := b.pairs(ctx, "one directory", in("one", 1), in("many", b.callers()))
+	us, them, err := b.pairs(ctx, c, "one directory", in("one", 1), in("many", b.callers()))
 	if err != nil {
 		return nil, err
 	}
 	total := float64(n * b.callers())
-	return []Result{figure(fmt.Sprintf("limits/%d/creates-in-one-directory", b.callers()), "ops/s", rate(us, total), rate(them, total))}, nil
+	return rates(fmt.Sprintf("limits/%d/creates-in-one-directory", b.callers()), "ops", us, them, total), nil
 }
 
 // oneFile appends records to one file, and to several.
-func (b *run) oneFile(ctx context.Context, _ *chaos.Cluster, fs *client.FS) ([]Result, error) {
-	n := max(b.operations(b.callers())/b.callers(), 1)
+func (b *run) oneFile(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([]Result, error) {
+	n := max(b.operationsOf(b.callers())/b.callers(), 1)
 	record := make([]byte, b.RecordBytes[0])
 	fillPattern(record, 1)
 	to := func(name string, files int) func(context.Context, int) error {
@@ -92,12 +92,12 @@ func (b *run) oneFile(ctx context.Context, _ *chaos.Cluster, fs *client.FS) ([]R
 			})
 		}
 	}
-	us, them, err := b.pairs(ctx, "one file", to("log", 1), to("logs", limitFiles))
+	us, them, err := b.pairs(ctx, c, "one file", to("log", 1), to("logs", limitFiles))
 	if err != nil {
 		return nil, err
 	}
 	total := float64(n * b.callers())
-	return []Result{figure(fmt.Sprintf("limits/%d/appends-to-one-file", b.callers()), "records/s", rate(us, total), rate(them, total))}, nil
+	return rates(fmt.Sprintf("limits/%d/appends-to-one-file", b.callers()), "records", us, them, total), nil
 }
 
 // rootGroup gives directories another parent, which the root group orders, and files, which it
@@ -130,12 +130,12 @@ func (b *run) rootGroup(ctx context.Context, c *chaos.Cluster, fs *client.FS) ([
 			return nil, err
 		}
 	}
-	us, them, err := b.pairs(ctx, "the root group", move("dir"), move("file"))
+	us, them, err := b.pairs(ctx, c, "the root group", move("dir"), move("file"))
 	if err != nil {
 		return nil, err
 	}
 	total := float64(limitMoves * b.callers())
-	return []Result{figure(fmt.Sprintf("limits/%d/directories-moved", b.callers()), "ops/s", rate(us, total), rate(them, total))}, nil
+	return rates(fmt.Sprintf("limits/%d/directories-moved", b.callers()), "ops", us, them, total), nil
 }
 
 // manyFiles makes files at a master that is alone, and tells what they cost it.
@@ -153,7 +153,7 @@ func (b *run) manyFiles(ctx context.Context) ([]Result, error) {
 		return nil, err
 	}
 	const steps = 20
-	s, err := measure(ctx, b.clock, func(ctx context.Context) error {
+	s, err := b.measureAll(ctx, c, func(ctx context.Context) error {
 		for step := range steps {
 			b.Progress(fmt.Sprintf("making %d files: %d %%", b.Files, step*100/steps))
 			err := each(ctx, b.callers(), func(ctx context.Context, k int) error {
@@ -190,6 +190,7 @@ func (b *run) manyFiles(ctx context.Context) ([]Result, error) {
 	}
 	return []Result{
 		single("rate", "ops/s", n/s.wall.Seconds()),
+		single("cpu", "us/op", s.cpu.Seconds()*1e6/n),
 		single("cpu-of-master", "us/op", (after.cpu-before.cpu).Seconds()*1e6/n),
 		single("memory-before", "MiB", float64(before.rss)/(1<<20)),
 		single("memory-after", "MiB", float64(after.rss)/(1<<20)),

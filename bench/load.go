@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client"
@@ -26,6 +27,10 @@ type round struct {
 	Run  int    // the first, -1, does not count
 	Root string // the directory of everything
 	Dir  string // the round's own, which is there, empty, and removed afterwards
+	// Operations is how many operations all clients do together; 0: as many as the configuration says.
+	Operations int
+	// Alone is the only kind of operations that is done; "": all are.
+	Alone string
 }
 
 // load is what clients do to a cluster, in one phase or several that follow each other.
@@ -33,6 +38,7 @@ type load struct {
 	name    string
 	prepare func(ctx context.Context, s *scene) error          // once for each cluster; or nil
 	begin   func(ctx context.Context, s *scene, r round) error // before each round; or nil
+	takes   func(r round) int64                                // how many bytes a round writes to the disk, about; nil: few
 	phases  []phase
 }
 
@@ -42,6 +48,8 @@ type phase struct {
 	unit string // what is counted; "": bytes are
 	// work is what client k does.
 	work func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error
+	// after tells more of what was done here, when it is no longer measured; or nil.
+	after func(ctx context.Context, masters []string, t *tally) error
 	// bare is what the other side does for all clients; nil: there is none.
 	bare func(ctx context.Context, s *scene, r round, t *tally) error
 }
@@ -100,6 +108,11 @@ func (b *run) measure(ctx context.Context) ([]Result, error) {
 // round does one run of a load at one point. Which side is first changes from run to run.
 func (b *run) round(ctx context.Context, s *scene, l load, c cell, run int, note func(phase, side int, x sample)) error {
 	r := round{cell: c, Run: run, Root: s.root, Dir: fmt.Sprintf("%s/%s-%d-%d-%d", s.root, l.name, c.Clients, c.RecordBytes, run+1)}
+	if l.takes != nil {
+		if err := b.makeRoom(ctx, s, l.takes(r)); err != nil {
+			return err
+		}
+	}
 	if err := s.fs.Mkdir(ctx, r.Dir); err != nil {
 		return err
 	}
@@ -124,16 +137,24 @@ func (b *run) round(ctx context.Context, s *scene, l load, c cell, run int, note
 				}
 			}
 			t := newTally(b.clock)
+			at := s
+			if side == 1 && s.single != nil {
+				at = s.single
+			}
 			x, err := measure(ctx, b.clock, func(ctx context.Context) error {
 				if side == 1 {
 					return p.bare(ctx, s, r, t)
 				}
-				return each(ctx, r.Clients, func(ctx context.Context, k int) error { return p.work(ctx, s.fs, r, k, t) })
+				return s.clients(ctx, l, i, r, t)
 			})
+			if err == nil && p.after != nil {
+				err = p.after(ctx, at.masters, t)
+			}
 			if err != nil {
 				return err
 			}
-			if x.kinds = t.kinds; run >= 0 {
+			x.kinds, x.away, x.cpu = t.kinds, t.away, x.cpu+t.away
+			if run >= 0 {
 				note(i, side, x)
 			}
 		}
@@ -141,14 +162,25 @@ func (b *run) round(ctx context.Context, s *scene, l load, c cell, run int, note
 	return s.fs.RemoveAllNow(ctx, r.Dir)
 }
 
+// clients has all clients do their part of a phase, those of this process or the workers'.
+func (s *scene) clients(ctx context.Context, l load, phase int, r round, t *tally) error {
+	if s.team != nil {
+		return s.team.do(ctx, job{phase, r}, t)
+	}
+	return each(ctx, r.Clients, func(ctx context.Context, k int) error { return l.phases[phase].work(ctx, s.fs, r, k, t) })
+}
+
 // bareDir is the folder of the bare program in a round.
 func (s *scene) bareDir(r round) string { return filepath.Join(s.bare, filepath.Base(r.Dir)) }
 
-// quantiles are what is told of how long operations took.
-var quantiles = []struct {
+// quantile is a part of all operations that took no longer.
+type quantile struct {
 	name string
 	part float64
-}{{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1}}
+}
+
+// quantiles are what is told of how long operations took.
+var quantiles = [...]quantile{{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1}}
 
 // figures makes the figures of one phase at one point: rates and processor time, and how long
 // operations took if that was looked at.
@@ -178,7 +210,33 @@ func (b *run) figures(l load, p phase, c cell, m *measured) (out []Result) {
 	if len(b.Masters) > 0 {
 		cpu = "cpu-of-clients"
 	}
-	for _, kind := range slices.Sorted(maps.Keys(m[0][0].kinds)) {
+	p.kinds(m, add)
+	cost := func(name string, of func(sample) time.Duration) {
+		perByte := func(s sample) float64 { return of(s).Seconds() / (float64(s.all().Bytes) / gib) }
+		if p.unit == "" {
+			add("", name, "s/GiB", perByte)
+			return
+		}
+		add("", name, "us/"+strings.TrimSuffix(p.unit, "s"), func(s sample) float64 { return of(s).Seconds() * 1e6 / float64(s.all().Operations) })
+		add("", name+"-per-byte", "s/GiB", perByte)
+	}
+	cost(cpu, func(s sample) time.Duration { return s.cpu })
+	if b.Processes > 1 && len(b.Masters) == 0 {
+		cost("cpu-of-clients", func(s sample) time.Duration { return s.away })
+	}
+	return out
+}
+
+// kinds makes the figures of each kind of what was done in a phase: how much, and how long single
+// operations took if that was looked at.
+func (p *phase) kinds(m *measured, add func(kind, what, unit string, of func(sample) float64)) {
+	kinds := map[string]uint64{} // and of how many operations of each the times were looked at
+	for _, s := range m[0] {
+		for kind, d := range s.kinds {
+			kinds[kind] += d.Waits.Number
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		of := func(f func(d *done, wall float64) float64) func(sample) float64 {
 			return func(s sample) float64 {
 				if s.kinds[kind] == nil {
@@ -191,20 +249,18 @@ func (b *run) figures(l load, p phase, c cell, m *measured) (out []Result) {
 				return f(&d, d.Wall.Seconds())
 			}
 		}
-		if p.unit != "" {
-			add(kind, "rate", p.unit+"/s", of(func(d *done, wall float64) float64 { return float64(d.Operations) / wall }))
+		if kind == kindAcross || kind == kindWithin { // parts of another kind
+			add(kind, "number", p.unit, of(func(d *done, _ float64) float64 { return float64(d.Waits.Number) }))
+		} else {
+			if p.unit != "" {
+				add(kind, "rate", p.unit+"/s", of(func(d *done, wall float64) float64 { return float64(d.Operations) / wall }))
+			}
+			add(kind, "throughput", "GiB/s", of(func(d *done, wall float64) float64 { return float64(d.Bytes) / gib / wall }))
 		}
-		add(kind, "throughput", "GiB/s", of(func(d *done, wall float64) float64 { return float64(d.Bytes) / gib / wall }))
 		for _, q := range quantiles {
-			if m[0][0].kinds[kind].Waits.Number > 0 {
+			if kinds[kind] > 0 {
 				add(kind, q.name, "ms", of(func(d *done, _ float64) float64 { return d.Waits.at(q.part).Seconds() * 1e3 }))
 			}
 		}
 	}
-	if p.unit != "" {
-		add("", cpu, "us/"+strings.TrimSuffix(p.unit, "s"), func(s sample) float64 { return s.cpu.Seconds() * 1e6 / float64(s.all().Operations) })
-	} else {
-		add("", cpu, "s/GiB", func(s sample) float64 { return s.cpu.Seconds() / (float64(s.all().Bytes) / gib) })
-	}
-	return out
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quarryfs/quarry/clock"
 	"golang.org/x/sys/unix"
+
+	"github.com/quarryfs/quarry/chaos"
 )
 
 // Result is one figure. Bare is the same figure of the bare program, measured in the same
@@ -22,6 +25,9 @@ type Result struct {
 	Runs  int     `json:"runs"`
 	Min   float64 `json:"min"`
 	Max   float64 `json:"max"`
+	// BareMin and BareMax are of Bare.
+	BareMin float64 `json:"bare_min,omitempty"`
+	BareMax float64 `json:"bare_max,omitempty"`
 	// Verb and What are the parts of the name without the point at which it was measured, which
 	// Clients, Servers and RecordBytes are; of figures that are not measured at points, all are
 	// empty. Servers 0: those of a running cluster, however many.
@@ -35,7 +41,8 @@ type Result struct {
 // sample is one run of one side.
 type sample struct {
 	wall  time.Duration
-	cpu   time.Duration    // of this process: all threads, user and system
+	cpu   time.Duration    // of all processes that are known: all threads, user and system
+	away  time.Duration    // of those that are not this one
 	kinds map[string]*done // what was done, if a tally was kept
 }
 
@@ -54,15 +61,32 @@ func measure(ctx context.Context, clk clock.Clock, f func(context.Context) error
 	return sample{wall: clk.Now().Sub(start), cpu: processCPU() - cpu}, err
 }
 
-// pairs measures Quarry and a bare program in turn, after one of each that does not count.
-func (b *run) pairs(ctx context.Context, what string, ours, bare func(ctx context.Context, i int) error) (us, them []sample, err error) {
+// measureAll runs f once, and counts the processor time of a cluster's processes, too.
+func (b *run) measureAll(ctx context.Context, c *chaos.Cluster, f func(context.Context) error) (sample, error) {
+	list := slices.Concat(c.Masters, c.Servers)
+	before, err := cpuOf(list)
+	if err != nil {
+		return sample{}, err
+	}
+	s, err := measure(ctx, b.clock, f)
+	if err != nil {
+		return sample{}, err
+	}
+	after, err := cpuOf(list)
+	s.away, s.cpu = after-before, s.cpu+after-before
+	return s, err
+}
+
+// pairs measures the same cluster with what is limited and without it in turn, after one of each that
+// does not count.
+func (b *run) pairs(ctx context.Context, c *chaos.Cluster, what string, ours, bare func(ctx context.Context, i int) error) (us, them []sample, err error) {
 	for i := -1; i < b.Runs; i++ {
 		b.Progress(fmt.Sprintf("%s: run %d of %d", what, i+1, b.Runs))
-		x, err := measure(ctx, b.clock, func(ctx context.Context) error { return ours(ctx, i) })
+		x, err := b.measureAll(ctx, c, func(ctx context.Context) error { return ours(ctx, i) })
 		if err != nil {
 			return nil, nil, err
 		}
-		y, err := measure(ctx, b.clock, func(ctx context.Context) error { return bare(ctx, i) })
+		y, err := b.measureAll(ctx, c, func(ctx context.Context) error { return bare(ctx, i) })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -73,9 +97,14 @@ func (b *run) pairs(ctx context.Context, what string, ours, bare func(ctx contex
 	return us, them, nil
 }
 
-// rate turns samples into amounts per second.
-func rate(s []sample, amount float64) []float64 {
-	return numbers(s, func(x sample) float64 { return amount / x.wall.Seconds() })
+// rates are the figures of so many operations: their rate, and the processor time of all processes.
+func rates(name, unit string, us, them []sample, n float64) []Result {
+	rate := func(s sample) float64 { return n / s.wall.Seconds() }
+	cpu := func(s sample) float64 { return s.cpu.Seconds() * 1e6 / n }
+	return []Result{
+		figure(name, unit+"/s", numbers(us, rate), numbers(them, rate)),
+		figure(name+"/cpu", "us/"+strings.TrimSuffix(unit, "s"), numbers(us, cpu), numbers(them, cpu)),
+	}
 }
 
 // numbers is one number of each sample.
@@ -102,7 +131,7 @@ func figure(name, unit string, ours, bare []float64) Result {
 	if len(bare) == 0 {
 		return r
 	}
-	r.Bare = median(bare)
+	r.Bare, r.BareMin, r.BareMax = median(bare), slices.Min(bare), slices.Max(bare)
 	var ratios []float64
 	for i := range ours {
 		if bare[i] > 0 { // else it was too short for the clock of processor time

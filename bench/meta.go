@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/quarryfs/quarry/chaos"
 	"github.com/quarryfs/quarry/client"
@@ -42,7 +41,7 @@ func (b *run) meta(ctx context.Context) ([]Result, error) {
 		defer end()
 		sides[i] = metaCluster{name, c, fs}
 	}
-	var samples [len(metaVerbs)][2][]metaSample
+	var samples [len(metaVerbs)][2][]sample
 	for i := -1; i < b.Runs; i++ {
 		for _, side := range sides {
 			if err := mkdirs(ctx, side.Cluster, side.fs, fmt.Sprintf("/meta-%d", i), b.callers()); err != nil {
@@ -66,46 +65,30 @@ func (b *run) meta(ctx context.Context) ([]Result, error) {
 	var out []Result
 	for v, verb := range metaVerbs {
 		n := float64(b.metaEach(verb) * b.callers())
-		of := func(k int, f func(metaSample) float64) (out []float64) {
-			for _, s := range samples[v][k] {
-				out = append(out, f(s))
-			}
-			return out
+		both := func(what, unit string, f func(sample) float64) {
+			out = append(out, figure(name(verb, b.callers(), what), unit, numbers(samples[v][0], f), numbers(samples[v][1], f)))
 		}
-		both := func(what, unit string, f func(metaSample) float64) {
-			out = append(out, figure(name(verb, b.callers(), what), unit, of(0, f), of(1, f)))
-		}
-		both("rate", "ops/s", func(s metaSample) float64 { return n / s.wall.Seconds() })
-		both("cpu-of-each-master", "us/op", func(s metaSample) float64 { return s.masters.Seconds() * 1e6 / n / 3 })
-		both("cpu-of-client", "us/op", func(s metaSample) float64 { return s.cpu.Seconds() * 1e6 / n })
+		both("rate", "ops/s", func(s sample) float64 { return n / s.wall.Seconds() })
+		both("cpu", "us/op", func(s sample) float64 { return s.cpu.Seconds() * 1e6 / n })
+		both("cpu-of-each-master", "us/op", func(s sample) float64 { return s.away.Seconds() * 1e6 / n / 3 })
+		both("cpu-of-client", "us/op", func(s sample) float64 { return (s.cpu - s.away).Seconds() * 1e6 / n })
 	}
 	return out, nil
 }
 
-// metaSample is one run of one verb on one side.
-type metaSample struct {
-	sample                // cpu is the client's
-	masters time.Duration // the three masters' processor time
-}
-
-func (b *run) metaSample(ctx context.Context, side *metaCluster, verb string, i int) (metaSample, error) {
-	before, err := cpuOf(side.Masters)
-	if err != nil {
-		return metaSample{}, err
-	}
-	s, err := measure(ctx, b.clock, func(ctx context.Context) error {
+func (b *run) metaSample(ctx context.Context, side *metaCluster, verb string, i int) (sample, error) {
+	s, err := b.measureAll(ctx, side.Cluster, func(ctx context.Context) error {
 		return each(ctx, b.callers(), func(ctx context.Context, k int) error { return b.metaOnce(ctx, side.fs, verb, i, k) })
 	})
 	if err != nil {
-		return metaSample{}, fmt.Errorf("%s: %w", verb, err)
+		return sample{}, fmt.Errorf("%s: %w", verb, err)
 	}
-	after, err := cpuOf(side.Masters)
-	return metaSample{s, after - before}, err
+	return s, nil
 }
 
 // metaEach is how many operations of a verb each caller does in a run.
 func (b *run) metaEach(verb string) int {
-	n := max(b.operations(b.callers())/b.callers(), 1)
+	n := max(b.operationsOf(b.callers())/b.callers(), 1)
 	if verb == "list" {
 		n = max(n/listsOf, 1)
 	}

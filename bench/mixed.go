@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -18,26 +19,28 @@ func (b *run) mixed() load {
 		name string
 		work func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error
 	}{{"read", b.mixedRead}, {"write", b.mixedWrite}, {"append", b.mixedAppend}}
-	return load{name: "mixed", prepare: b.readable,
-		begin: func(ctx context.Context, s *scene, r round) error { return create(ctx, s.fs, r.Dir+"/log") },
-		phases: []phase{{
-			work: func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error {
-				return each(ctx, len(kinds), func(ctx context.Context, i int) error { return kinds[i].work(ctx, fs, r, k, t) })
-			},
-			bare: func(ctx context.Context, s *scene, r round, t *tally) error {
-				for _, kind := range kinds {
-					alone, err := measure(ctx, b.clock, func(ctx context.Context) error {
-						return each(ctx, r.Clients, func(ctx context.Context, k int) error { return kind.work(ctx, s.fs, r, k, t) })
-					})
-					if err != nil {
-						return err
-					}
-					t.change(kind.name, func(d *done) { d.Wall = alone.wall })
-				}
+	l := load{name: "mixed", prepare: b.readable, phases: make([]phase, 1),
+		begin: func(ctx context.Context, s *scene, r round) error { return create(ctx, s.fs, r.Dir+"/log") }}
+	l.phases[0].work = func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error {
+		return each(ctx, len(kinds), func(ctx context.Context, i int) error {
+			if r.Alone != "" && r.Alone != kinds[i].name {
 				return nil
-			},
-		}},
+			}
+			return kinds[i].work(ctx, fs, r, k, t)
+		})
 	}
+	l.phases[0].bare = func(ctx context.Context, s *scene, r round, t *tally) error {
+		for _, kind := range kinds {
+			r.Alone = kind.name
+			alone, err := measure(ctx, b.clock, func(ctx context.Context) error { return s.clients(ctx, l, 0, r, t) })
+			if err != nil {
+				return err
+			}
+			t.change(kind.name, func(d *done) { d.Wall = alone.wall })
+		}
+		return nil
+	}
+	return l
 }
 
 // until does the same again and again for as long as a run lasts.
@@ -82,12 +85,17 @@ func (b *run) mixedWrite(ctx context.Context, fs *client.FS, r round, k int, t *
 }
 
 func (b *run) mixedAppend(ctx context.Context, fs *client.FS, r round, k int, t *tally) error {
-	a, err := fs.Appender(ctx, r.Dir+"/log")
+	return b.appendOn(ctx, fs, r.Dir+"/log", r.RecordBytes, k, t)
+}
+
+// appendOn appends records of a client k to a file, one after the other, for as long as a run lasts.
+func (b *run) appendOn(ctx context.Context, fs *client.FS, path string, recordBytes, k int, t *tally) (err error) {
+	a, err := fs.Appender(ctx, path)
 	if err != nil {
 		return err
 	}
-	defer a.Close()
-	record := make([]byte, r.RecordBytes)
+	defer func() { err = errors.Join(err, a.Close()) }()
+	record := make([]byte, recordBytes)
 	fillPattern(record, uint64(k)+2)
 	return b.until(func(int) error {
 		return t.time("append", int64(len(record)), func() error {

@@ -66,6 +66,11 @@ func (l *loopback) Close() error { return nil }
 // processes starts a cluster whose masters and chunk servers are processes of their own, of this
 // very program. Less than 0 servers: none.
 func (b *run) processes(ctx context.Context, name string, masters, servers, shards int) (*chaos.Cluster, error) {
+	return b.processesOn(ctx, &loopback{}, name, masters, servers, shards)
+}
+
+// processesOn is processes on a network.
+func (b *run) processesOn(ctx context.Context, network chaos.Network, name string, masters, servers, shards int) (*chaos.Cluster, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -75,9 +80,13 @@ func (b *run) processes(ctx context.Context, name string, masters, servers, shar
 		return nil, err
 	}
 	b.Progress(fmt.Sprintf("starting %d masters with %d shards", masters, shards))
+	var masterArgs []string
+	if b.DeadAfter > 0 {
+		masterArgs = []string{"--dead-after", b.DeadAfter.String()}
+	}
 	return chaos.StartCluster(ctx, chaos.ClusterConfig{
-		Program: program, Dir: dir, Network: &loopback{}, Clock: b.clock, Masters: masters, Servers: servers, Shards: shards,
-		ServerArgs: []string{"--idle-seal", "1m"},
+		Program: program, Dir: dir, Network: network, Clock: b.clock, Masters: masters, Servers: servers, Shards: shards,
+		MasterArgs: masterArgs, ServerArgs: []string{"--idle-seal", "1m"},
 	})
 }
 
@@ -139,15 +148,17 @@ type usage struct {
 const tick = 10 * time.Millisecond
 
 // usageOf reads what Linux tells of a process.
-func usageOf(p *chaos.Process) (u usage, err error) {
-	dir := fmt.Sprintf("/proc/%d/", p.PID())
+func usageOf(p *chaos.Process) (usage, error) { return usageAt(p.PID(), p.Name) }
+
+func usageAt(pid int, name string) (u usage, err error) {
+	dir := fmt.Sprintf("/proc/%d/", pid)
 	stat, err := os.ReadFile(dir + "stat")
 	if err != nil {
-		return u, quarry.Errorf("bench", quarry.Unsupported, p.Name, "what it uses cannot be read: %w", err)
+		return u, quarry.Errorf("bench", quarry.Unsupported, name, "what it uses cannot be read: %w", err)
 	}
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	if len(fields) < 13 {
-		return u, quarry.Errorf("bench", quarry.Unsupported, p.Name, "%sstat has %d fields", dir, len(fields))
+		return u, quarry.Errorf("bench", quarry.Unsupported, name, "%sstat has %d fields", dir, len(fields))
 	}
 	for _, f := range fields[11:13] { // utime and stime
 		n, err := strconv.ParseInt(f, 10, 64)
@@ -161,9 +172,9 @@ func usageOf(p *chaos.Process) (u usage, err error) {
 		return u, err
 	}
 	for line := range strings.Lines(string(status)) {
-		name, rest, _ := strings.Cut(line, ":")
+		field, rest, _ := strings.Cut(line, ":")
 		kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64) // other lines have other things
-		switch name {
+		switch field {
 		case "VmRSS":
 			u.rss = kib << 10
 		case "VmHWM":

@@ -14,9 +14,9 @@ import (
 // read is sequential reads of one file by each stream, against the framed copy of the same bytes,
 // or, of files on this machine, against pread.
 func (b *run) read() load {
-	l, least := load{name: "read", prepare: b.readable}, framedCopy
+	l, least := load{name: b.named("read"), prepare: b.readable}, framedCopy
 	if b.Local {
-		l.name, least = "read-local", localReads
+		least = localReads
 	}
 	l.phases = []phase{{
 		work: func(ctx context.Context, fs *client.FS, r round, _ int, t *tally) error {
@@ -36,7 +36,7 @@ func (b *run) read() load {
 
 // random is reads at random places of one file, against the framed copy of as many bytes there.
 func (b *run) random() load {
-	return load{name: "random", prepare: b.readable, phases: []phase{{
+	return load{name: b.named("random"), prepare: b.readable, phases: []phase{{
 		unit: "reads",
 		work: func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error {
 			f, err := fs.Open(ctx, r.Root+"/read")
@@ -45,7 +45,7 @@ func (b *run) random() load {
 			}
 			defer f.Close()
 			at, buf := newPlaces(k, b.Bytes, r.RecordBytes), make([]byte, r.RecordBytes)
-			for range share(b.operations(r.Clients), r.Clients, k) {
+			for range share(b.operations(r), r.Clients, k) {
 				err := t.time("", int64(len(buf)), func() error {
 					_, err := f.ReadAtContext(ctx, buf, at())
 					return err
@@ -59,7 +59,7 @@ func (b *run) random() load {
 		bare: func(ctx context.Context, s *scene, r round, t *tally) error {
 			return framed(ctx, s.bareRead(), r.Clients, func(k int, conn net.Conn) error {
 				at, buf := newPlaces(k, b.Bytes, r.RecordBytes), make([]byte, r.RecordBytes)
-				for range share(b.operations(r.Clients), r.Clients, k) {
+				for range share(b.operations(r), r.Clients, k) {
 					if err := t.time("", int64(len(buf)), func() error { return framedFetch(conn, buf, at()) }); err != nil {
 						return err
 					}
@@ -68,6 +68,17 @@ func (b *run) random() load {
 			})
 		},
 	}}}
+}
+
+// named adds to a load's name how it reads.
+func (b *run) named(name string) string {
+	if b.Cold {
+		name += "-cold"
+	}
+	if b.Local {
+		name += "-local"
+	}
+	return name
 }
 
 // newPlaces returns what draws the places of stream k's reads of n bytes in a file.

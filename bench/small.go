@@ -20,7 +20,7 @@ func (b *run) small() load {
 	content := make([]byte, smallBytes(smallSizes-1))
 	fillPattern(content, 3)
 	files := func(r round, k int, t *tally, do func(j, n int) error) error {
-		for j := range share(b.operations(r.Clients), r.Clients, k) {
+		for j := range share(b.operations(r), r.Clients, k) {
 			n := smallBytes(j)
 			if err := t.time("", int64(n), func() error { return do(j, n) }); err != nil {
 				return err

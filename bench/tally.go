@@ -21,6 +21,8 @@ type tally struct {
 	clock clock.Clock
 	mu    sync.Mutex
 	kinds map[string]*done
+	away  time.Duration           // processor time of other processes that did a part of it
+	rows  map[string][][]standing // of each file, of each of its appenders, what they appended here
 }
 
 func newTally(c clock.Clock) *tally { return &tally{clock: c, kinds: map[string]*done{}} }
@@ -38,6 +40,19 @@ func (t *tally) change(kind string, f func(*done)) {
 // count notes operations whose times are not looked at.
 func (t *tally) count(kind string, operations, bytes int64) {
 	t.change(kind, func(d *done) { d.Operations, d.Bytes = d.Operations+operations, d.Bytes+bytes })
+}
+
+// add notes what another process has done, and its processor time.
+func (t *tally) add(kinds map[string]*done, cpu time.Duration) {
+	for kind, o := range kinds {
+		t.change(kind, func(d *done) {
+			d.Operations, d.Bytes, d.Wall = d.Operations+o.Operations, d.Bytes+o.Bytes, max(d.Wall, o.Wall)
+			d.Waits.join(&o.Waits)
+		})
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.away += cpu
 }
 
 // time does one operation on some bytes, and notes it and how long it took if it succeeds.

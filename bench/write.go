@@ -12,7 +12,9 @@ const copiesMax = 3
 
 // write is puts of streams, against as many local copies as there are replicas.
 func (b *run) write() load {
-	return load{name: "write", phases: []phase{{
+	// Both sides write as much.
+	takes := func(r round) int64 { return 2 * int64(min(copiesMax, r.Servers)*r.Clients) * b.Bytes }
+	return load{name: "write", takes: takes, phases: []phase{{
 		work: func(ctx context.Context, fs *client.FS, r round, k int, t *tally) error {
 			_, err := fs.Put(ctx, fmt.Sprintf("%s/%d", r.Dir, k), newPattern(b.Bytes, uint64(k)), client.PutOptions{Size: b.Bytes})
 			if err == nil {

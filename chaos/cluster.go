@@ -91,14 +91,15 @@ func StartCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) error {
-	var listen, keyed []string
+	var listen []string
 	var err error
+	keyed := []string{"--tls-cert", "", "--tls-key", "", "--tls-ca", ""} // whatever the environment names
 	if c.cfg.Key != nil {
 		name := filepath.Join(c.cfg.Dir, "cluster.key")
 		if err := os.WriteFile(name, c.cfg.Key, 0o600); err != nil {
 			return quarry.Errorf("start", quarry.Internal, name, "%w", err)
 		}
-		keyed = []string{"--key-file", name}
+		keyed = append(keyed, "--key-file", name)
 	}
 	prepare := func(role Role, n int, args ...string) (*Process, error) {
 		name := fmt.Sprintf("%s-%d", role, n)
@@ -328,6 +329,21 @@ func (c *Cluster) OpenChunk(ctx context.Context, dir string, pick uint64) (membe
 		}
 	}
 	return members
+}
+
+// Copies shows every chunk of the files below a directory, with the processes that run and have a
+// replica of it.
+func (c *Cluster) Copies(ctx context.Context, dir string, show func(chunk *quarry.Chunk, on []*Process)) error {
+	return c.layouts(ctx, dir, func(chunk *quarry.Chunk) error {
+		var on []*Process
+		for _, m := range chunk.Members {
+			if p := c.At(m.Address); p != nil && p.Running() {
+				on = append(on, p)
+			}
+		}
+		show(chunk, on)
+		return nil
+	})
 }
 
 // filesMax bounds the files that walk shows.

@@ -129,7 +129,11 @@ func (r *run) fill(p *Process, rng *rand.Rand) (*injury, error) {
 	if err := p.stop(); err != nil {
 		r.blame("a process does not stop", err.Error())
 	}
-	used, err := bytesOf(p.Dir)
+	err := os.RemoveAll(filepath.Join(p.Dir, "trash")) // it would make room
+	var used int64
+	if err == nil {
+		used, err = bytesOf(p.Dir)
+	}
 	if err == nil {
 		quota := used + int64(1+rng.IntN(16))<<20
 		err = p.Start("--quota", fmt.Sprint(quota))

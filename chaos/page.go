@@ -12,6 +12,13 @@ import (
 //go:embed page.html
 var pageText string
 
+//go:embed page.css
+var pageStyle string
+
+// PageStyle is the style sheet that the pages of Quarry's reports have in common: they need no
+// network and no script, are light or dark as the reader's machine is, and print.
+func PageStyle() template.CSS { return template.CSS(pageStyle) }
+
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
 // Page writes the page of a report: one HTML file that needs nothing else, no network and no
@@ -23,6 +30,7 @@ func (r *Report) Page(w io.Writer) error {
 // page is what the template draws.
 type page struct {
 	*Report
+	Style   template.CSS
 	Kind    string // of the verdict, a class
 	Intro   string
 	Tiles   []tile
@@ -50,7 +58,7 @@ type faultRow struct {
 }
 
 func (r *Report) page() *page {
-	p := &page{Report: r, Kind: r.Verdict, Chart: r.chart(), Intro: r.intro(), Tiles: r.tiles()}
+	p := &page{Report: r, Style: PageStyle(), Kind: r.Verdict, Chart: r.chart(), Intro: r.intro(), Tiles: r.tiles()}
 	for _, c := range r.Checks {
 		p.Checks = append(p.Checks, checkRow{c, mark(c.Verdict)})
 	}

@@ -237,11 +237,11 @@ func TestEnds(t *testing.T) {
 	}
 	w.listener.Close()
 	near, err := w.network.Dial(t.Context(), w.address)
-	if err != nil {
-		t.Fatal(err)
+	if err == nil { // the reset is not always so quick that Dial sees it
+		defer near.Close()
+		err, _ = (<-hear(near)).(error)
 	}
-	defer near.Close()
-	if err, _ := (<-hear(near)).(error); !errors.Is(err, syscall.ECONNRESET) {
+	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("with nobody there: %v", err)
 	}
 }

@@ -71,7 +71,7 @@ func (c *proxied) join(far rpc.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken {
-		far.Close()
+		abort(far) // it has been accepted, and must not look as if it were closed
 		return false
 	}
 	c.far = far

@@ -3,17 +3,15 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"hash/crc32"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // compareEvery is how long replicas that are being repaired are given until they are looked at
 // again.
 const compareEvery = 500 * time.Millisecond
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // compare reads every replica of every sealed chunk of every file, byte by byte, from the
 // server that has it. All must have the same bytes, and at least two servers must. Replicas
@@ -101,7 +99,7 @@ func (r *run) readReplica(ctx context.Context, c *quarry.Chunk, m quarry.Member)
 		if err != nil {
 			return 0, err
 		}
-		sum = crc32.Update(sum, castagnoli, reply.Data)
+		sum = crc32c.Update(sum, reply.Data)
 		offset += int64(len(reply.Data))
 	}
 	return sum, nil
@@ -115,7 +113,7 @@ func verify(reply *quarry.ReadReply, offset int64) error {
 	}
 	for at := offset; len(data) > 0; {
 		n := min(int64(len(data)), quarry.BlockBytes-at%quarry.BlockBytes)
-		if len(crcs) == 0 || crc32.Checksum(data[:n], castagnoli) != crcs[0] {
+		if len(crcs) == 0 || crc32c.Checksum(data[:n]) != crcs[0] {
 			return quarry.Errorf("compare", quarry.Corrupt, "", "the bytes at %d do not match their checksum", at)
 		}
 		data, crcs, at = data[n:], crcs[1:], at+n

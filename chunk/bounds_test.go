@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quarryfs/quarry"
@@ -90,6 +92,43 @@ func TestFilesBound(t *testing.T) {
 	}
 	if n := len(s.files.files); n > opts.FilesMax || s.pinned != 0 {
 		t.Fatalf("%d files are open, %d pinned", n, s.pinned)
+	}
+}
+
+// TestManyGrowingChunksShareTheJournal: small records of a thousand chunks need no sync of any chunk's
+// file; of more than half as many as files may be open, they do.
+func TestManyGrowingChunksShareTheJournal(t *testing.T) {
+	for _, x := range []struct {
+		files, chunks int
+		shared        bool
+	}{{2048, 1000, true}, {64, 40, false}} {
+		var synced atomic.Int64
+		opts := testOptions()
+		opts.FilesMax = x.files
+		s := open(t, disk.NewFaulty(disk.NewMem(), func(op disk.Op) disk.Fault {
+			if op.Kind == disk.OpSync && !strings.HasPrefix(op.Name, journalName) {
+				synced.Add(1)
+			}
+			return disk.Fault{}
+		}), opts)
+		for h := range quarry.Handle(x.chunks) {
+			create(t, s, h+1)
+		}
+		synced.Store(0)
+		data := pattern(1, 100)
+		for round := range int64(2) {
+			for h := range quarry.Handle(x.chunks) {
+				write(t, s, h+1, round*100, quarry.Sequence(round+1), data)
+				s.Sync(h+1, nil)
+			}
+			syncChunk(t, s, 1)
+		}
+		if n := synced.Load(); n == 0 != x.shared {
+			t.Errorf("%d chunks, %d files: %d syncs of files", x.chunks, x.files, n)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

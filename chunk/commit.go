@@ -223,16 +223,16 @@ func (s *Store) publish(rd *round, unpinned []*openFile) []*openFile {
 		if r.growth = rd.grown; r.growth == nil {
 			r.growth = newGrowth(sums{}, nil)
 		}
-		r.edition++
+		r.edition = s.newEdition()
 		return unpinned
 	case g == nil:
-		r.edition++
+		r.edition = s.newEdition()
 		return unpinned
 	case !r.state.growing():
 		s.unsynced -= g.sums.length - was.Length
 		s.reserved -= quarry.ChunkBytesMax - g.sums.length
 		r.growth, r.urgent = nil, false
-		r.edition++
+		r.edition = s.newEdition()
 	default:
 		s.unsynced -= r.state.Length - was.Length
 		if r.state.Length > was.Length {

@@ -1,6 +1,10 @@
 package chunk
 
-import "hash/crc32"
+import (
+	"hash/crc32"
+
+	"github.com/quarryfs/quarry/crc32c"
+)
 
 // Checksums are CRC32C: fast in hardware, and linear, so that the checksum of two strings
 // one behind the other follows from theirs without a look at the bytes. That is how the
@@ -12,8 +16,6 @@ import "hash/crc32"
 // x^0, and n more bytes multiply it by x^(8n). In place of zlib's powers x^(2^k), powers has
 // an entry for each value of each byte of n, so that a round length takes one
 // multiplication, and any length within a chunk at most four.
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // powers[k][i] is x^(8·i·256^k).
 var powers = makePowers()
@@ -58,4 +60,4 @@ func shift(crc uint32, n int64) uint32 {
 func combine(a, b uint32, n int64) uint32 { return shift(a, n) ^ b }
 
 // checksum returns the checksum of data.
-func checksum(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
+func checksum(data []byte) uint32 { return crc32c.Checksum(data) }

@@ -2,11 +2,11 @@ package chunk
 
 import (
 	"bytes"
-	"hash/crc32"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 func TestCombine(t *testing.T) {
@@ -20,7 +20,7 @@ func TestCombine(t *testing.T) {
 		for _, cut := range []int{0, n / 2, n} {
 			a, b := data[:cut], data[cut:n]
 			got := combine(checksum(a), checksum(b), int64(len(b)))
-			if want := crc32.Checksum(data[:n], castagnoli); got != want {
+			if want := crc32c.Checksum(data[:n]); got != want {
 				t.Fatalf("combine(%d, %d bytes) = %08x, want %08x", len(a), len(b), got, want)
 			}
 		}
@@ -31,7 +31,7 @@ func TestCombine(t *testing.T) {
 func TestCombineLong(t *testing.T) {
 	zeros := make([]byte, 1<<24+1<<16+1<<8+1)
 	if got, want := combine(checksum([]byte("quarry")), checksum(zeros), int64(len(zeros))),
-		crc32.Update(checksum([]byte("quarry")), castagnoli, zeros); got != want {
+		crc32c.Update(checksum([]byte("quarry")), zeros); got != want {
 		t.Fatalf("%08x, want %08x", got, want)
 	}
 }

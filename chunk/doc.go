@@ -10,8 +10,9 @@
 //     [Store.Read] never run ahead of the disk.
 //   - Bytes below the durable length are never written again, until the replica is
 //     dropped. So a write that a crash tears can only hurt bytes that nobody was told of.
-//   - No byte is written before it matched the writer's checksum, and none leaves without
-//     one: it was compared here, or the stored checksum goes with it.
+//   - No byte is written before it matched the writer's checksum, when it came or here, and none
+//     leaves without one: it was compared here, or the stored checksum goes with it. What is stored
+//     is the writer's own checksum, or was computed of bytes that are compared with it once more.
 //   - The journal never speaks of bytes that are not durable: files are synced before their
 //     record, and the record's checksums describe exactly the durable bytes, that of the last
 //     block the part of it that is durable.
@@ -42,6 +43,6 @@
 //
 // # Locks
 //
-// growth.write is taken before Store.mu; the caches have locks of their own, which are taken
-// last. No lock but growth.write is held while the disk works.
+// growth.write and Store.purging are taken before Store.mu, never both; the caches have locks of their
+// own, which are taken last. No lock but those two is held while the disk works.
 package chunk

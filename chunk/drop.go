@@ -1,12 +1,12 @@
 package chunk
 
 import (
-	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,30 +41,38 @@ func (s *Store) Drop(h quarry.Handle, v quarry.Version, now time.Time, done func
 
 // trashed is one replica's files in the trash.
 type trashed struct {
-	unix  int64 // seconds
-	bytes int64
-	names []string
+	name  string   // of its bytes; that of the index follows from it
+	unix  int64    // when it was dropped, in seconds
+	sizes [2]int64 // of the bytes and of the index
 }
 
-// trashKey returns the name under which a replica's bytes are in the trash.
-func trashKey(h quarry.Handle, now time.Time) string {
-	return fmt.Sprintf("%v.%d", h, now.Unix())
+// trashedName returns the name under which a replica's bytes are in the trash.
+func trashedName(h quarry.Handle, now time.Time) string {
+	return fmt.Sprintf("%v.%d", h, max(now.Unix(), 0))
 }
 
-// parseTrash returns the key and the time of a name in the trash; false for other names.
-func parseTrash(name string) (key string, unix int64, ok bool) {
-	key = strings.TrimSuffix(name, indexSuffix)
-	handle, seconds, _ := strings.Cut(key, ".")
+// parseTrash returns whose file a name in the trash is of, and whether it is the index; false for
+// other names.
+func parseTrash(name string) (t trashed, index int, ok bool) {
+	t.name = strings.TrimSuffix(name, indexSuffix)
+	if t.name != name {
+		index = 1
+	}
+	handle, seconds, _ := strings.Cut(t.name, ".")
 	_, ok = parseHandle(handle)
-	unix, err := strconv.ParseInt(seconds, 10, 64)
-	return key, unix, ok && err == nil
+	unix, err := strconv.ParseUint(seconds, 10, 63)
+	t.unix = int64(unix)
+	return t, index, ok && err == nil
 }
+
+// order is the key of the replica among others: the first is the one that was dropped first.
+func (t *trashed) order() string { return fmt.Sprintf("%020d %s", t.unix, t.name) }
 
 // trashFiles moves the files of a chunk to the trash. They need not be durable there.
 func (s *Store) trashFiles(h quarry.Handle, now time.Time) error {
-	key := trashKey(h, now)
+	in := path.Join(trashName, trashedName(h, now))
 	for _, suffix := range []string{"", indexSuffix} {
-		name, to := chunkName(h)+suffix, path.Join(trashName, key+suffix)
+		name, to := chunkName(h)+suffix, in+suffix
 		size, err := s.fs.Size(name)
 		if err == nil {
 			err = s.fs.Rename(name, to)
@@ -75,60 +83,94 @@ func (s *Store) trashFiles(h quarry.Handle, now time.Time) error {
 		if err != nil {
 			return s.failure("drop", name, err)
 		}
-		s.noteTrash(key+suffix, size)
+		s.noteTrash(path.Base(to), size)
 	}
 	return nil
 }
 
-// noteTrash counts a file that is in the trash; false if its name is not that of one.
-func (s *Store) noteTrash(name string, size int64) bool {
-	key, unix, ok := parseTrash(name)
+// noteTrash counts a file that is in the trash, if its name is that of one.
+func (s *Store) noteTrash(name string, size int64) {
+	of, index, ok := parseTrash(name)
 	if !ok {
-		return false
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.trash[key]
-	t.unix = unix
-	if !slices.Contains(t.names, name) {
-		t.names = append(slices.Clip(t.names), name)
-		t.bytes += size
+	t, there := s.trash.Get(of.order())
+	if !there {
+		t = of
 	}
-	s.trash[key] = t
-	return true
+	s.trashBytes += size - t.sizes[index]
+	t.sizes[index] = size
+	s.trash.Set(t.order(), t)
 }
 
 // Purge removes from the trash what was dropped before a time of day, the oldest first, at
 // most limit replicas. It returns how many went, and their bytes.
 func (s *Store) Purge(before time.Time, limit int) (replicas int, bytes int64, err error) {
-	s.mu.Lock()
-	if err := s.usable(); err != nil {
-		s.mu.Unlock()
-		return 0, 0, err
-	}
-	var old []string
-	for key, t := range s.trash {
-		if t.unix < before.Unix() {
-			old = append(old, key)
+	for replicas < limit {
+		n, gone, err := s.purgeOldest(before.Unix(), nil)
+		if !gone || err != nil {
+			return replicas, bytes, err
 		}
-	}
-	slices.SortFunc(old, func(a, b string) int {
-		return cmp.Or(cmp.Compare(s.trash[a].unix, s.trash[b].unix), cmp.Compare(a, b))
-	})
-	old = old[:min(len(old), max(limit, 0))]
-	s.mu.Unlock()
-	for _, key := range old {
-		s.mu.Lock()
-		t := s.trash[key]
-		delete(s.trash, key)
-		s.mu.Unlock()
-		for _, name := range t.names {
-			err := s.fs.Remove(path.Join(trashName, name))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return replicas, bytes, disk.Wrap("purge", name, err)
-			}
-		}
-		replicas, bytes = replicas+1, bytes+t.bytes
+		replicas, bytes = replicas+1, bytes+n
 	}
 	return replicas, bytes, nil
+}
+
+// MakeRoom asks the file system how full it is, and removes from the trash what was dropped first, no
+// more than it takes, until n bytes are left for new chunks. It reports whether they are.
+func (s *Store) MakeRoom(ctx context.Context, n int64) (made bool, err error) {
+	for gone := true; gone && err == nil; {
+		_, gone, err = s.purgeOldest(math.MaxInt64, func() (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+			if err := s.Measure(); err != nil {
+				return false, err
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			made = s.left() >= n
+			return made, nil
+		})
+	}
+	return made, err
+}
+
+// purgeOldest removes from the trash the replica that was dropped first, if that was before a
+// time, in seconds, and if there is not enough room without that; enough may be nil. It is asked when no other purge is under
+// way, so that what that frees is not missed.
+func (s *Store) purgeOldest(before int64, enough func() (bool, error)) (bytes int64, gone bool, err error) {
+	s.purging.Lock()
+	defer s.purging.Unlock()
+	if enough != nil {
+		if is, err := enough(); is || err != nil {
+			return 0, false, err
+		}
+	}
+	s.mu.Lock()
+	err = s.usable()
+	_, t, some := s.trash.Min()
+	if err != nil || !some || t.unix >= before {
+		s.mu.Unlock()
+		return 0, false, err
+	}
+	s.trash.Delete(t.order())
+	bytes = t.sizes[0] + t.sizes[1]
+	s.trashBytes -= bytes
+	s.writing++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.leave()
+		s.mu.Unlock()
+	}()
+	for _, suffix := range []string{"", indexSuffix} {
+		name := path.Join(trashName, t.name+suffix)
+		if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, false, disk.Wrap("purge", name, err)
+		}
+	}
+	return bytes, true, nil
 }

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"flag"
-	"hash/crc32"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/disk"
 )
 
@@ -80,7 +80,7 @@ func parts(data []byte) []uint32 {
 	var crcs []uint32
 	for len(data) > 0 {
 		n := min(len(data), quarry.BlockBytes)
-		crcs = append(crcs, crc32.Checksum(data[:n], castagnoli))
+		crcs = append(crcs, crc32c.Checksum(data[:n]))
 		data = data[n:]
 	}
 	return crcs
@@ -167,7 +167,7 @@ func tryRead(s *Store, h quarry.Handle, off, n int64) ([]byte, error) {
 func checkParts(off int64, data []byte, crcs []uint32) error {
 	for len(data) > 0 {
 		n := min(int64(len(data)), quarry.BlockBytes-off%quarry.BlockBytes)
-		if len(crcs) == 0 || crc32.Checksum(data[:n], castagnoli) != crcs[0] {
+		if len(crcs) == 0 || crc32c.Checksum(data[:n]) != crcs[0] {
 			return corrupt("the client found wrong bytes at %d", off)
 		}
 		data, off, crcs = data[n:], off+n, crcs[1:]

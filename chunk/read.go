@@ -34,7 +34,7 @@ type view struct {
 	first   int64 // block of crcs[0]
 	crcs    []uint32
 	r       *replica
-	edition uint32
+	edition uint64
 }
 
 // suspect reports whether some bytes of the replica are known to be broken.

@@ -44,6 +44,7 @@ func (s *Store) recover() error {
 	}
 	var byDir [256][]*replica
 	s.replicas.Scan(func(h quarry.Handle, r *replica) bool {
+		r.edition = s.newEdition()
 		byDir[byte(h)] = append(byDir[byte(h)], r)
 		return true
 	})

@@ -1,6 +1,7 @@
 package chunk
 
 import (
+	"math"
 	"slices"
 
 	"github.com/quarryfs/quarry"
@@ -57,6 +58,9 @@ func (s *Store) sealFiles(state State, req *quarry.SealRequest) (State, error) {
 	resealed := state.Sealed()
 	state.Promised = max(state.Promised, req.Version)
 	state.LogVersion, state.SealVersion = req.WritableVersion, req.Version
+	if req.Position > 0 { // the chunk may have been made before anybody knew it
+		state.Position = req.Position
+	}
 	if resealed { // the index is of an earlier seal, but says the same of the bytes
 		return state, nil
 	}
@@ -84,6 +88,8 @@ func unsealable(state *State, req *quarry.SealRequest) string {
 		return "its bytes are broken"
 	case req.Length < 0 || req.Length > state.Length:
 		return "it is shorter"
+	case req.Position < 0 || req.Position > math.MaxInt64-quarry.ChunkBytesMax:
+		return "there is no such position"
 	case req.Version <= req.WritableVersion || req.Version < state.SealVersion:
 		return "the version is not above the writable one or the present seal's"
 	case state.Sealed() && req.Length != state.Length:

@@ -3,6 +3,7 @@ package chunk
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -31,7 +32,8 @@ type Options struct {
 	// waits at the bound. Default 64 MiB.
 	UnsyncedBytesMax int64
 	// FilesMax bounds the files that are kept open, beside those that are being read; Write
-	// waits while so many chunks are unsynced. Default 256.
+	// waits while so many chunks are unsynced. Up to half as many growing chunks share the
+	// journal's syncs, beyond that each batch costs a sync of its chunk's file. Default 256.
 	FilesMax int
 	// IndexBytes bounds the memory for checksums and records of sealed chunks. Default 32 MiB.
 	IndexBytes int64
@@ -85,6 +87,7 @@ type Store struct {
 	journal *journal.Journal
 	files   *fileCache
 	indexes *indexCache
+	purging sync.Mutex // held while a replica is purged; taken before mu
 
 	mu          sync.Mutex
 	identity    Identity
@@ -92,15 +95,17 @@ type Store struct {
 	replicas    btree.Map[quarry.Handle, *replica]
 	dirs        map[string]bool // folders known to be there
 	dirty       map[*replica]struct{}
-	trash       map[string]trashed
-	unsynced    int64 // bytes written, or about to be, and not durable
-	reserved    int64 // bytes promised to growing chunks and copies, and not written
-	pinned      int   // files that must stay open
-	asked       int   // ops that are not done
-	writing     int   // calls of Write and Measure that are under way
-	ended       int64 // ops and such calls that have come to an end
-	space       space // as last measured
-	hung        bool  // retired because it does not answer
+	trash       btree.Map[string, trashed]
+	trashBytes  int64  // of all in trash
+	unsynced    int64  // bytes written, or about to be, and not durable
+	reserved    int64  // bytes promised to growing chunks and copies, and not written
+	pinned      int    // files that must stay open
+	asked       int    // ops that are not done
+	writing     int    // calls of Write, Measure and purges that are under way
+	ended       int64  // ops and such calls that have come to an end
+	editions    uint64 // the last one given
+	space       space  // as last measured
+	hung        bool   // retired because it does not answer
 	closed      bool
 	failed      error
 	done        chan struct{} // closed when failed is set
@@ -130,8 +135,9 @@ type replica struct {
 	image   bool  // to be logged whole, for the checkpoint
 	copying bool  // a copy is being received
 
-	// edition grows when bytes go away: whoever has read meanwhile looks again.
-	edition uint32
+	// edition is another one after every change but growth, so whenever bytes have gone away or
+	// another file has come: whoever has read meanwhile looks again. 0: never published.
+	edition uint64
 }
 
 // growth is what is known of a replica to which records may be added.
@@ -170,8 +176,8 @@ func Open(fsys disk.FS, opts Options) (*Store, error) {
 	}
 	s := &Store{
 		fs: fsys, opts: opts.withDefaults(total), done: make(chan struct{}),
-		dirs: map[string]bool{}, dirty: map[*replica]struct{}{}, trash: map[string]trashed{},
-		space: space{total: total, free: free},
+		dirs: map[string]bool{}, dirty: map[*replica]struct{}{},
+		space: space{total: total, free: free}, editions: rand.Uint64(),
 	}
 	s.files = newFileCache(fsys, s.opts.FilesMax)
 	s.indexes = newIndexCache(s.opts.IndexBytes)
@@ -231,13 +237,22 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.room.Broadcast() // who waits for room is refused
-	if s.hung {
-		go s.finish()
+	defer s.mu.Unlock()
+	over, err := false, error(nil)
+	go func() {
+		ended := s.finish()
+		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.failed
+		over, err = true, ended
+		s.idle.Broadcast()
+	}()
+	for !over {
+		if s.hung && s.failed != nil {
+			return s.failed
+		}
+		s.idle.Wait()
 	}
-	s.mu.Unlock()
-	return s.finish()
+	return err
 }
 
 // finish ends the work that is under way and the goroutines that do it.
@@ -342,6 +357,21 @@ func (s *Store) State(h quarry.Handle) (State, bool) {
 	defer s.mu.Unlock()
 	st := s.replica(h).state
 	return st, st.Exists()
+}
+
+// Edition returns the edition of a replica. It stays while the replica only grows, in one file, and
+// never comes again. Editions begin at a random number with each Open, so that no other store, nor
+// this one after a restart, has the same. If there is no replica it is none that was lent.
+func (s *Store) Edition(h quarry.Handle) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replica(h).edition
+}
+
+// newEdition returns an edition that no replica has had. s.mu is held.
+func (s *Store) newEdition() uint64 {
+	s.editions++
+	return s.editions
 }
 
 // replica returns the replica of a handle: one that does not exist if there is none.

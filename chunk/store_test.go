@@ -107,6 +107,45 @@ func TestLife(t *testing.T) {
 	})
 }
 
+// TestBrokenBeforeTheWrite has bytes that broke between their arrival, where they were compared with their
+// checksums, and the write. Whatever they stand at, nobody gets them: they are refused, or do not match what is stored.
+func TestBrokenBeforeTheWrite(t *testing.T) {
+	const block = quarry.BlockBytes
+	for _, off := range []int{0, 1000, block, 2*block + 1} {
+		for _, at := range []int{0, 500, block - 1, block, block + 1000, 2*block + 99} {
+			s := open(t, disk.NewMem(), testOptions())
+			create(t, s, 1)
+			if off > 0 {
+				write(t, s, 1, 0, 1, pattern(1, off))
+			}
+			data := pattern(2, 2*block+100)
+			records := []quarry.RecordHeader{header(9, 2, data)}
+			data[at] ^= 4
+			if err := s.Write(1, int64(off), records, data); err != nil {
+				wantKind(t, err, quarry.Corrupt)
+				continue
+			}
+			if off%block != 0 {
+				t.Errorf("broken at %d, written at %d", at, off)
+			}
+			syncChunk(t, s, 1)
+			for k := range int64(3) { // the block that has the byte, and no other
+				_, err := tryRead(s, 1, int64(off)+k*block, min(block, int64(len(data))-k*block))
+				if k == int64(at/block) {
+					wantKind(t, err, quarry.Corrupt)
+				} else if err != nil {
+					t.Error(err)
+				}
+			}
+			err := wait(func(done func(error)) { s.Seal(sealRequest(1, int64(off+len(data))), done) })
+			if err == nil { // the last block, of which a part may be cut off, is whole
+				_, _, err = s.Verify(1, 0, quarry.ChunkBytesMax)
+			}
+			wantKind(t, err, quarry.Corrupt)
+		}
+	}
+}
+
 // TestRead reads every sort of range, of growing and of sealed chunks.
 func TestRead(t *testing.T) {
 	disks(t, func(t *testing.T, fsys disk.FS) {

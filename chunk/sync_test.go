@@ -96,7 +96,12 @@ func TestEverySyncIsNeeded(t *testing.T) {
 		"syncdir in chunk.writeFile by chunk.makeDisk":                        "the folders that are made next sync the same folder",
 	}, func(t *testing.T, syncs *crashtest.Syncs) crashtest.Result {
 		var total crashtest.Result
-		for seed := range uint64(2) {
+		// What is lost without a sync is lost seldom, and goroutines choose what is on its way.
+		// With all syncs TestCrash looks at more disks than this.
+		for seed := range uint64(6) {
+			if seed >= 2 && (total.Lost > 0 || syncs.Whole()) {
+				break
+			}
 			r := runCrashes(t, 10+seed, *crashEvery, syncs)
 			total.Images += r.Images
 			if total.Lost += r.Lost; total.First == "" {

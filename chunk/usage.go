@@ -1,6 +1,9 @@
 package chunk
 
 import (
+	"errors"
+	"math"
+
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/disk"
 )
@@ -8,9 +11,9 @@ import (
 // Usage is how full a disk is, in bytes.
 type Usage struct {
 	Total    int64 // of the file system
-	Free     int64 // for new chunks: without the reserve, and without what growing chunks may still take
+	Free     int64 // for new chunks: with the trash; without the reserve, and without what growing chunks may still take
 	Reserved int64 // what growing chunks and copies under way may still take
-	Trash    int64 // in the trash
+	Trash    int64 // in the trash, which goes as soon as its space is wanted
 	Unsynced int64 // written and not yet durable
 	Chunks   int64 // replicas
 }
@@ -32,15 +35,15 @@ func (s *Store) Usage() (Usage, error) {
 	case s.space.err != nil:
 		return Usage{}, s.space.err
 	}
-	u := Usage{
-		Total: s.space.total, Free: max(0, s.space.free-s.opts.ReserveBytes-s.reserved),
-		Reserved: s.reserved, Unsynced: s.unsynced, Chunks: int64(s.replicas.Len()),
-	}
-	for _, t := range s.trash {
-		u.Trash += t.bytes
-	}
-	return u, nil
+	return Usage{
+		Total: s.space.total, Free: max(0, s.left()+s.trashBytes),
+		Reserved: s.reserved, Trash: s.trashBytes, Unsynced: s.unsynced, Chunks: int64(s.replicas.Len()),
+	}, nil
 }
+
+// left returns how many bytes new chunks can have while the trash stays as it is; less than 0 if what was promised
+// is not there. s.mu is held.
+func (s *Store) left() int64 { return s.space.free - s.opts.ReserveBytes - s.reserved }
 
 // Measure asks the file system how full it is.
 func (s *Store) Measure() error {
@@ -83,6 +86,9 @@ func (s *Store) Retire(why error) {
 	s.hung = s.hung || s.failed == nil
 	s.mu.Unlock()
 	s.fail(why)
+	s.mu.Lock()
+	s.idle.Broadcast() // Close does not wait for it
+	s.mu.Unlock()
 }
 
 // Hung reports whether the disk was retired because it does not answer.
@@ -92,8 +98,26 @@ func (s *Store) Hung() bool {
 	return s.hung
 }
 
-// reserve promises n bytes of the disk's space to somebody; NoSpace if they are not there.
+// reserve promises n bytes of the disk's space to somebody. What was dropped goes for it, the oldest
+// first; NoSpace if that is not enough.
 func (s *Store) reserve(op string, h quarry.Handle, n int64) error {
+	err := s.promise(op, h, n)
+	if quarry.KindOf(err) != quarry.NoSpace {
+		return err
+	}
+	for gone := true; gone; {
+		var failed error
+		_, gone, failed = s.purgeOldest(math.MaxInt64, func() (bool, error) {
+			err = s.promise(op, h, n)
+			return quarry.KindOf(err) != quarry.NoSpace, nil
+		})
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// promise is reserve with the trash as it is.
+func (s *Store) promise(op string, h quarry.Handle, n int64) error {
 	total, free, err := s.fs.Usage()
 	if err != nil {
 		return disk.Wrap(op, h.String(), err)
@@ -101,7 +125,7 @@ func (s *Store) reserve(op string, h quarry.Handle, n int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.space = space{total: total, free: free}
-	if left := free - s.opts.ReserveBytes - s.reserved; left < n {
+	if left := s.left(); left < n {
 		return quarry.Errorf(op, quarry.NoSpace, h.String(), "the disk has %d bytes left for chunks, %d are needed", max(0, left), n)
 	}
 	s.reserved += n

@@ -9,8 +9,8 @@ import (
 const writebackBytes = 8 << 20
 
 // Write adds records to a growing replica; data is their bytes, one behind the other, to
-// stand at off, which must be the end of what was written before. It compares the bytes with
-// the records' checksums before it writes a single one, and returns when they are written.
+// stand at off, which must be the end of what was written before. Its caller has compared the bytes with
+// the records' checksums when they came; see checkSums. It returns when they are written.
 // They are durable after a Sync. It waits while too many bytes of the disk are unsynced.
 //
 // Writes of one chunk are made one after the other. Errors, after which nothing has been
@@ -138,16 +138,25 @@ func (s *Store) checkWrite(r *replica, g *growth, off int64, records []quarry.Re
 	return nil
 }
 
-// checkSums compares the bytes with the records' checksums, and leaves the checksums of the
-// segments between all borders in g.segments.
+// checkSums leaves the checksums of the segments between all borders in g.segments. Where a record begins
+// at a border of the blocks they are the record's own: the bytes were compared with them when they came, and what breaks
+// between then and now does not match what is stored, so that whoever reads it sees that, as with what breaks on the
+// disk. Elsewhere the bytes are gone through once more, and compared, because a checksum of a part of them
+// would match them, broken or not.
 func (g *growth) checkSums(h quarry.Handle, off int64, records []quarry.RecordHeader, data []byte) error {
 	g.segments = g.segments[:0]
 	for i := range records {
 		rec := &records[i]
-		var bad int
-		if g.segments, bad = cutSegments(g.segments, off, data[:rec.Length], rec.CRCs); bad >= 0 {
-			return quarry.Errorf("write", quarry.Corrupt, h.String(), "part %d of record %d of session %d does not match its checksum: "+
-				"the bytes were changed on their way here", bad, rec.Sequence, rec.Session)
+		if off%quarry.BlockBytes == 0 {
+			for k, crc := range rec.CRCs {
+				g.segments = append(g.segments, segment{crc, min(quarry.BlockBytes, rec.Length-int64(k)*quarry.BlockBytes)})
+			}
+		} else {
+			var bad int
+			if g.segments, bad = cutSegments(g.segments, off, data[:rec.Length], rec.CRCs); bad >= 0 {
+				return quarry.Errorf("write", quarry.Corrupt, h.String(), "part %d of record %d of session %d does not match its checksum: "+
+					"the bytes were changed on their way here", bad, rec.Sequence, rec.Session)
+			}
 		}
 		off, data = off+rec.Length, data[rec.Length:]
 	}

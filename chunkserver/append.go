@@ -2,13 +2,11 @@ package chunkserver
 
 import (
 	"context"
-	"hash/crc32"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/protocol"
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Append takes a record at the primary; see [quarry.ChunkServer]. Its bytes are checked
 // against the client's checksums while they are hot, before anything is done with them.
@@ -37,6 +35,7 @@ func (s *Server) Append(ctx context.Context, req *quarry.AppendRequest, done fun
 		done(reply.(*quarry.AppendReply), nil)
 	}
 	now := s.cfg.Clock.Now()
+	s.traffic.served(now)
 	r.request(b, answered, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
 		r.touched = now
 		return m.Append(c, &req.ChunkRef, req.Oldest, header)
@@ -56,7 +55,7 @@ func checkBytes(op string, h quarry.Handle, data []byte, crcs []uint32) error {
 	}
 	for i, want := range crcs {
 		part := data[i*quarry.BlockBytes : min((i+1)*quarry.BlockBytes, len(data))]
-		if crc32.Checksum(part, castagnoli) != want {
+		if crc32c.Checksum(part) != want {
 			return quarry.Errorf(op, quarry.Corrupt, h.String(), "the bytes do not match their checksum: they broke on the way here")
 		}
 	}

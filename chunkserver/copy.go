@@ -3,11 +3,9 @@ package chunkserver
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
-	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/protocol"
 )
 
@@ -147,15 +145,15 @@ func fetchRecords(ctx context.Context, from quarry.ChunkServer, ref quarry.Chunk
 	}
 }
 
-// fetchBytes fetches the bytes, a piece after the other, no faster than the request allows.
+// fetchBytes fetches the bytes, a piece after the other, no faster than the request and clients allow.
 func (s *Server) fetchBytes(ctx context.Context, from quarry.ChunkServer, ref quarry.ChunkRef, req *quarry.CopyRequest, to *chunk.Incoming) error {
 	buf := make([]byte, quarry.ReadBytesMax)
-	start := s.cfg.Clock.Now()
+	paced := s.pace(req.BytesPerSecond, req.BytesPerSecondLeast)
 	tries := 0
 	for to.Length() < req.Length {
 		at := to.Length()
 		n := min(req.Length-at, quarry.ReadBytesMax)
-		reply, err := from.Read(ctx, &quarry.ReadRequest{ChunkRef: ref, Offset: at, Length: n, Validated: true, Into: buf[:n]})
+		reply, err := from.Read(ctx, &quarry.ReadRequest{ChunkRef: ref, Offset: at, Length: n, Validated: true, Copying: true, Into: buf[:n]})
 		if err != nil {
 			return err
 		}
@@ -173,21 +171,9 @@ func (s *Server) fetchBytes(ctx context.Context, from quarry.ChunkServer, ref qu
 		if err != nil {
 			return err
 		}
-		if err := pace(ctx, s.cfg.Clock, start, to.Length(), req.BytesPerSecond); err != nil {
+		if err := paced.piece(ctx, to.Length()-at, reply.Pressed); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// pace waits until n bytes since start are not more than rate allows.
-func pace(ctx context.Context, c clock.Clock, start clock.Instant, n, rate int64) error {
-	if rate <= 0 {
-		return nil
-	}
-	due := time.Duration(float64(n) / float64(rate) * float64(time.Second))
-	if wait := due - c.Now().Sub(start); wait > 0 {
-		return c.Sleep(ctx, wait)
 	}
 	return nil
 }

@@ -17,6 +17,11 @@ const (
 	// measureEvery is how often a disk is asked how full it is. What Quarry itself writes is
 	// counted meanwhile.
 	measureEvery = time.Second
+	// A disk is short of room when it has less left for chunks than a twentieth of it, and less than
+	// roomBytes: what was dropped goes then, so that whoever else writes to the same file system does
+	// not find it full. New chunks need no such margin, because what was dropped goes when they are made. It
+	// is what the fastest disks take in some seconds, and the disk is looked at each second.
+	roomShare, roomBytes = 20, 16 << 30
 	// attendEvery is how often a disk is looked at, and hungLooks how many looks in a row
 	// must find that something waits for the disk and nothing has ended until it is given up.
 	// Looks are counted, not time, because a process that was stopped finds that much time
@@ -27,11 +32,13 @@ const (
 	hungClose = time.Second
 )
 
-// measure keeps what is known of a disk's space fresh.
+// measure keeps what is known of a disk's space fresh, and a disk that is short of room free of what
+// was dropped.
 func (s *Server) measure(ctx context.Context, d *chunk.Store) {
 	for s.cfg.Clock.Sleep(ctx, measureEvery) == nil && d.Err() == nil {
-		if err := d.Measure(); err != nil {
-			s.cfg.Logger.Warn("a disk does not tell how full it is", "disk", d.Identity().Disk, "error", err)
+		u, _ := d.Usage() // where it is not known yet, what is promised to chunks is all that room is made for
+		if _, err := d.MakeRoom(ctx, min(u.Total/roomShare, roomBytes)); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.Warn("a disk does not tell how full it is, or what was dropped cannot be removed", "disk", d.Identity().Disk, "error", err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package chunkserver
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -81,6 +82,30 @@ func TestDiskThatHangs(t *testing.T) {
 			t.Fatalf("to stop took %v", d)
 		}
 	})
+}
+
+// A disk hangs from a moment on that a server is about to stop, or has just begun to: it is given up as
+// ever, and the server ends.
+func TestDiskThatHangsWhileClosing(t *testing.T) {
+	for name, pass := range map[string]time.Duration{"at the end": 0, "a little before": 10 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				h := newHanging()
+				defer close(h.release)
+				s := w.start(1, 0, h, disk.NewMem())
+				w.open(s)
+				w.appended(w.append(s, 1, []byte("abc")), 0)
+				h.hangs.Store(true)
+				w.append(s, 2, []byte("def"))
+				w.pass(pass)
+				start := clock.Simulated().Now()
+				w.is(s.Close(), quarry.Unavailable)
+				if d := clock.Simulated().Now().Sub(start); d > (hungLooks+5)*attendEvery {
+					t.Errorf("to stop took %v", d)
+				}
+			})
+		})
+	}
 }
 
 // A disk that hangs while an item of a grant needs it: the item is not settled, the lease
@@ -164,6 +189,57 @@ func TestSpaceIsCountedBetweenMeasurements(t *testing.T) {
 		w.pass(2 * time.Second)
 		if measured := before - free(); unmeasured != quarry.ChunkBytesMax || measured < unmeasured || measured > unmeasured+8<<20 {
 			t.Fatalf("a chunk took %d bytes, measured %d", unmeasured, measured)
+		}
+	})
+}
+
+// What was dropped goes after a day, all of it; and at once, the oldest first, while the disk is short of room,
+// whoever has taken it.
+func TestTrashIsPurged(t *testing.T) {
+	inWorld(t, func(w *world) {
+		small, err := disk.WithQuota(disk.NewMem(), 1<<30)
+		w.ok(err)
+		w.ok(small.MkdirAll("trash"))
+		file := func(name string, bytes int64) {
+			f, err := small.Create(name)
+			w.ok(err)
+			w.ok(f.Truncate(bytes))
+			w.ok(f.Close())
+		}
+		yesterday := clock.Simulated().Wall().Add(-trashKeep).Unix()
+		const old = 3 * purgeStep
+		for h := range quarry.Handle(old) {
+			file(fmt.Sprintf("trash/%v.%d", h+1, yesterday+1800), 1)
+		}
+		for h := range quarry.Handle(4) { // the younger, the lower the handle
+			file(fmt.Sprintf("trash/%v.%d", old+h+1, yesterday+3600-int64(h)), 32<<20)
+		}
+		w.start(1, 0, small)
+		left := func() int {
+			names, err := small.List("trash")
+			w.ok(err)
+			return len(names)
+		}
+		w.pass(25 * time.Minute)
+		if n := left(); n != old+4 {
+			t.Fatalf("%d replicas are left of %d that are to be kept", n, old+4)
+		}
+		w.pass(10 * time.Minute)
+		if n := left(); n != 4 {
+			t.Fatalf("%d replicas are left, 4 are to be kept", n)
+		}
+		_, free, err := small.Usage()
+		w.ok(err)
+		file("foreign", free-40<<20) // 51 MiB are a twentieth
+		w.pass(2 * measureEvery)
+		names, err := small.List("trash")
+		w.ok(err)
+		if len(names) != 3 || strings.HasPrefix(names[2], quarry.Handle(old+4).String()) {
+			t.Fatalf("left are %v", names)
+		}
+		w.pass(30 * time.Minute)
+		if n := left(); n != 0 {
+			t.Fatalf("%d replicas are left after a day", n)
 		}
 	})
 }

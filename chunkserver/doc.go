@@ -11,7 +11,7 @@
 //
 // The walks: append.go (the primary's end of an append), prepare.go (a batch on its way down
 // the chain), orders.go (create, activate, fence, seal, drop: the master's orders), read.go,
-// lend.go (to clients on the same machine), wait.go, copy.go. Beside them run the heartbeat with the leases (heartbeat.go, lease.go),
+// lend.go (to clients on the same machine), wait.go, copy.go, whose pace yield.go decides. Beside them run the heartbeat with the leases (heartbeat.go, lease.go),
 // the inventory (inventory.go), the scrub (scrub.go), and what looks after slow members
 // (slow.go) and slow disks (disks.go).
 //

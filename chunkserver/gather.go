@@ -2,12 +2,11 @@ package chunkserver
 
 import (
 	"context"
-	"hash/crc32"
 	"slices"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
-	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/protocol"
 )
 
@@ -16,7 +15,7 @@ type gathering struct {
 	server    *Server
 	req       *quarry.CopyRequest
 	incoming  *chunk.Incoming // nil while the records are fetched
-	start     clock.Instant
+	paced     *pacer
 	length    int64                     // of the parts whose records are here
 	runs      []quarry.RecordRun        // at most protocol.RunsMax
 	forgotten []quarry.SessionID        // at most protocol.ForgottenMax
@@ -43,7 +42,7 @@ func (r *replica) gatherParts(ctx context.Context, req *quarry.CopyRequest) erro
 	if g.incoming, err = r.disk.Receive(req); err != nil {
 		return err
 	}
-	g.start = r.server.cfg.Clock.Now()
+	g.paced = r.server.pace(req.BytesPerSecond, req.BytesPerSecondLeast)
 	for i := range req.Parts {
 		if err = g.part(ctx, &req.Parts[i]); err != nil {
 			break
@@ -148,7 +147,7 @@ func (g *gathering) bytes(ctx context.Context, from quarry.ChunkServer, ref quar
 	for g.incoming.Length() < base+length {
 		at := g.incoming.Length() - base
 		n := min(length-at, quarry.ReadBytesMax)
-		reply, err := from.Read(ctx, &quarry.ReadRequest{ChunkRef: ref, Offset: at, Length: n, Validated: true, Into: buf[:n]})
+		reply, err := from.Read(ctx, &quarry.ReadRequest{ChunkRef: ref, Offset: at, Length: n, Validated: true, Copying: true, Into: buf[:n]})
 		if err != nil {
 			return err
 		}
@@ -158,7 +157,7 @@ func (g *gathering) bytes(ctx context.Context, from quarry.ChunkServer, ref quar
 		if err != nil {
 			return err
 		}
-		if err := pace(ctx, g.server.cfg.Clock, g.start, g.incoming.Length(), g.req.BytesPerSecond); err != nil {
+		if err := g.paced.piece(ctx, g.incoming.Length()-base-at, reply.Pressed); err != nil {
 			return err
 		}
 	}
@@ -181,7 +180,7 @@ func (g *gathering) write(h quarry.Handle, at int64, reply *quarry.ReadReply) er
 func blockSums(data []byte, off int64) (sums []uint32) {
 	for len(data) > 0 {
 		n := min(int64(len(data)), quarry.BlockBytes-off%quarry.BlockBytes)
-		sums = append(sums, crc32.Checksum(data[:n], castagnoli))
+		sums = append(sums, crc32c.Checksum(data[:n]))
 		data, off = data[n:], off+n
 	}
 	return sums

@@ -9,9 +9,6 @@ import (
 	"github.com/quarryfs/quarry/rpc"
 )
 
-// lendsMax bounds the descriptors on their way to clients.
-const lendsMax = 64
-
 var _ rpc.Lender = (*Server)(nil)
 
 // Lend implements rpc.Lender. It needs no lease: what it tells is true for ever, and who
@@ -28,34 +25,37 @@ func (s *Server) Lend(ctx context.Context, ref *quarry.ChunkRef) (*rpc.LendReply
 	if n == 0 {
 		return nil, quarry.Errorf("lend", quarry.Busy, ref.Handle.String(), "nothing is committed yet")
 	}
-	if s.lends.Add(1) > lendsMax {
-		s.lends.Add(-1)
-		return nil, quarry.Errorf("lend", quarry.Busy, ref.Handle.String(), "%d files are being lent", lendsMax)
-	}
-	file, length, crcs, err := r.disk.Lend(r.handle, n)
+	lent, err := r.disk.Lend(r.handle, n)
 	if errors.Is(err, quarry.Corrupt) {
 		r.corrupt(err)
 	}
+	if errors.Is(err, quarry.Unavailable) { // a client that hears of it does not ask again for a while
+		s.cfg.Logger.Warn("a file cannot be lent; clients on this machine read over the network", "chunk", ref.Handle, "error", err)
+	}
 	if err != nil {
-		s.lends.Add(-1)
 		return nil, err
 	}
-	return &rpc.LendReply{Length: length, CRCs: crcs, FD: file.Fd(), Release: func() {
-		_ = file.Close() // it is for reading only
-		s.lends.Add(-1)
+	return &rpc.LendReply{Length: lent.Length, CRCs: lent.CRCs, Edition: lent.Edition, FD: lent.File.Fd(), Release: func() {
+		_ = lent.File.Close() // it is for reading only
 	}}, nil
 }
 
-// Vouch implements rpc.Lender. The lease is looked at last, as in Read.
+// Vouch implements rpc.Lender. The edition is compared when the replica has been found sound, for
+// editions never come back: then the lent file was the replica's at that instant, too. Compared
+// first, it would leave room for another file to come in between, and what is found would be of
+// that one. The lease is looked at last, as in Read.
 func (s *Server) Vouch(_ context.Context, req *rpc.VouchRequest) (*rpc.VouchReply, error) {
 	reply := &rpc.VouchReply{Refused: make([]quarry.Kind, len(req.Chunks))}
 	for i := range req.Chunks {
-		ref := &req.Chunks[i]
+		ref := &req.Chunks[i].ChunkRef
 		r, _, err := s.sound("vouch", ref)
-		switch {
-		case err != nil:
+		if err != nil {
 			reply.Refused[i] = quarry.KindOf(err)
 			continue
+		}
+		switch {
+		case r.disk.Edition(ref.Handle) != req.Chunks[i].Edition:
+			reply.Refused[i] = quarry.StaleVersion
 		case !s.leases.holds(ref.Handle.Slot(), protocol.RightRead, s.cfg.Clock.Now()):
 			reply.Refused[i] = quarry.Confirm
 		}

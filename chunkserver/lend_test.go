@@ -11,11 +11,19 @@ import (
 	"github.com/quarryfs/quarry/rpc"
 )
 
-// vouched is what a server says of chunk A.
+// edition is that of a server's replica of chunk A.
+func edition(s *Server) uint64 { return s.cfg.Disks[0].Edition(chunkA) }
+
+// vouched is what a server says of chunk A in the file that it is in, and vouchedFor of an edition.
 func (w *world) vouched(s *Server, ref quarry.ChunkRef) quarry.Kind {
 	w.t.Helper()
+	return w.vouchedFor(s, ref, edition(s))
+}
+
+func (w *world) vouchedFor(s *Server, ref quarry.ChunkRef, edition uint64) quarry.Kind {
+	w.t.Helper()
 	other := quarry.ChunkRef{Handle: chunkA + 1, Capability: w.keys.Sign(s.cfg.Cluster, chunkA+1, quarry.RightRead)}
-	reply, err := s.Vouch(w.t.Context(), &rpc.VouchRequest{Chunks: []quarry.ChunkRef{other, ref}})
+	reply, err := s.Vouch(w.t.Context(), &rpc.VouchRequest{Chunks: []rpc.LentChunk{{ChunkRef: other}, {ChunkRef: ref, Edition: edition}}})
 	w.ok(err)
 	if len(reply.Refused) != 2 || reply.Refused[0] != quarry.NotFound {
 		w.t.Fatalf("%+v", reply)
@@ -75,9 +83,58 @@ func TestVouch(t *testing.T) {
 		w.ok(servers[1].Drop(w.t.Context(), &quarry.DropRequest{ChunkRef: w.ref(servers[1], 2)}))
 		says(servers[1], w.ref(servers[1], 2), quarry.NotFound)
 		w.ok(s.Close())
-		if got, err := s.Vouch(w.t.Context(), &rpc.VouchRequest{Chunks: []quarry.ChunkRef{w.ref(s, 2)}}); err != nil || got.Refused[0] != quarry.Unavailable {
+		if got, err := s.Vouch(w.t.Context(), &rpc.VouchRequest{Chunks: []rpc.LentChunk{{ChunkRef: w.ref(s, 2)}}}); err != nil || got.Refused[0] != quarry.Unavailable {
 			w.t.Fatalf("a server that stops says %+v, %v", got, err)
 		}
+	})
+}
+
+// TestVouchOfAnotherFile: a server does not vouch for a file when its replica is in another one,
+// whether that came in the place of broken bytes, after a drop, or with a restart.
+func TestVouchOfAnotherFile(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.grants = []quarry.Grant{{Shard: 1, Term: 1, EndMS: 2000, ReadMS: 10000, Slots: []quarry.SlotRange{{First: 0, Last: quarry.Slots - 1}}}}
+		servers, disks := w.three()
+		w.pass(time.Second)
+		data := w.sealed(servers)
+		s := servers[0]
+		before := edition(s)
+		exchanged := func(how string) {
+			t.Helper()
+			if got := w.vouchedFor(s, w.ref(s, 2), before); got != quarry.StaleVersion {
+				t.Fatalf("after %s the word on the file before is %v", how, got)
+			}
+			if got := w.vouched(s, w.ref(s, 2)); got != 0 {
+				t.Fatalf("after %s the word on the file is %v", how, got)
+			}
+			before = edition(s)
+		}
+		again := func() {
+			t.Helper()
+			w.ok(w.copyTo(s, diskID(1, 0), int64(len(data)), servers[1]))
+			w.ok(s.Add(w.t.Context(), &quarry.AddRequest{ChunkRef: w.ref(s, 2)}))
+		}
+		if got := w.vouchedFor(s, w.ref(s, 2), before); got != 0 {
+			t.Fatalf("the word is %v", got)
+		}
+		r, err := s.find(chunkA)
+		w.ok(err)
+		r.corrupt(quarry.Errorf("test", quarry.Corrupt, "", "found by somebody"))
+		r.release()
+		w.reported() // when the disk knows, too
+		again()
+		exchanged("a repair")
+		w.ok(s.Drop(w.t.Context(), &quarry.DropRequest{ChunkRef: w.ref(s, 2)}))
+		if got := w.vouchedFor(s, w.ref(s, 2), before); got != quarry.NotFound {
+			t.Fatalf("after a drop the word on the file before is %v", got)
+		}
+		again()
+		exchanged("a drop and a copy")
+		w.ok(s.Close())
+		s = w.start(1, 0, disks[0])
+		servers[0] = s
+		w.pass(time.Second)
+		exchanged("a restart")
 	})
 }
 

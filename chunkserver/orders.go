@@ -2,6 +2,7 @@ package chunkserver
 
 import (
 	"context"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/protocol"
@@ -47,14 +48,23 @@ func (s *Server) Reopen(ctx context.Context, req *quarry.ReopenRequest) error {
 	return err
 }
 
-// Fence ends every lower version at the replica. A server without one says so.
+// fenceSoon is how long a fence waits for the disk. A seal waits as long for the rest of the members.
+const fenceSoon = 300 * time.Millisecond
+
+// Fence ends every lower version at the replica. A server without one says so; one whose disk does
+// not answer soon says that a role is over, which a seal without this member has to know.
 func (s *Server) Fence(ctx context.Context, req *quarry.FenceRequest) (*quarry.FenceReply, error) {
 	r, err := s.ordered("fence", &req.ChunkRef, quarry.DiskID{})
 	if err != nil {
 		return nil, err
 	}
 	defer r.release()
-	reply, err := r.ask(ctx, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Fence(c, req) })
+	soon, cancel := s.cfg.Clock.WithTimeout(ctx, fenceSoon)
+	defer cancel()
+	reply, err := r.ask(soon, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Fence(c, req) })
+	if err != nil && soon.Err() != nil && ctx.Err() == nil {
+		return look(r, func(m *protocol.Member) (*quarry.FenceReply, error) { return m.Fencing(req) })
+	}
 	if err == nil {
 		err = s.stopping("fence", req.Handle) // a disk that is closed is not one that is lost
 	}

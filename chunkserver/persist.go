@@ -53,6 +53,7 @@ func (r *replica) persist(p protocol.Persist) {
 		r.toDisk(false, func() {
 			r.disk.Seal(&quarry.SealRequest{
 				ChunkRef: quarry.ChunkRef{Handle: r.handle, Version: c.Version}, Length: c.Length, WritableVersion: c.WritableVersion,
+				Position: c.Position,
 			}, durable)
 		})
 	case protocol.ChangeAdd:

@@ -15,7 +15,8 @@ const (
 	commitDelay = 2 * time.Millisecond
 	// slowMember is how much longer than this server a member may take until it has a batch
 	// durable, before it is reported; as much again for each member behind it. One whose
-	// connection breaks is known at once.
+	// connection breaks is known at once. It is also how much longer than all the others a primary
+	// may take before it reports itself.
 	slowMember = time.Second
 	// slowLook is how often the batches on their way are looked at.
 	slowLook = slowMember / 4
@@ -37,6 +38,8 @@ type chain struct {
 	cancel   context.CancelFunc // of ctx
 	passages []*passage         // batches on their way, the oldest first
 	watched  bool               // somebody looks at them
+	ahead    int64              // length that all the others have and this one lacked; 0: there is none
+	lacked   clock.Instant      // since when
 }
 
 // passage is a batch on its way to the next member.
@@ -46,6 +49,7 @@ type passage struct {
 	version quarry.Version
 	end     int64
 	since   clock.Instant // when it was first seen to be durable here; 0: not yet
+	broken  bool          // a connection has broken: it is on its way again
 }
 
 // end gives up the batches on their way: their version has ended, and whoever waits for
@@ -86,6 +90,7 @@ func (s *Server) Prepare(ctx context.Context, req *quarry.PrepareRequest, done f
 		own.Failed = behind.Failed
 		done(own, nil)
 	}
+	s.traffic.served(s.cfg.Clock.Now())
 	r.request(b, answered, func(m *protocol.Member, c protocol.Call) []protocol.Effect {
 		effects := m.Prepare(c, req)
 		if len(req.Chain) > 0 && !refused(effects) {
@@ -184,8 +189,9 @@ func (r *replica) pass(req *quarry.PrepareRequest, to quarry.Member, done func(*
 	req.Target = to.Incarnation
 	req.Capability = s.sign(r.handle, quarry.RightPrepare)
 	ctx, cancel := s.cfg.Clock.WithTimeout(r.passing(), prepareMax)
-	arrived := r.sets(&passage{to: to, behind: len(req.Chain), version: req.Version, end: req.Offset + int64(len(req.Data))})
-	start, broken := s.cfg.Clock.Now(), false
+	p := &passage{to: to, behind: len(req.Chain), version: req.Version, end: req.Offset + int64(len(req.Data))}
+	r.sets(p)
+	start := s.cfg.Clock.Now()
 	var send func()
 	send = func() {
 		s.cfg.Dial(to).Prepare(ctx, req, func(reply *quarry.PrepareReply, err error) {
@@ -194,7 +200,7 @@ func (r *replica) pass(req *quarry.PrepareRequest, to quarry.Member, done func(*
 			case quarry.Busy:
 				again = s.cfg.Clock.Now().Sub(start) < busyMember
 			case quarry.Unavailable:
-				again, broken = !broken, true
+				again = r.breaks(p)
 			}
 			if again && ctx.Err() == nil {
 				go func() { // whoever calls back must not be kept
@@ -204,11 +210,11 @@ func (r *replica) pass(req *quarry.PrepareRequest, to quarry.Member, done func(*
 				return
 			}
 			cancel()
-			arrived()
 			if err != nil {
 				reply = &quarry.PrepareReply{Failed: []quarry.Suspect{suspect(to, err)}}
 			}
 			done(reply)
+			r.arrived(p) // what it tells is known by now
 		})
 	}
 	send()
@@ -349,7 +355,7 @@ func (s *Server) Commit(ctx context.Context, req *quarry.CommitRequest) error {
 // deposed ends what the role of primary had going on.
 func (r *replica) deposed(protocol.Deposed) {
 	r.mu.Lock()
-	r.chain.told, r.chain.reported = 0, 0
+	r.chain.told, r.chain.reported, r.chain.ahead = 0, 0, 0
 	r.mu.Unlock()
 	r.wake()
 }

@@ -21,6 +21,11 @@ func (s *Server) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.Rea
 	if err != nil {
 		return nil, err
 	}
+	now := s.cfg.Clock.Now()
+	pressed := !s.traffic.quiet(now)
+	if !req.Copying {
+		s.traffic.served(now)
+	}
 	reply := &quarry.ReadReply{}
 	if n > 0 {
 		reply, err = r.disk.Read(r.handle, req.Offset, n, req.Into)
@@ -31,6 +36,7 @@ func (s *Server) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.Rea
 			return nil, quarry.Wrap("read", req.Handle.String(), err)
 		}
 	}
+	reply.Pressed = req.Copying && pressed
 	if !req.Validated && !s.leases.holds(req.Handle.Slot(), protocol.RightRead, s.cfg.Clock.Now()) {
 		if reply.Release != nil {
 			reply.Release()

@@ -3,12 +3,14 @@ package chunkserver
 import (
 	"context"
 	"crypto/rand"
+	"time"
 
 	"github.com/quarryfs/quarry"
 )
 
 // register makes this start of the server known: the root group gives it an incarnation, and
-// an id if its disks have none. Both are on every disk before any request is answered.
+// an id if its disks have none. Both are on every disk before any request is answered. It goes on
+// until a master takes it, or ctx ends.
 func (s *Server) register(ctx context.Context) error {
 	req := &quarry.RegisterRequest{Boot: s.cfg.Boot, Address: s.cfg.Address, Rack: s.cfg.Rack, Release: s.cfg.Release}
 	rand.Read(req.Process[:]) // the request may be sent several times, and arrive late
@@ -21,6 +23,13 @@ func (s *Server) register(ctx context.Context) error {
 	}
 	req.Disks = s.usage()
 	reply, err := s.cfg.Masters.Register(ctx, req)
+	for quarry.KindOf(err) == quarry.Unavailable {
+		s.cfg.Logger.Info("waiting for the masters", "error", err)
+		if s.cfg.Clock.Sleep(ctx, time.Second) != nil {
+			break
+		}
+		reply, err = s.cfg.Masters.Register(ctx, req)
+	}
 	if err != nil {
 		return quarry.Wrap("register", s.cfg.Address, err)
 	}

@@ -19,6 +19,7 @@ type registrar struct {
 	*world
 	processes []quarry.ProcessID
 	followed  bool
+	absent    int // how many more requests to register no master takes
 }
 
 func (r *registrar) Node(string) (quarry.Master, error) { return r, nil }
@@ -26,7 +27,12 @@ func (r *registrar) Node(string) (quarry.Master, error) { return r, nil }
 func (r *registrar) Register(ctx context.Context, req *quarry.RegisterRequest) (*quarry.RegisterReply, error) {
 	r.mu.Lock()
 	r.processes = append(r.processes, req.Process)
+	r.absent--
+	absent := r.absent >= 0
 	r.mu.Unlock()
+	if absent {
+		return nil, quarry.Errorf("register", quarry.Unavailable, "", "no master took the request within 30s")
+	}
 	return r.world.Register(ctx, req)
 }
 
@@ -41,7 +47,7 @@ func (r *registrar) Heartbeat(ctx context.Context, req *quarry.HeartbeatRequest)
 }
 
 // Each start is another process, and one that was followed says that it is over instead of
-// living on without ever getting a lease.
+// living on without ever getting a lease. One that finds no master waits, as the same process.
 func TestProcesses(t *testing.T) {
 	inWorld(t, func(w *world) {
 		r := &registrar{world: w}
@@ -66,9 +72,10 @@ func TestProcesses(t *testing.T) {
 		if err := start().Close(); err != nil {
 			t.Fatal(err)
 		}
+		r.absent = 2
 		s := start()
 		defer s.Close()
-		if p := r.processes; len(p) != 2 || p[0] == p[1] || p[0].IsZero() || p[1].IsZero() {
+		if p := r.processes; len(p) != 4 || p[0] == p[1] || p[1] != p[2] || p[2] != p[3] || p[0].IsZero() || p[1].IsZero() {
 			t.Fatalf("the processes are %v", p)
 		}
 		_ = clock.Simulated().Sleep(w.t.Context(), time.Minute)

@@ -16,10 +16,8 @@ const (
 
 	purgeEvery = time.Minute
 	purgeStep  = 64 // replicas purged at a time
-	// trashKeep is how long dropped replicas stay on the disk; purgeFull is the part of free
-	// space below which they go at once.
+	// trashKeep is how long dropped replicas stay on the disk, if nobody wants their space.
 	trashKeep = 24 * time.Hour
-	purgeFull = 20
 )
 
 // scrub reads everything at rest, again and again, and compares it with its checksums, at
@@ -70,16 +68,14 @@ func (s *Server) scrubOne(ctx context.Context, d *chunk.Store, h quarry.Handle) 
 	return nil
 }
 
-// purge empties a disk's trash of what has been there long enough, or at once where space is
-// short.
+// purge empties a disk's trash of what has been there long enough.
 func (s *Server) purge(ctx context.Context, d *chunk.Store) {
 	for s.cfg.Clock.Sleep(ctx, purgeEvery) == nil && d.Err() == nil {
 		before := s.cfg.Clock.Wall().Add(-trashKeep)
-		if u, err := d.Usage(); err == nil && u.Free < u.Total/purgeFull {
-			before = s.cfg.Clock.Wall()
-		}
-		if _, _, err := d.Purge(before, purgeStep); err != nil {
-			s.cfg.Logger.Warn("the trash cannot be emptied", "disk", d.Identity().Disk, "error", err)
+		for n, err := purgeStep, error(nil); n == purgeStep && ctx.Err() == nil; {
+			if n, _, err = d.Purge(before, purgeStep); err != nil {
+				s.cfg.Logger.Warn("the trash cannot be emptied", "disk", d.Identity().Disk, "error", err)
+			}
 		}
 	}
 }

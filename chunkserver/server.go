@@ -30,8 +30,8 @@ type Server struct {
 	incarnation quarry.Incarnation
 	leases      leases
 	streams     streams
+	traffic     traffic
 	memory      atomic.Int64 // bytes received and not yet committed
-	lends       atomic.Int32 // descriptors on their way to clients
 
 	over   chan struct{} // closed when another process has taken its place
 	jobsMu sync.Mutex    // held while a job is begun, and while the server begins to stop
@@ -113,6 +113,11 @@ func (s *Server) Close() error {
 	s.jobsMu.Lock()
 	s.stop()
 	s.jobsMu.Unlock()
+	looking, stop := context.WithCancel(context.Background())
+	defer stop()
+	for _, d := range s.cfg.Disks {
+		go s.attend(looking, d) // it may hang from now on only
+	}
 	s.waitForJobs()
 	var first error
 	for _, d := range s.cfg.Disks {
@@ -131,15 +136,17 @@ func (s *Server) waitForJobs() {
 		s.jobs.Wait()
 		close(over)
 	}()
-	if !slices.ContainsFunc(s.cfg.Disks, (*chunk.Store).Hung) {
-		<-over
-		return
-	}
-	timer := s.cfg.Clock.NewTimer(hungClose)
-	defer timer.Stop()
-	select {
-	case <-over:
-	case <-timer.C():
+	ticker := s.cfg.Clock.NewTicker(hungClose)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-ticker.C():
+			if slices.ContainsFunc(s.cfg.Disks, (*chunk.Store).Hung) {
+				return
+			}
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/protocol"
 )
@@ -38,6 +38,7 @@ type world struct {
 	travel      func()                                            // how long heartbeats and their answers take
 	drift       protocol.Drift                                    // of the last server that sent a heartbeat
 	clock       clock.Clock                                       // of servers that are started; nil: simulated
+	log         slog.Handler                                      // of servers that are started; nil: nothing is kept
 	inventories []*quarry.InventoryRequest
 	drops       []quarry.Item // what the masters answer to inventories
 	masters     uint64        // the sum of the masters' addresses that they tell
@@ -158,6 +159,9 @@ func (w *world) start(n int, memory int64, disks ...disk.FS) *Server {
 	}
 	if w.clock != nil {
 		cfg.Clock = w.clock
+	}
+	if w.log != nil {
+		cfg.Logger = slog.New(w.log)
 	}
 	for i, fsys := range disks {
 		d, err := chunk.Open(fsys, chunk.Options{
@@ -294,7 +298,7 @@ func (w *world) holds(s *Server, v quarry.Version, want []byte) {
 func sums(data []byte) (out []uint32) {
 	for len(data) > 0 {
 		n := min(len(data), quarry.BlockBytes)
-		out = append(out, crc32.Checksum(data[:n], castagnoli))
+		out = append(out, crc32c.Checksum(data[:n]))
 		data = data[n:]
 	}
 	return out

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 // streamsMax bounds the files that one session appends to: of each the next sequence must be
@@ -23,8 +24,8 @@ type Appender struct {
 
 	inOrder bool // no record may follow one whose outcome is unknown
 
-	opening gate // guards use and closed; held while a session is opened
-	use     *use // nil: none yet, or the last one failed
+	opening waiting.Gate // guards use and closed; held while a session is opened
+	use     *use         // nil: none yet, or the last one failed
 	closed  bool
 	flying  flying
 }
@@ -57,7 +58,7 @@ func (f *FS) Appender(ctx context.Context, path string) (*Appender, error) {
 
 // appender returns an appender for an inode.
 func (f *FS) appender(ctx context.Context, path string, file quarry.Inode) *Appender {
-	a := &Appender{f: f, path: path, file: file, opening: newGate()}
+	a := &Appender{f: f, path: path, file: file, opening: waiting.NewGate()}
 	a.ctx, a.cancel = f.bound(ctx)
 	return a
 }
@@ -108,11 +109,11 @@ func (a *Appender) start(ctx context.Context, record []byte, done func(int64, er
 		return quarry.Errorf("append", quarry.TooLarge, a.path, "a record has 1 to %d bytes, this one has %d", quarry.RecordBytesMax, n)
 	}
 	if err := context.Cause(a.ctx); err != nil {
-		return fail("append", a.path, ended(err, nil))
+		return fail("append", a.path, waiting.Ended(err, nil))
 	}
 	if ctx != a.ctx {
 		var cancel context.CancelFunc
-		ctx, cancel = join(ctx, a.ctx)
+		ctx, cancel = waiting.Join(ctx, a.ctx)
 		defer cancel()
 	}
 	for tries := 0; ; tries++ {
@@ -137,10 +138,10 @@ func (a *Appender) start(ctx context.Context, record []byte, done func(int64, er
 
 // stream returns the stream of the file, in a session that lives.
 func (a *Appender) stream(ctx context.Context) (*use, error) {
-	if err := a.opening.lock(ctx); err != nil {
+	if err := a.opening.Lock(ctx); err != nil {
 		return nil, err
 	}
-	defer a.opening.unlock()
+	defer a.opening.Unlock()
 	if a.closed {
 		return nil, quarry.Errorf("append", quarry.Invalid, "", "the appender is closed")
 	}
@@ -156,12 +157,12 @@ func (a *Appender) stream(ctx context.Context) (*use, error) {
 
 // drop gives a dead stream up; false if another one must not take its place.
 func (a *Appender) drop(u *use) bool {
-	a.opening.wait()
+	a.opening.Take()
 	was := a.use == u
 	if was {
 		a.use = nil
 	}
-	a.opening.unlock()
+	a.opening.Unlock()
 	if was {
 		u.session.unuse()
 	}
@@ -179,10 +180,10 @@ func (a *Appender) Flush(ctx context.Context) error {
 func (a *Appender) Close() error {
 	err := a.flying.wait(a.ctx)
 	a.cancel() // and with that whoever opens a session
-	a.opening.wait()
+	a.opening.Take()
 	u := a.use
 	a.use, a.closed = nil, true
-	a.opening.unlock()
+	a.opening.Unlock()
 	if u != nil {
 		u.session.unuse()
 	}

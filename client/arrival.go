@@ -1,10 +1,10 @@
 package client
 
 import (
-	"hash/crc32"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/verify"
 	"github.com/quarryfs/quarry/clock"
 )
 
@@ -47,46 +47,13 @@ func (m memory) bytes() []byte {
 // waits reports whether bytes have come and wait for the reader to give them memory.
 func (m memory) waits() bool { return m.segment != nil && m.segment.waits.Load() }
 
-// check compares the bytes of a reply with their checksums, one for each part of a block, in
-// as many steps as one likes.
-type check struct {
-	handle quarry.Handle
-	offset int64 // in the chunk
-	done   int   // bytes that match
-	blocks int   // checksums that were used for them
-	err    error // the first part that does not match
-}
-
-// step compares the parts that end within data, a beginning of the reply; all of it if it is
-// the whole.
-func (c *check) step(crcs []uint32, data []byte, whole bool) {
-	for c.err == nil && c.done < len(data) {
-		at := c.offset + int64(c.done)
-		n := int(quarry.BlockBytes - at%quarry.BlockBytes)
-		if n > len(data)-c.done {
-			if !whole {
-				return
-			}
-			n = len(data) - c.done
-		}
-		switch {
-		case c.blocks >= len(crcs):
-			c.err = quarry.Errorf("read", quarry.Corrupt, c.handle.String(), "the bytes at %d have no checksum", at)
-		case crc32.Checksum(data[c.done:c.done+n], castagnoli) != crcs[c.blocks]:
-			c.err = quarry.Errorf("read", quarry.Corrupt, c.handle.String(), "the bytes at %d do not match their checksum", at)
-		default:
-			c.done, c.blocks = c.done+n, c.blocks+1
-		}
-	}
-}
-
 // arrival is a reply on its way. As a quarry.ReadSink it has the bytes received straight to
 // where they are wanted, and compares them with their checksums while they are in the
 // processor's caches.
 type arrival struct {
 	p      memory
 	clock  clock.Clock
-	check  check
+	check  verify.Check
 	placed []byte        // where the network puts the bytes
 	waited time.Duration // for the reader, not for the server
 }
@@ -100,24 +67,24 @@ func (a *arrival) Place(n int) []byte {
 }
 
 // Arrived implements quarry.ReadSink.
-func (a *arrival) Arrived(crcs []uint32, data []byte) { a.check.step(crcs, data, false) }
+func (a *arrival) Arrived(crcs []uint32, data []byte) { a.check.Step(crcs, data, false) }
 
 // take checks what has not been checked yet, and puts the bytes where they are wanted.
 func (a *arrival) take(reply *quarry.ReadReply) error {
 	data := reply.Data
 	if len(data) > a.p.n {
-		return quarry.Errorf("read", quarry.Corrupt, a.check.handle.String(), "%d bytes came, %d were asked for", len(data), a.p.n)
+		return quarry.Errorf("read", quarry.Corrupt, a.check.Handle.String(), "%d bytes came, %d were asked for", len(data), a.p.n)
 	}
 	if len(data) == 0 {
 		return nil
 	}
 	received := len(a.placed) > 0 && &a.placed[0] == &data[0]
 	if !received { // a server in this process, or a short reply
-		a.check = check{handle: a.check.handle, offset: a.check.offset}
+		a.check = verify.Check{Handle: a.check.Handle, Offset: a.check.Offset}
 	}
-	a.check.step(reply.CRCs, data, true)
-	if a.check.err != nil || received {
-		return a.check.err
+	a.check.Step(reply.CRCs, data, true)
+	if a.check.Err() != nil || received {
+		return a.check.Err()
 	}
 	if into := a.p.bytes(); &into[0] != &data[0] {
 		copy(into, data)

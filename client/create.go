@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 // flushAfter is how long bytes may stay in a writer before they are sent though they do not
@@ -28,8 +29,8 @@ type Writer struct {
 	written atomic.Int64
 	timer   sync.WaitGroup // what waits to send a packet that is not full
 
-	writing gate    // guards what follows; held while the window is waited for
-	packet  *packet // being filled; nil: none
+	writing waiting.Gate // guards what follows; held while the window is waited for
+	packet  *packet      // being filled; nil: none
 	filled  int
 	timed   bool // the packet will be sent when its time is over
 	closed  bool
@@ -54,7 +55,7 @@ func (f *FS) Create(ctx context.Context, path string) (*Writer, error) {
 	if err != nil {
 		return nil, fail("create", path, err)
 	}
-	w := &Writer{appender: f.appender(ctx, path, attr.Inode), writing: newGate()}
+	w := &Writer{appender: f.appender(ctx, path, attr.Inode), writing: waiting.NewGate()}
 	w.appender.inOrder = true
 	return w, nil
 }
@@ -62,8 +63,8 @@ func (f *FS) Create(ctx context.Context, path string) (*Writer, error) {
 // Write implements io.Writer. It waits while the window is full. An error is of an earlier
 // write as well as of this one; how much was committed before is told by the file's length.
 func (w *Writer) Write(p []byte) (int, error) {
-	w.writing.wait()
-	defer w.writing.unlock()
+	w.writing.Take()
+	defer w.writing.Unlock()
 	if err := w.check(); err != nil {
 		return 0, err
 	}
@@ -112,16 +113,16 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 
 // take writes the first n bytes of a packet, without a copy if it is full.
 func (w *Writer) take(b *packet, n int) (int, error) {
-	w.writing.wait()
+	w.writing.Take()
 	direct := n == len(b) && w.packet == nil && w.check() == nil
 	if direct {
 		w.packet, w.filled = b, n
 		w.written.Add(int64(n))
 		err := w.send()
-		w.writing.unlock()
+		w.writing.Unlock()
 		return n, err
 	}
-	w.writing.unlock()
+	w.writing.Unlock()
 	n, err := w.Write(b[:n])
 	packets.Put(b)
 	return n, err
@@ -158,8 +159,8 @@ func (w *Writer) sendLater() {
 	w.timer.Go(func() {
 		f := w.appender.f
 		_ = f.clock.Sleep(w.appender.ctx, flushAfter) // if the context ends, send says so
-		w.writing.wait()
-		defer w.writing.unlock()
+		w.writing.Take()
+		defer w.writing.Unlock()
 		w.timed = false
 		_ = w.send() // kept for the next Write, Sync or Close
 	})
@@ -171,12 +172,12 @@ func (w *Writer) Written() int64 { return w.written.Load() }
 // Sync returns when everything written is on the disks of all replicas, and can be read by
 // everybody. Also called Flush.
 func (w *Writer) Sync() error {
-	w.writing.wait()
+	w.writing.Take()
 	err := w.check()
 	if err == nil {
 		err = w.send()
 	}
-	w.writing.unlock()
+	w.writing.Unlock()
 	if err != nil {
 		return err
 	}
@@ -186,14 +187,14 @@ func (w *Writer) Sync() error {
 // Close does what Sync does and ends the writer. It does not seal the file's last chunk, because others may
 // be writing to it.
 func (w *Writer) Close() error {
-	w.writing.wait()
+	w.writing.Take()
 	if w.closed {
-		w.writing.unlock()
+		w.writing.Unlock()
 		return quarry.Errorf("close", quarry.Invalid, w.appender.path, "the writer is closed")
 	}
 	w.closed = true
 	err := w.send()
-	w.writing.unlock()
+	w.writing.Unlock()
 	if closeErr := w.appender.Close(); err == nil {
 		err = closeErr
 	}

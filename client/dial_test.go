@@ -109,3 +109,36 @@ func TestOpenFails(t *testing.T) {
 		e.want(err, context.DeadlineExceeded)
 	})
 }
+
+// A client asks one master after the other who the masters are, each time a little sooner or later.
+func TestFollowsTheMasters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clienttest.New(clienttest.Config{})
+		defer c.Close()
+		n := serveCluster(t, c, nil)
+		defer n.close()
+		files, err := client.Open(t.Context(), []string{"master:7400"}, client.Options{Clock: clock.Simulated(), Network: n.memory})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gaps := map[time.Duration]bool{}
+		last, asked := time.Now(), c.Count("topology")
+		for range 200_000 {
+			_ = clock.Simulated().Sleep(t.Context(), 5*time.Millisecond)
+			if now := c.Count("topology"); now != asked {
+				gap := time.Since(last)
+				if now != asked+1 || gap < 4*time.Second || gap > 5*time.Second+5*time.Millisecond {
+					t.Errorf("it asked %d times after %v", now-asked, gap)
+				}
+				gaps[gap] = true
+				last, asked = time.Now(), now
+			}
+		}
+		if len(gaps) < 20 {
+			t.Errorf("there are only %d different pauses", len(gaps))
+		}
+		if err := files.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -4,10 +4,29 @@
 // [Open] connects to a cluster and returns an [FS]. The masters are asked for names and
 // layouts only; bytes go straight to and from the chunk servers.
 //
-//	fs, err := client.Open(ctx, []string{"127.0.0.1:7400"}, client.Options{})
-//	info, err := fs.Put(ctx, "/logs/today", r, client.PutOptions{Size: size})
-//	f, err := fs.Open(ctx, "/logs/today")
-//	offset, err := fs.Append(ctx, "/events", record)
+//	files, err := client.Open(ctx, []string{"127.0.0.1:7400"}, client.Options{})
+//	defer files.Close()
+//
+// A whole file is stored in one step, and read as any io.Reader, io.ReaderAt or io.Seeker is:
+//
+//	info, err := files.Put(ctx, "/logs/today", r, client.PutOptions{Size: size})
+//	f, err := files.Open(ctx, "/logs/today")
+//	_, err = io.Copy(w, f)
+//
+// A log grows by records, which many append at the same time and others follow. Each record that
+// was acknowledged is in it once, and keeps its boundaries:
+//
+//	offset, err := files.Append(ctx, "/events", record)
+//
+//	for r, err := range files.Records(ctx, "/events", 0) { ... } // those that are there
+//
+//	tail, err := files.Tail(ctx, "/events", offset)
+//	for r, err := range tail.Records() { ... } // those that come, too
+//
+// Code that knows nothing of Quarry gets a fs.FS ([FS.View]), an io.Writer ([FS.Create]) or the
+// bytes of a log as they come (a [Tail] is an io.Reader). Tests get a whole cluster in their process
+// from package cluster/clustertest, and one in memory that can be told to fail from
+// client/clienttest.
 //
 // # Paths
 //
@@ -49,7 +68,9 @@
 // # Bounds
 //
 // The memory of a stream does not depend on the size of its file: a writer keeps at most
-// quarry.WindowBytes, a reader [Options.ReadAhead]. A sequential reader that comes with 1 MiB of
-// memory at a time, in step with the network, has it filled straight from there, without a copy
+// quarry.WindowBytes, a reader at most [Options.ReadAhead], and less where that makes nothing
+// faster: on a fast link, and beside other readers (package window). A sequential reader that comes with
+// 1 MiB of memory at a time has it filled straight from the network, without a copy; with a window
+// of one it keeps no memory of its own
 // (readahead.go). Layouts are cached a few pages per file.
 package client

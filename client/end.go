@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 // end returns where the file ends at some instant of the call.
@@ -29,7 +30,7 @@ func (l *layout) end(ctx context.Context) (int64, error) {
 		// The tail was sealed, or there is none, or its primary does not answer.
 		reply, statErr := l.f.masters.Stat(ctx, &quarry.StatRequest{Inode: l.file})
 		switch {
-		case statErr != nil && !transient(statErr):
+		case statErr != nil && !waiting.Transient(statErr):
 			return 0, statErr
 		case statErr != nil:
 			err = statErr
@@ -50,7 +51,7 @@ func (l *layout) end(ctx context.Context) (int64, error) {
 				l.f.report(tail.chunk, tail.chunk.Primary(), false, err.Error())
 			}
 		}
-		if err := p.wait(ctx, err); err != nil {
+		if err := p.Wait(ctx, err); err != nil {
 			return 0, err
 		}
 	}

@@ -35,21 +35,3 @@ func fail(op, path string, err error) error {
 	}
 	return quarry.Wrap(op, path, err)
 }
-
-// ended is the error of work whose context has ended. last is what went wrong before, if
-// anything.
-func ended(cause, last error) error {
-	if last == nil || errors.Is(last, cause) {
-		return &quarry.Error{Op: "wait", Kind: quarry.Unavailable, Err: cause}
-	}
-	return &quarry.Error{Op: "wait", Kind: quarry.Unavailable, Err: fmt.Errorf("%w, after: %w", cause, last)}
-}
-
-// transient reports whether an error says that the same request may succeed later.
-func transient(err error) bool {
-	switch quarry.KindOf(err) {
-	case quarry.Unavailable, quarry.Busy, quarry.NotLeader, quarry.WrongShard:
-		return true
-	}
-	return false
-}

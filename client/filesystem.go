@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/health"
 	"github.com/quarryfs/quarry/client/lent"
+	"github.com/quarryfs/quarry/client/waiting"
+	"github.com/quarryfs/quarry/client/window"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/rpc"
 )
@@ -48,6 +51,9 @@ type FileSystem interface {
 	Remove(ctx context.Context, path string) error
 	// RemoveNow is Remove for a file that is not to be kept.
 	RemoveNow(ctx context.Context, path string) error
+	// SetAttr sets the mode, the owner, the group or the time of a file or directory, which are
+	// kept and shown only.
+	SetAttr(ctx context.Context, path string, change AttrChange) (Info, error)
 	// Trash returns the files in the trash that were called path or were below it.
 	Trash(ctx context.Context, path string) iter.Seq2[Removed, error]
 	// Undelete brings a file back from the trash, whole and in one step. Exists if the name is
@@ -68,13 +74,16 @@ type Options struct {
 	// reads them from their files, which their servers lend to it.
 	NetworkOnly bool
 	// Patience is how long an operation goes on without any progress, because servers do not
-	// answer, before it fails with Unavailable. Default 60 s.
+	// answer, before it fails with Unavailable. Default 60 s, and 10 s for Open where nobody listens.
 	Patience time.Duration
 	// ReadAhead is the most bytes that are fetched ahead of one sequential reader, 1 MiB to
-	// 64 MiB. Default 8 MiB.
+	// 64 MiB; it is less where more would not be faster. Default 8 MiB.
 	ReadAhead int
 	// Parallel is how many chunks one Put writes at the same time, 1 to 16. Default 3.
 	Parallel int
+	// UID and GID say whose what this client makes is. Default: Open takes those of the process,
+	// New 0.
+	UID, GID *uint32
 	// Network is how servers are reached, for Open. Default rpc.TCP.
 	Network rpc.Network
 	// Key is the cluster's secret, for Open; nil if the cluster has none.
@@ -101,6 +110,12 @@ func (o *Options) withDefaults() {
 	if o.Network == nil {
 		o.Network = rpc.TCP
 	}
+	if o.UID == nil {
+		o.UID = new(uint32)
+	}
+	if o.GID == nil {
+		o.GID = new(uint32)
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -123,7 +138,8 @@ type FS struct {
 	closed bool
 
 	sessions sessions
-	health   health
+	health   *health.Memory
+	crowd    window.Crowd
 	lent     *lent.Files   // nil: every replica is read over the network
 	reports  chan struct{} // a token for each report under way
 }
@@ -145,11 +161,12 @@ func New(masters quarry.Master, servers func(quarry.Member) quarry.ChunkServer, 
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.sessions.init(f)
-	f.health.init(f.clock)
+	f.health = health.New(f.clock)
 	return f
 }
 
-// closeMax is how long Close waits for the masters to end the sessions; they expire anyway.
+// closeMax is how long Close waits for a session that is being opened, and for the masters to end the
+// sessions; they expire anyway.
 const closeMax = 2 * time.Second
 
 // Close ends all sessions and everything that was opened. Appends that are not acknowledged
@@ -186,44 +203,24 @@ func (f *FS) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
-// join derives a context that ends with either of two.
-func join(ctx, other context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
-	return ctx, func() { stop(); cancel(nil) }
+// linger derives a context that ends closeMax after a given one, or after the beginning of Close.
+func (f *FS) linger(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, unbind := f.bound(ctx)
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		_ = f.clock.Sleep(out, closeMax) // it ends with out at the latest
+		cancel(context.Cause(ctx))
+	})
+	return out, func() { stop(); cancel(nil); unbind() }
 }
 
-// patience measures how long something has gone on without progress, and paces the tries.
-type patience struct {
-	f     *FS
-	since clock.Instant
-	pause time.Duration
-}
+func (f *FS) patience() waiting.Tries { return waiting.NewTries(f.clock, f.opts.Patience) }
 
-// Times between tries.
-const (
-	pauseMin = 10 * time.Millisecond
-	pauseMax = time.Second
-)
-
-func (f *FS) patience() patience { return patience{f: f, since: f.clock.Now()} }
-
-// progress begins anew.
-func (p *patience) progress() { p.since, p.pause = p.f.clock.Now(), 0 }
-
-// wait pauses before another try, longer each time. It returns an error when ctx has ended,
-// or nothing has gone on for too long; last is then its cause.
-func (p *patience) wait(ctx context.Context, last error) error {
-	if err := context.Cause(ctx); err != nil {
-		return ended(err, last)
+// Cluster returns which cluster it is.
+func (f *FS) Cluster(ctx context.Context) (quarry.ClusterID, error) {
+	topology, err := f.masters.Topology(ctx)
+	if err != nil {
+		return quarry.ClusterID{}, fail("topology", "", err)
 	}
-	left := p.f.opts.Patience - p.f.clock.Now().Sub(p.since)
-	if left <= 0 {
-		return quarry.Errorf("wait", quarry.Unavailable, "", "nothing has gone on for %v: %w", p.f.opts.Patience, last)
-	}
-	p.pause = min(max(2*p.pause, pauseMin), pauseMax, left)
-	if p.f.clock.Sleep(ctx, p.pause) != nil {
-		return ended(context.Cause(ctx), last)
-	}
-	return nil
+	return topology.Cluster, nil
 }

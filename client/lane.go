@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// silenceMax is how long a primary may keep silent before it is asked whether it lives.
+	// silenceMax is how long a primary may keep silent before it is asked whether it lives, and
+	// probeAgain the time until it is asked again: its role may have been ended meanwhile.
 	silenceMax = time.Second
+	probeAgain = silenceMax / 2
 	// stuckMax is how long a primary that lives may acknowledge nothing.
 	stuckMax = 10 * time.Second
 	// resendMin is the pause before records are sent again to the same primary.
@@ -258,7 +260,7 @@ func (s *stream) doubt(l *lane, why string) {
 	l.cancel()
 	if p := l.chunk.Primary(); why != "" {
 		s.suspects = append(s.suspects[:0], quarry.Suspect{Server: p.Server, Incarnation: p.Incarnation, Why: why})
-		s.f.health.failed(p.Server)
+		s.f.health.Failed(p.Server)
 		s.f.log.Info("a chunk is given up", "chunk", l.handle(), "server", p.Server, "why", why)
 	}
 	s.do(s.machine.Doubt(l.handle(), l.chunk.Version))
@@ -300,7 +302,7 @@ func (s *stream) probe(l *lane) {
 	_, err := s.f.servers(primary).End(ctx, &quarry.EndRequest{ChunkRef: reference(&l.chunk, primary)})
 	s.mu.Lock()
 	defer s.unlock()
-	l.probing, l.probeAt = false, s.f.clock.Now().Add(silenceMax)
+	l.probing, l.probeAt = false, s.f.clock.Now().Add(probeAgain)
 	if l.heard >= began {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 	"github.com/quarryfs/quarry/clock"
 )
 
@@ -24,7 +25,7 @@ type layout struct {
 	f    *FS
 	file quarry.Inode
 
-	fetching gate // one fetch at a time
+	fetching waiting.Gate // one fetch at a time
 
 	mu    sync.Mutex
 	pages []*page // ascending, not overlapping
@@ -56,7 +57,7 @@ type place struct {
 }
 
 func (f *FS) layout(file quarry.Inode) *layout {
-	return &layout{f: f, file: file, fetching: newGate()}
+	return &layout{f: f, file: file, fetching: waiting.NewGate()}
 }
 
 // at returns where the byte at offset is; a place without a piece if the layout ends before.
@@ -65,10 +66,10 @@ func (l *layout) at(ctx context.Context, offset int64, old *page) (place, error)
 	if p := l.cached(offset); p != nil && p != old {
 		return p.place(offset), nil
 	}
-	if err := l.fetching.lock(ctx); err != nil {
+	if err := l.fetching.Lock(ctx); err != nil {
 		return place{}, err
 	}
-	defer l.fetching.unlock()
+	defer l.fetching.Unlock()
 	if p := l.cached(offset); p != nil && p != old {
 		return p.place(offset), nil
 	}

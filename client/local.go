@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"slices"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client/lent"
@@ -17,18 +16,25 @@ func (f *FS) lend(connections *rpc.Client) {
 	})
 }
 
-// readLocal reads bytes of a chunk from the file of a replica on this machine, and returns how
-// many there are. If there are none the chunk must be read over the network.
-func (f *FS) readLocal(ctx context.Context, chunk *quarry.Chunk, p memory, offset int64, row *lent.Row) int {
+// readLocal reads bytes of a chunk from the file of a replica on this machine, of the first one
+// that gives any, and returns how many there are. If there are none the chunk must be read over
+// the network, first from suspect if there is one: its bytes are not those that were written.
+// The caller has looked at the chunk's state.
+func (f *FS) readLocal(ctx context.Context, chunk *quarry.Chunk, p memory, offset int64, row *lent.Row) (n int, suspect *quarry.Member) {
 	if f.lent == nil {
-		return 0
+		return 0, nil
 	}
-	i := slices.IndexFunc(chunk.Members, func(m quarry.Member) bool { return f.here(&m) })
-	if i < 0 {
-		return 0
+	for i := range chunk.Members {
+		m := &chunk.Members[i]
+		if !f.here(m) {
+			continue
+		}
+		n, corrupt := f.lent.Read(ctx, m, reference(chunk, *m), offset, p.n, func(n int64) []byte { return p.first(n).bytes() }, row)
+		if n > 0 || corrupt {
+			return n, m
+		}
 	}
-	m := &chunk.Members[i]
-	return f.lent.Read(ctx, m, reference(chunk, *m), offset, p.n, func(n int64) []byte { return p.first(n).bytes() }, row)
+	return 0, nil
 }
 
 // readLocal reads at the file's position as much of p as one lent file has; 0: it must be read
@@ -40,12 +46,13 @@ func (file *File) readLocal(p []byte) int {
 		return 0
 	}
 	at, err := file.layout.at(file.ctx, file.position, nil)
-	if err != nil || at.piece == nil || at.piece.Kind != quarry.PieceChunk || at.chunk.Mutable {
+	if err != nil || at.piece == nil || at.piece.Kind != quarry.PieceChunk || at.chunk.Mutable || at.chunk.State == quarry.ChunkLost {
 		return 0 // who reads ahead meets it, too
 	}
 	within, want := file.position-at.piece.Offset, memory{known: p, n: len(p)}
 	if at.piece.Length != quarry.OpenEnded {
 		want = want.first(at.piece.Length - within)
 	}
-	return file.f.readLocal(file.ctx, at.chunk, want, at.piece.ChunkOffset+within, &file.row)
+	n, _ := file.f.readLocal(file.ctx, at.chunk, want, at.piece.ChunkOffset+within, &file.row)
+	return n
 }

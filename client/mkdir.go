@@ -70,7 +70,7 @@ func (f *FS) MkdirAll(ctx context.Context, path string) error {
 
 func (f *FS) make(ctx context.Context, req quarry.MakeRequest) (quarry.Attr, error) {
 	reply, err := mutate(ctx, f, req.Parent.Slot(), func(op quarry.Op) (*quarry.AttrReply, error) {
-		req.Op = op
+		req.Op, req.UID, req.GID = op, *f.opts.UID, *f.opts.GID
 		return f.masters.Make(ctx, &req)
 	})
 	if err != nil {

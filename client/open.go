@@ -7,6 +7,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client/lent"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 // File reads a file. It may be used by many goroutines; Read, Seek and WriteTo share one
@@ -24,7 +25,7 @@ type File struct {
 	known  int64 // bytes that are known to be there
 	closed bool
 
-	reading  gate // guards what follows; held while Read waits
+	reading  waiting.Gate // guards what follows; held while Read waits
 	position int64
 	ahead    ahead
 	row      lent.Row // of Read, from lent files
@@ -44,7 +45,12 @@ func (f *FS) Open(ctx context.Context, path string) (*File, error) {
 	if err != nil {
 		return nil, fail("open", path, err)
 	}
-	file := &File{f: f, path: path, reading: newGate(), layout: f.layout(attr.Inode), info: Info{Path: path, Attr: attr}, known: attr.Length}
+	return f.openInode(ctx, path, attr)
+}
+
+// openInode opens a file that was looked up.
+func (f *FS) openInode(ctx context.Context, path string, attr quarry.Attr) (file *File, err error) {
+	file = &File{f: f, path: path, reading: waiting.NewGate(), layout: f.layout(attr.Inode), info: Info{Path: path, Attr: attr}, known: attr.Length}
 	if attr.Open {
 		if file.known, err = file.layout.end(ctx); err != nil {
 			return nil, fail("open", path, err)
@@ -71,10 +77,15 @@ func (file *File) end(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	file.learn(n)
+	return n, nil
+}
+
+// learn keeps that the file has at least n bytes.
+func (file *File) learn(n int64) {
 	file.mu.Lock()
 	defer file.mu.Unlock()
 	file.known = max(file.known, n)
-	return n, nil
 }
 
 func (file *File) knownEnd() int64 {
@@ -137,8 +148,8 @@ func (file *File) check(offset int64) error {
 
 // Read implements io.Reader. It fetches ahead.
 func (file *File) Read(p []byte) (int, error) {
-	file.reading.wait()
-	defer file.reading.unlock()
+	file.reading.Take()
+	defer file.reading.Unlock()
 	if err := file.check(file.position); err != nil {
 		return 0, err
 	}
@@ -156,6 +167,10 @@ func (file *File) Read(p []byte) (int, error) {
 	if n := file.readLocal(p); n > 0 {
 		file.position += int64(n)
 		return n, nil
+	}
+	if n, err := file.ahead.direct(file.position, p); n > 0 || err != nil {
+		file.position += int64(n)
+		return n, file.readError(err)
 	}
 	s, err := file.ahead.get(file.position, p)
 	if err != nil {
@@ -179,8 +194,8 @@ func (file *File) readError(err error) error {
 
 // WriteTo implements io.WriterTo: it writes what is left of the file to w, fetching ahead.
 func (file *File) WriteTo(w io.Writer) (int64, error) {
-	file.reading.wait()
-	defer file.reading.unlock()
+	file.reading.Take()
+	defer file.reading.Unlock()
 	var written int64
 	for {
 		if err := file.check(file.position); err != nil {
@@ -205,8 +220,8 @@ func (file *File) WriteTo(w io.Writer) (int64, error) {
 
 // Seek implements io.Seeker. From the end it asks where that is.
 func (file *File) Seek(offset int64, whence int) (int64, error) {
-	file.reading.wait()
-	defer file.reading.unlock()
+	file.reading.Take()
+	defer file.reading.Unlock()
 	if err := file.check(0); err != nil {
 		return 0, err
 	}
@@ -240,8 +255,8 @@ func (file *File) Close() error {
 		return quarry.Errorf("close", quarry.Invalid, file.path, "the file is closed")
 	}
 	file.cancel()
-	file.reading.wait()
-	defer file.reading.unlock()
+	file.reading.Take()
+	defer file.reading.Unlock()
 	file.ahead.drop()
 	return nil
 }

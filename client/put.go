@@ -6,13 +6,21 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/attr"
+	"github.com/quarryfs/quarry/client/resume"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 const (
-	// putWindow is the most bytes under way to one chunk of a Put.
-	putWindow = 8 << 20
+	// partWindow is the most bytes under way to each of several chunks of a Put. A chunk server syncs a
+	// stream every 8 MiB: while it does, the other chunks have bytes under way. Where there are few,
+	// each has more of putWindow, up to quarry.WindowBytes, so that one sync's bytes come while those
+	// before are synced.
+	partWindow = 8 << 20
+	putWindow  = 24 << 20
 	// allocateMax is the most chunks that a Put asks for at once.
 	allocateMax = 16
 )
@@ -22,25 +30,34 @@ type PutOptions struct {
 	// Size is how many bytes will come, as far as it is known; 0: not known. It is a hint:
 	// what r gives counts.
 	Size int64
-	// Mode are the permission bits. Default 0644.
-	Mode uint32
+	// Mode are the permission bits, as [AttrChange] has them. Default 0644.
+	Mode *uint32
+	// Modified is when the file was changed, as [AttrChange] has it. Default: when it gets its name.
+	Modified time.Time
 	// Keep refuses, with Exists, to replace a file that has the name.
 	Keep bool
+	// Ledger is where it is noted what is stored, of bytes that can be read in any order: if the Put fails they
+	// are kept until their session expires, for another Put to go on with. Nil: they are not.
+	Ledger resume.Ledger
 }
 
 // Put stores all of r under a name, in one step at the end; see [FileSystem]. Several chunks
 // are written at the same time if r is also an io.ReaderAt and an io.Seeker, such as an
 // *os.File; it is then read from its position to its present end, and its position is
-// undefined afterwards. Otherwise a chunk is begun when the one before it has been read. At
-// most 8 MiB for each of [Options.Parallel] chunks are under way. At most quarry.PiecesMax
-// chunks can be put, 256 GiB.
+// undefined afterwards; at most 8 MiB for each of [Options.Parallel] chunks are under way, 12 MiB for each of
+// two, and 16 MiB for one. Otherwise a chunk is begun when the one before it has been read, and
+// at most 16 MiB for each are under way. At most quarry.PiecesMax chunks can be put, 256 GiB.
 func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions) (Info, error) {
 	parent, name, err := f.parent(ctx, path)
 	if err != nil {
 		return Info{}, fail("put", path, err)
 	}
-	if opts.Mode == 0 {
-		opts.Mode = modeFile
+	if opts.Mode == nil {
+		opts.Mode = new(uint32(modeFile))
+	}
+	modified, err := attr.NS(opts.Modified)
+	if err != nil {
+		return Info{}, fail("put", path, err)
 	}
 	ctx, cancel := f.bound(ctx)
 	defer cancel()
@@ -52,11 +69,12 @@ func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions)
 		return Info{}, fail("put", path, err)
 	}
 	defer n.unuse()
-	p := &put{f: f, path: path, near: parent, session: n, allocating: newGate(), slots: make(chan struct{}, f.opts.Parallel)}
+	p := &put{f: f, path: path, near: parent, session: n, owner: n, modified: modified, allocating: waiting.NewGate(), slots: make(chan struct{}, f.opts.Parallel)}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	defer p.cancel(nil)
-	attr, err := p.store(r, opts, name)
-	if len(p.spare) > 0 || p.leaked || err != nil && p.allocated {
+	attr, useless, err := p.store(r, opts, name)
+	p.leave(useless || err == nil)
+	if p.owner == n && (len(p.spare) > 0 || p.leaked || err != nil && p.allocated) {
 		f.sessions.retire(n) // chunks that are not linked are freed when their session ends
 	}
 	if err != nil {
@@ -67,66 +85,78 @@ func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions)
 
 // put is one Put under way.
 type put struct {
-	f       *FS
-	path    string
-	near    quarry.Inode // the directory: its shard owns the chunks and will own the file
-	session *session
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	slots   chan struct{} // a token for each part under way
-	work    sync.WaitGroup
+	f        *FS
+	path     string
+	near     quarry.Inode  // the directory: its shard owns the chunks and will own the file
+	session  *session      // in which changes are asked for
+	owner    *session      // of the chunks: the same, or that of the ledger
+	ledger   resume.Ledger // nil: if it fails nobody goes on
+	modified int64         // ns since 1970; 0: when it gets its name
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	slots    chan struct{} // a token for each part under way
+	window   int64         // of each part
+	work     sync.WaitGroup
 
 	parts []*part
 
-	allocating gate // guards what follows; held while the master is asked
+	allocating waiting.Gate // guards what follows; held while the master is asked
 	spare      []quarry.Chunk
 	allocated  bool
 	leaked     bool  // an answer with chunks may have been lost, or they have moved before it
 	expected   int64 // parts that are still to get a chunk, as far as is known
 }
 
-// store writes the bytes and links them.
-func (p *put) store(r io.Reader, opts PutOptions, name string) (quarry.Attr, error) {
-	pieces, err := p.write(r, opts.Size)
+// store writes the bytes and links them. useless: what is kept for others is of no use any more.
+func (p *put) store(r io.Reader, opts PutOptions, name string) (attr quarry.Attr, useless bool, err error) {
+	pieces, err := p.write(r, opts)
 	if errors.Is(err, quarry.Unknown) { // of records in chunks that nobody will see
 		err = quarry.Errorf("put", quarry.Unavailable, "", "nothing was stored: %v", err)
 	}
 	if err != nil {
-		return quarry.Attr{}, err
+		return quarry.Attr{}, false, err
 	}
 	if len(pieces) > quarry.PiecesMax {
-		return quarry.Attr{}, quarry.Errorf("put", quarry.TooLarge, "", "the file has %d pieces, at most %d are allowed", len(pieces), quarry.PiecesMax)
+		return quarry.Attr{}, true, quarry.Errorf("put", quarry.TooLarge, "", "the file has %d pieces, at most %d are allowed", len(pieces), quarry.PiecesMax)
 	}
 	if err := context.Cause(p.ctx); err != nil {
-		return quarry.Attr{}, ended(err, nil) // nothing is visible
+		return quarry.Attr{}, false, waiting.Ended(err, nil) // nothing is visible
+	}
+	if p.ledger != nil {
+		if err := p.ledger.Check(); err != nil {
+			return quarry.Attr{}, true, err
+		}
 	}
 	reply, err := change(p.ctx, p, func(op quarry.Op, owner quarry.SessionID) (*quarry.AttrReply, error) {
 		return p.f.masters.Link(p.ctx, &quarry.LinkRequest{
-			Op: op, Parent: p.near, Name: name, Mode: opts.Mode, Pieces: pieces, Replace: !opts.Keep, Owner: owner,
-			Path: cleanPath(p.path),
+			Op: op, Parent: p.near, Name: name, Mode: *opts.Mode, UID: *p.f.opts.UID, GID: *p.f.opts.GID, ModifiedNS: p.modified,
+			Pieces: pieces, Replace: !opts.Keep, Owner: owner, Path: cleanPath(p.path),
 		})
 	})
 	switch quarry.KindOf(err) {
 	case 0:
-		return reply.Attr, nil
+		return reply.Attr, false, nil
 	case quarry.SessionExpired, quarry.Unavailable:
-		return quarry.Attr{}, &quarry.Error{Op: "masters", Kind: quarry.Unknown, Err: err}
+		return quarry.Attr{}, false, &quarry.Error{Op: "masters", Kind: quarry.Unknown, Err: err}
 	}
-	return quarry.Attr{}, err
+	return p.linked(pieces, err)
 }
 
-// change does something at the shard of the directory: in the session that owns the chunks while
-// that lives there, and in another one when slots have moved meanwhile, in the owner's name. An
+// change does something at the shard of the directory: in the put's session while that lives
+// there, and in another one when slots have moved meanwhile; if it is not the owner's, in its name. An
 // operation that is refused because of the shard was not done; only the chunks of an Allocate may
 // be there.
 func change[R any](ctx context.Context, p *put, do func(op quarry.Op, owner quarry.SessionID) (R, error)) (R, error) {
 	var none R
-	owner := quarry.SessionID(0)
 	s := p.session
 	op, err := s.begin(ctx)
 	for wait := p.f.patience(); ; {
 		if err != nil {
 			return none, err
+		}
+		owner := p.owner.id
+		if s == p.owner {
+			owner = 0
 		}
 		reply, err := do(op, owner)
 		s.settle(op)
@@ -134,27 +164,26 @@ func change[R any](ctx context.Context, p *put, do func(op quarry.Op, owner quar
 		case 0:
 			return reply, nil
 		case quarry.SessionExpired:
-			p.f.sessions.expire(s) // it need not be the one that owns the chunks
+			if s == p.owner || quarry.KindOf(s.renew(ctx)) == quarry.SessionExpired { // the owner may be the one that is over
+				p.f.sessions.expire(s)
+			}
 			return none, err
 		case quarry.WrongShard:
 		default:
 			return none, err
 		}
 		p.f.sessions.forgetOwners()
-		if err := wait.wait(ctx, err); err != nil {
+		if err := wait.Wait(ctx, err); err != nil {
 			return none, err
 		}
 		if s, op, err = p.f.sessions.operation(ctx, p.near.Slot()); err != nil {
 			return none, err
 		}
-		if owner = 0; s != p.session {
-			owner = p.session.id
-		}
 	}
 }
 
 // write stores the bytes in chunks, or in a piece without a chunk if they are few.
-func (p *put) write(r io.Reader, size int64) ([]quarry.LinkPiece, error) {
+func (p *put) write(r io.Reader, opts PutOptions) ([]quarry.LinkPiece, error) {
 	at, from, length := section(r)
 	if at == nil {
 		head := make([]byte, quarry.InlineBytesMax+1)
@@ -165,7 +194,7 @@ func (p *put) write(r io.Reader, size int64) ([]quarry.LinkPiece, error) {
 		case err != nil:
 			return nil, err
 		}
-		return p.writeStream(io.MultiReader(bytes.NewReader(head), r), size)
+		return p.writeStream(io.MultiReader(bytes.NewReader(head), r), opts.Size)
 	}
 	if length <= quarry.InlineBytesMax {
 		data := make([]byte, length)
@@ -174,7 +203,7 @@ func (p *put) write(r io.Reader, size int64) ([]quarry.LinkPiece, error) {
 		}
 		return inline(data), nil
 	}
-	return p.writeSections(at, from, length)
+	return p.writeSections(at, from, length, opts.Ledger)
 }
 
 // section returns what can be read in any order, from where, and how much.
@@ -202,13 +231,19 @@ func inline(data []byte) []quarry.LinkPiece {
 	return []quarry.LinkPiece{{Length: int64(len(data)), Inline: data}}
 }
 
-// writeSections writes several parts of r at the same time.
-func (p *put) writeSections(r io.ReaderAt, from, length int64) ([]quarry.LinkPiece, error) {
+// writeSections writes several parts of r at the same time. The ledger may be nil.
+func (p *put) writeSections(r io.ReaderAt, from, length int64, l resume.Ledger) ([]quarry.LinkPiece, error) {
 	count := (length + quarry.ChunkBytesMax - 1) / quarry.ChunkBytesMax
 	if count > quarry.PiecesMax {
 		return nil, quarry.Errorf("put", quarry.TooLarge, "", "it has %d bytes, at most %d can be put", length, int64(quarry.PiecesMax)*quarry.ChunkBytesMax)
 	}
+	if l != nil {
+		if err := p.keep(l); err != nil {
+			return nil, err
+		}
+	}
 	p.expected = count
+	p.window = max(partWindow, putWindow/max(1, min(count, int64(p.f.opts.Parallel))))
 	for i := range count {
 		part, err := p.begin()
 		if err != nil {
@@ -216,13 +251,7 @@ func (p *put) writeSections(r io.ReaderAt, from, length int64) ([]quarry.LinkPie
 		}
 		start := i * quarry.ChunkBytesMax
 		src := io.NewSectionReader(r, from+start, min(quarry.ChunkBytesMax, length-start))
-		p.work.Go(func() {
-			err := part.fill(src, src.Size())
-			if err == nil && part.length < src.Size() {
-				err = io.ErrUnexpectedEOF // the source shrank
-			}
-			part.finish(err)
-		})
+		p.work.Go(func() { part.section(src, start) })
 	}
 	return p.end()
 }
@@ -230,7 +259,7 @@ func (p *put) writeSections(r io.ReaderAt, from, length int64) ([]quarry.LinkPie
 // writeStream writes one part after the other; the last ones are still being acknowledged
 // when the next is read.
 func (p *put) writeStream(r io.Reader, size int64) ([]quarry.LinkPiece, error) {
-	p.expected = (size + quarry.ChunkBytesMax - 1) / quarry.ChunkBytesMax
+	p.expected, p.window = (size+quarry.ChunkBytesMax-1)/quarry.ChunkBytesMax, quarry.WindowBytes
 	for more := true; more; {
 		part, err := p.begin()
 		if err != nil {
@@ -255,8 +284,8 @@ func (p *put) begin() (*part, error) {
 		p.cancel(err)
 		return nil, err
 	}
-	part := &part{p: p, sealing: newGate()}
-	part.stream = newStream(p.f, p.session.id, part, putWindow, nil)
+	part := &part{p: p, sealing: waiting.NewGate()}
+	part.stream = newStream(p.f, p.owner.id, part, p.window, nil)
 	p.parts = append(p.parts, part)
 	return part, nil
 }
@@ -277,10 +306,10 @@ func (p *put) end() ([]quarry.LinkPiece, error) {
 // allocate returns a chunk of the session. Chunks for parts that are soon to begin are asked
 // for together.
 func (p *put) allocate(ctx context.Context) (quarry.Chunk, error) {
-	if err := p.allocating.lock(ctx); err != nil {
+	if err := p.allocating.Lock(ctx); err != nil {
 		return quarry.Chunk{}, err
 	}
-	defer p.allocating.unlock()
+	defer p.allocating.Unlock()
 	if len(p.spare) == 0 {
 		count := int(min(max(p.expected, 1), int64(cap(p.slots)), allocateMax))
 		reply, err := change(ctx, p, func(op quarry.Op, owner quarry.SessionID) (*quarry.AllocateReply, error) {
@@ -313,10 +342,11 @@ type part struct {
 	flying flying
 	length int64 // bytes read
 
-	sealing gate           // guards what follows; held while a chunk is asked for or sealed
+	sealing waiting.Gate   // guards what follows; held while a chunk is asked for or sealed
 	over    bool           // no further chunk is needed
 	used    []quarry.Chunk // chunks written to, in order
 	pieces  []quarry.LinkPiece
+	note    func() error // called when it is stored; may be nil
 }
 
 // fill reads at most n bytes and gives them to the stream.
@@ -360,14 +390,19 @@ func (q *part) finish(err error) {
 		q.p.cancel(err) // before the records fail because of it
 	}
 	q.stream.abort(errClosed) // it is idle, or not wanted any more
-	q.sealing.wait()          // it may still be asking for a chunk
+	q.sealing.Take()          // it may still be asking for a chunk
 	q.over = true
 	if err == nil {
 		if err = q.seal(); err != nil {
 			q.p.cancel(err)
 		}
 	}
-	q.sealing.unlock()
+	q.sealing.Unlock()
+	if err == nil && q.note != nil {
+		if err := q.note(); err != nil {
+			q.p.cancel(err)
+		}
+	}
 	<-q.p.slots
 }
 
@@ -376,18 +411,17 @@ func (q *part) finish(err error) {
 func (q *part) seal() error {
 	var total int64
 	for _, c := range q.used {
-		for wait := q.p.f.patience(); c.State == quarry.ChunkOpen; {
-			sealed, err := q.sealChunk(q.p.ctx, c, nil)
-			switch {
-			case err == nil:
-				c = sealed
-			case !transient(err):
+		if c.State == quarry.ChunkOpen {
+			var sealed quarry.Chunk
+			wait := q.p.f.patience()
+			err := wait.Again(q.p.ctx, func() (err error) {
+				sealed, err = q.sealChunk(q.p.ctx, c, nil)
 				return err
-			default:
-				if err := wait.wait(q.p.ctx, err); err != nil {
-					return err
-				}
+			})
+			if err != nil {
+				return err
 			}
+			c = sealed
 		}
 		if c.Length > 0 {
 			q.pieces = append(q.pieces, quarry.LinkPiece{Handle: c.Handle, Length: c.Length})
@@ -401,11 +435,11 @@ func (q *part) seal() error {
 }
 
 func (q *part) sealChunk(ctx context.Context, c quarry.Chunk, suspects []quarry.Suspect) (quarry.Chunk, error) {
-	reply, err := q.p.f.masters.Finish(ctx, &quarry.FinishRequest{Session: q.p.session.id, Handle: c.Handle, Version: c.Version, Suspects: suspects})
+	reply, err := q.p.f.masters.Finish(ctx, &quarry.FinishRequest{Session: q.p.owner.id, Handle: c.Handle, Version: c.Version, Suspects: suspects})
 	if errors.Is(err, quarry.NotFound) {
 		// Only the end of its session takes a chunk away that is not linked yet. Who puts would
 		// take NotFound for the path's.
-		q.p.f.sessions.expire(q.p.session)
+		q.p.f.sessions.expire(q.p.owner)
 		err = quarry.Errorf("finish", quarry.SessionExpired, c.Handle.String(), "the session of the put has ended, and nothing was stored; try again")
 	}
 	if err != nil {
@@ -419,10 +453,10 @@ func (q *part) sealChunk(ctx context.Context, c quarry.Chunk, suspects []quarry.
 
 // next implements tails: the chunk that failed is sealed, another one is taken.
 func (q *part) next(ctx context.Context, last quarry.Handle, _ quarry.Version, suspects []quarry.Suspect) (quarry.Chunk, quarry.Piece, error) {
-	if err := q.sealing.lock(ctx); err != nil {
+	if err := q.sealing.Lock(ctx); err != nil {
 		return quarry.Chunk{}, quarry.Piece{}, err
 	}
-	defer q.sealing.unlock()
+	defer q.sealing.Unlock()
 	if q.over {
 		return quarry.Chunk{}, quarry.Piece{}, errClosed
 	}

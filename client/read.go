@@ -2,13 +2,14 @@ package client
 
 import (
 	"context"
-	"errors"
-	"hash/crc32"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/health"
+	"github.com/quarryfs/quarry/client/verify"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 const (
@@ -20,8 +21,6 @@ const (
 	// server refuses it.
 	freshTime = time.Second
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // read fills p with the bytes from offset, all of which are committed. Long reads go to
 // several chunks and replicas at the same time.
@@ -59,7 +58,7 @@ func (l *layout) readPart(ctx context.Context, p memory, offset int64) error {
 		at, err := l.at(ctx, offset, refused)
 		n := 0
 		switch {
-		case err != nil && !transient(err):
+		case err != nil && !waiting.Transient(err):
 			return err
 		case err != nil: // the masters do not answer
 		case at.piece == nil:
@@ -75,7 +74,7 @@ func (l *layout) readPart(ctx context.Context, p memory, offset int64) error {
 		}
 		p, offset = p.behind(n), offset+int64(n)
 		if n > 0 {
-			wait.progress()
+			wait.Progress()
 			refused = nil
 			continue
 		}
@@ -83,7 +82,7 @@ func (l *layout) readPart(ctx context.Context, p memory, offset int64) error {
 			err = quarry.Errorf("read", quarry.Unavailable, "", "no replica has the byte at %d yet", offset)
 		}
 		if refused != nil || quarry.KindOf(err) != quarry.StaleVersion { // a refused page is fetched again at once
-			if err := wait.wait(ctx, err); err != nil {
+			if err := wait.Wait(ctx, err); err != nil {
 				return err
 			}
 		}
@@ -117,14 +116,21 @@ func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p memory, offse
 	if chunk.State == quarry.ChunkLost || len(chunk.Members) == 0 {
 		return 0, quarry.Errorf("read", quarry.Unavailable, chunk.Handle.String(), "no server has a good replica of the chunk")
 	}
-	if n := f.readLocal(ctx, chunk, p, offset, nil); n > 0 {
+	n, suspect := f.readLocal(ctx, chunk, p, offset, nil)
+	if n > 0 {
 		return n, nil
 	}
-	r := chunkRead{f: f, chunk: chunk, p: p, offset: offset, fresh: fresh, left: f.order(chunk.Members), done: make(chan chunkAnswer, len(chunk.Members))}
+	left := f.order(chunk.Members)
+	if suspect != nil { // its answer is what the master is told
+		left = slices.Insert(slices.DeleteFunc(left, func(m quarry.Member) bool { return m.Server == suspect.Server }), 0, *suspect)
+	}
+	r := chunkRead{f: f, chunk: chunk, p: p, offset: offset, fresh: fresh, left: left}
 	return r.run(ctx)
 }
 
-// chunkRead is one read of a chunk and the requests that were sent for it.
+// chunkRead is one read of a chunk and the requests that were sent for it: one after the other
+// by the reader's own goroutine, which spares two changes of goroutines for each, and at most
+// one hedge by another.
 type chunkRead struct {
 	f      *FS
 	chunk  *quarry.Chunk
@@ -132,114 +138,146 @@ type chunkRead struct {
 	offset int64
 	fresh  bool // what is known of the chunk is
 
-	left    []quarry.Member // not asked yet
-	done    chan chunkAnswer
-	sent    int
+	mu   sync.Mutex
+	left []quarry.Member // not asked yet
+
 	stale   int   // replicas that refused what is known of the chunk
 	failure error // the most telling one so far
 }
 
-type chunkAnswer struct {
-	n      int
-	buf    []byte // what the bytes are in; nil: where they are wanted
-	err    error
+// hedge is a request to a second replica because the first one is slow.
+type hedge struct {
+	read  *chunkRead
+	ctx   context.Context // of all requests
+	won   func()          // ends the other request
+	begun bool            // the alarm has gone off; the reader's
+	ended chan struct{}   // closed when what follows is known
+
 	member quarry.Member
+	buf    []byte // the bytes; nil: nobody was asked
+	n      int
+	err    error
 }
 
 func (r *chunkRead) run(ctx context.Context) (int, error) {
 	if len(r.left) == 1 { // nothing to choose from
-		n, err := r.f.readReplica(ctx, r.left[0], r.chunk, r.p, r.offset)
+		m, _ := r.take()
+		n, err := r.f.readReplica(ctx, m, r.chunk, r.p, r.offset)
 		if err != nil {
-			r.note(ctx, chunkAnswer{err: err, member: r.left[0]})
+			r.note(ctx, m, err)
 		}
 		return n, r.failure
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	requests, cancel := context.WithCancel(ctx)
 	defer cancel()
-	first := r.left[0]
-	r.send(ctx, r.p, nil)
-	timer := r.f.clock.NewTimer(r.f.health.hedgeAfter())
-	defer timer.Stop()
-	for r.sent > 0 {
-		select {
-		case a := <-r.done:
-			r.sent--
-			if a.err == nil {
+	alarm, silence := r.f.clock.WithTimeout(requests, r.f.health.HedgeAfter())
+	defer silence()
+	h := &hedge{read: r, ctx: requests, won: cancel, ended: make(chan struct{})}
+	for again := true; again; again = r.goesOn() && ctx.Err() == nil {
+		m, ok := r.take()
+		if !ok {
+			break
+		}
+		calm := func() bool { return true } // there is one hedge at most
+		if !h.begun {
+			calm = context.AfterFunc(alarm, h.run)
+		}
+		n, err := r.f.readReplica(requests, m, r.chunk, r.p, r.offset)
+		failed := err != nil && requests.Err() == nil // and was not ended by the hedge
+		asked := !calm()
+		if asked {
+			if err == nil {
 				cancel()
-				r.drain()
-				if a.buf != nil { // the hedge has won
-					r.f.health.failed(first.Server)
-					copy(r.p.bytes(), a.buf[:a.n])
-				}
-				return a.n, nil
 			}
-			r.note(ctx, a)
-			if r.sent == 0 && r.goesOn() && ctx.Err() == nil {
-				r.send(ctx, r.p, nil)
-			}
-		case <-timer.C():
-			switch {
-			case len(r.left) > 0 && r.p.waits(): // the answer is there, and the reader is not
-				timer.Reset(hedgeMin)
-			case len(r.left) > 0 && r.f.health.mayHedge():
-				// The first request may still be putting bytes into p.
-				own := make([]byte, r.p.n)
-				r.send(ctx, memory{known: own, n: len(own)}, own)
-			}
+			<-h.ended
+			h.begun = true
+		}
+		if err == nil {
+			return n, nil
+		}
+		won := asked && h.buf != nil && h.err == nil
+		if failed || !won {
+			r.note(ctx, m, err)
+		}
+		switch {
+		case won:
+			r.f.health.Failed(m.Server)
+			return copy(r.p.bytes(), h.buf[:h.n]), nil
+		case asked && h.buf != nil:
+			r.note(ctx, h.member, h.err)
 		}
 	}
 	return 0, r.failure
 }
 
+// run asks another replica when the first one has taken too long, but not while its answer is
+// there and the reader is not.
+func (h *hedge) run() {
+	defer close(h.ended)
+	r := h.read
+	for r.p.waits() {
+		if r.f.clock.Sleep(h.ctx, health.HedgeMin) != nil {
+			return
+		}
+	}
+	if h.ctx.Err() != nil || !r.f.health.MayHedge() {
+		return
+	}
+	m, ok := r.take()
+	if !ok {
+		return
+	}
+	// The first request may still be putting bytes into p.
+	own := make([]byte, r.p.n)
+	h.member, h.buf = m, own
+	h.n, h.err = r.f.readReplica(h.ctx, m, r.chunk, memory{known: own, n: len(own)}, r.offset)
+	if h.err == nil {
+		h.won()
+	}
+}
+
+// take returns the next replica to ask.
+func (r *chunkRead) take() (m quarry.Member, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.left) == 0 {
+		return m, false
+	}
+	m, r.left = r.left[0], r.left[1:]
+	return m, true
+}
+
 // goesOn reports whether another replica is worth asking. If what is known of the chunk is
 // not fresh, one refusal is enough to ask the master again; if it is, one server may be behind.
 func (r *chunkRead) goesOn() bool {
-	return len(r.left) > 0 && (r.stale == 0 || r.fresh && r.stale == 1)
-}
-
-// send asks the next replica. own is set if into is not where the bytes are wanted.
-func (r *chunkRead) send(ctx context.Context, into memory, own []byte) {
-	m := r.left[0]
-	r.left = r.left[1:]
-	r.sent++
-	go func() {
-		n, err := r.f.readReplica(ctx, m, r.chunk, into, r.offset)
-		r.done <- chunkAnswer{n, own, err, m}
-	}()
-}
-
-// drain waits until no request writes into p any more. They were cancelled.
-func (r *chunkRead) drain() {
-	for ; r.sent > 0; r.sent-- {
-		<-r.done
-	}
+	return r.stale == 0 || r.fresh && r.stale == 1
 }
 
 // note deals with a replica's failure.
-func (r *chunkRead) note(ctx context.Context, a chunkAnswer) {
+func (r *chunkRead) note(ctx context.Context, m quarry.Member, err error) {
 	if ctx.Err() != nil {
-		r.failure = ended(context.Cause(ctx), r.failure)
+		r.failure = waiting.Ended(context.Cause(ctx), r.failure)
 		return
 	}
-	kind := quarry.KindOf(a.err)
+	kind := quarry.KindOf(err)
 	switch kind {
 	case quarry.Corrupt:
-		r.f.report(r.chunk, a.member, true, a.err.Error())
+		r.f.report(r.chunk, m, true, err.Error())
 	case quarry.Unavailable:
-		r.f.health.failed(a.member.Server)
+		r.f.health.Failed(m.Server)
 	case quarry.StaleVersion, quarry.Permission: // perhaps the key has changed
 		r.stale++
 	}
 	switch kind {
 	case quarry.NotFound, quarry.NotPrimary, quarry.Permission: // the layout tells
-		a.err = &quarry.Error{Op: "read", Kind: quarry.StaleVersion, Subject: r.chunk.Handle.String(), Err: a.err}
+		err = &quarry.Error{Op: "read", Kind: quarry.StaleVersion, Subject: r.chunk.Handle.String(), Err: err}
 		kind = quarry.StaleVersion
 	}
-	r.f.log.Debug("a replica was passed over", "chunk", r.chunk.Handle, "server", a.member.Server, "err", a.err)
+	r.f.log.Debug("a replica was passed over", "chunk", r.chunk.Handle, "server", m.Server, "err", err)
 	// A refusal leads to a fresh layout, a silent replica may come back; only if all are
 	// corrupt is that the error.
 	if r.failure == nil || kind == quarry.StaleVersion || quarry.KindOf(r.failure) == quarry.Corrupt {
-		r.failure = a.err
+		r.failure = err
 	}
 }
 
@@ -248,7 +286,7 @@ func (r *chunkRead) note(ctx context.Context, a chunkAnswer) {
 func (f *FS) readReplica(ctx context.Context, m quarry.Member, chunk *quarry.Chunk, p memory, offset int64) (int, error) {
 	ctx, cancel := f.clock.WithTimeout(ctx, readMax)
 	defer cancel()
-	in := &arrival{p: p, clock: f.clock, check: check{handle: chunk.Handle, offset: offset}}
+	in := &arrival{p: p, clock: f.clock, check: verify.Check{Handle: chunk.Handle, Offset: offset}}
 	req := &quarry.ReadRequest{ChunkRef: reference(chunk, m), Offset: offset, Length: int64(p.n), Into: p.known, Sink: in}
 	start := f.clock.Now()
 	reply, err := f.servers(m).Read(ctx, req)
@@ -276,11 +314,6 @@ func (f *FS) readReplica(ctx context.Context, m quarry.Member, chunk *quarry.Chu
 	if len(reply.Data) == 0 {
 		return 0, quarry.Errorf("read", quarry.Busy, chunk.Handle.String(), "server %d does not know byte %d to be committed", m.Server, offset)
 	}
-	f.health.answered(m.Server, f.clock.Now().Sub(start)-in.waited)
+	f.health.Answered(m.Server, f.clock.Now().Sub(start)-in.waited)
 	return len(reply.Data), nil
-}
-
-// cancelled reports whether an error is the end of a context.
-func cancelled(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

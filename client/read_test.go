@@ -3,7 +3,6 @@ package client_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -246,30 +245,32 @@ func TestReadContextEnds(t *testing.T) {
 	})
 }
 
-// A close ends a read that waits.
+// A close ends a read that waits, whether it was fetched ahead or goes into the reader's memory.
 func TestCloseEndsRead(t *testing.T) {
-	run(t, small, client.Options{}, func(e *env) {
-		e.put("/f", clienttest.Bytes(1, 3<<20))
-		f, err := e.files.Open(e.Context(), "/f")
-		e.must(err)
-		for _, s := range e.c.Servers() {
-			s.Hang()
-			defer s.Resume()
-		}
-		go func() {
-			e.sleep(time.Second)
-			e.must(f.Close())
-		}()
-		start := time.Now()
-		if _, err = f.Read(make([]byte, 100)); err == nil {
-			e.Error("it read")
-		}
-		if d := time.Since(start); d != time.Second {
-			e.Errorf("it took %v", d)
-		}
-		_, err = f.Read(make([]byte, 100))
-		e.want(err, quarry.Invalid)
-	})
+	for _, size := range []int{100, 1 << 20} {
+		run(t, small, client.Options{}, func(e *env) {
+			e.put("/f", clienttest.Bytes(1, 3<<20))
+			f, err := e.files.Open(e.Context(), "/f")
+			e.must(err)
+			for _, s := range e.c.Servers() {
+				s.Hang()
+				defer s.Resume()
+			}
+			go func() {
+				e.sleep(time.Second)
+				e.must(f.Close())
+			}()
+			start := time.Now()
+			if _, err = f.Read(make([]byte, size)); err == nil {
+				e.Error("it read")
+			}
+			if d := time.Since(start); d != time.Second {
+				e.Errorf("it took %v", d)
+			}
+			_, err = f.Read(make([]byte, size))
+			e.want(err, quarry.Invalid)
+		})
+	}
 }
 
 // A file that is open shows what was acknowledged before a read began, through seals, new
@@ -435,5 +436,3 @@ func (c *changing) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.R
 	}
 	return r, err
 }
-
-var _ = errors.Is

@@ -139,7 +139,7 @@ func TestLateReaderAsksOnce(t *testing.T) {
 	run(t, small, client.Options{}, func(e *env) {
 		data := clienttest.Bytes(1, 30<<20)
 		e.put("/f", data)
-		r := &remote{delay: func() { e.sleep(35 * time.Millisecond) }} // with placeMax more than hedgeMin
+		r := &remote{delay: func() { e.sleep(35 * time.Millisecond) }} // with placeMax more than health.HedgeMin
 		f := over(e, r, "/f")
 		got := readBy(e, f, make([]byte, 1<<20), func(int) { e.sleep(70 * time.Millisecond) })
 		e.must(f.Close())
@@ -212,6 +212,38 @@ func TestCloseWhileRepliesWait(t *testing.T) {
 		}
 		if after := goroutines(); after > before+2 { // of the other client
 			e.Errorf("%d goroutines, there were %d", after, before)
+		}
+	})
+}
+
+// Many readers at once do not read ahead as far as one alone, and get their bytes.
+func TestManyReaders(t *testing.T) {
+	const readers = 8
+	run(t, small, client.Options{}, func(e *env) {
+		data := clienttest.Bytes(1, 20<<20+12345)
+		e.put("/f", data)
+		count := &counting{delay: func(context.Context) error { return nil }}
+		files := client.New(e.c.Masters(), func(m quarry.Member) quarry.ChunkServer {
+			return counted{e.c.Server(m.Server), count}
+		}, client.Options{Clock: e.c.Clock()})
+		defer files.Close()
+		var all sync.WaitGroup
+		for i := range readers {
+			all.Go(func() {
+				var got bytes.Buffer
+				f, err := files.Open(e.Context(), "/f")
+				if err == nil {
+					_, err = io.CopyBuffer(struct{ io.Writer }{&got}, struct{ io.Reader }{f}, make([]byte, 1<<20))
+					f.Close()
+				}
+				if err != nil || !bytes.Equal(got.Bytes(), data) {
+					e.Errorf("reader %d got %d bytes, want %d: %v", i, got.Len(), len(data), err)
+				}
+			})
+		}
+		all.Wait()
+		if count.most > 2*readers {
+			e.Errorf("%d requests were under way for %d readers", count.most, readers)
 		}
 	})
 }

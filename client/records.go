@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 // Record is a record of a file as it was appended. What Create and Put write stands in
@@ -27,9 +28,58 @@ func (f *FS) Records(ctx context.Context, path string, from int64) iter.Seq2[Rec
 		}
 		defer file.Close()
 		r := &recordReader{file: file, from: max(from, 0), end: file.knownEnd(), yield: yield}
-		if err := r.run(); err != nil && err != errEnough {
+		if _, err := r.run(r.from); err != nil && err != errEnough {
 			yield(Record{}, fail("records", path, err))
 		}
+	}
+}
+
+// Records goes through the records of the file from the tail's position on: those that are there,
+// and at the end it waits for more, until its context ends or the tail is closed, which is its
+// error. A record is given when it is acknowledged, once, whole and in order, whoever appended it.
+// One that begins before the position is passed over. When the loop is left, Offset is behind the
+// last record that was given, where another Tail, or Records again, goes on.
+func (t *Tail) Records() iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		t.reading.Take()
+		held := true
+		defer func() {
+			if held {
+				t.reading.Unlock()
+			}
+		}()
+		show := func(r Record, err error) bool { // the caller may close the tail meanwhile
+			t.position.Store(max(t.position.Load(), r.Offset+int64(len(r.Data))))
+			t.reading.Unlock()
+			held = false
+			more := yield(r, err)
+			t.reading.Take()
+			held = true
+			return more
+		}
+		if err := t.records(show); err != nil && err != errEnough {
+			show(Record{}, fail("tail", t.path, err))
+		}
+	}
+}
+
+func (t *Tail) records(yield func(Record, error) bool) error {
+	t.unread = nil
+	file, err := t.f.openInode(t.ctx, t.path, quarry.Attr{Inode: t.layout.file, Kind: quarry.KindFile, Length: t.known})
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	r := &recordReader{file: file, from: t.position.Load(), end: t.known, yield: yield}
+	for offset := r.from; ; {
+		if offset, err = r.run(offset); err != nil {
+			return err
+		}
+		if t.known, err = file.layout.grown(t.ctx, r.end); err != nil {
+			return err
+		}
+		r.end = t.known
+		file.learn(r.end)
 	}
 }
 
@@ -45,19 +95,21 @@ type recordReader struct {
 	yield func(Record, error) bool
 }
 
-func (r *recordReader) run() error {
+// run gives the records from an offset on up to the end, which is that of a record, and returns
+// where to go on when there are more.
+func (r *recordReader) run(offset int64) (int64, error) {
 	ctx := r.file.ctx
 	wait := r.file.f.patience()
 	var refused *page
-	for offset := r.from; offset < r.end; {
+	for offset < r.end {
 		at, err := r.file.layout.at(ctx, offset, refused)
 		next := offset
 		switch {
-		case err != nil && !transient(err):
-			return err
+		case err != nil && !waiting.Transient(err):
+			return offset, err
 		case err != nil:
 		case at.piece == nil:
-			return quarry.Errorf("records", quarry.Internal, "", "the layout ends at %d, before a byte that was there", offset)
+			return offset, quarry.Errorf("records", quarry.Internal, "", "the layout ends at %d, before a byte that was there", offset)
 		case at.piece.Kind == quarry.PieceChunk:
 			next, err = r.page(at, offset)
 		default: // a hole has no records, and inline bytes are one
@@ -68,21 +120,21 @@ func (r *recordReader) run() error {
 		}
 		if next > offset {
 			if err != nil {
-				return err
+				return offset, err
 			}
-			wait.progress()
+			wait.Progress()
 			offset, refused = next, nil
 			continue
 		}
 		if err == errEnough {
-			return err
+			return offset, err
 		}
-		if err := wait.wait(ctx, err); err != nil {
-			return err
+		if err := wait.Wait(ctx, err); err != nil {
+			return offset, err
 		}
 		refused = at.page
 	}
-	return nil
+	return offset, nil
 }
 
 // page gives the records of a chunk from an offset in the file on, as many as one answer
@@ -173,6 +225,7 @@ func (r *recordReader) give(offset, length int64) error {
 	if _, err := io.ReadFull(r.file, r.buf[:length]); err != nil {
 		return err
 	}
+	r.from = offset + length // no record twice, whatever the next answer tells of
 	if !r.yield(Record{offset, r.buf[:length]}, nil) {
 		return errEnough
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/protocol"
 )
@@ -94,7 +95,7 @@ func (s *stream) beginRoll(now clock.Instant) clock.Instant {
 	s.rolls++
 	pause := time.Duration(0)
 	if s.rolls > rollsFree {
-		pause = min(pauseMin<<min(s.rolls-rollsFree, 10), pauseMax)
+		pause = min(waiting.PauseMin<<min(s.rolls-rollsFree, 10), waiting.PauseMax)
 	}
 	s.rolling = s.f.background(func(context.Context) { s.roll(need, suspects, pause) })
 	return now.Add(s.f.opts.Patience)
@@ -110,10 +111,10 @@ func (s *stream) roll(need protocol.NeedTail, suspects []quarry.Suspect, pause t
 		if err == nil && (chunk.State != quarry.ChunkOpen || len(chunk.Members) == 0 || chunk.Handle == need.Last && chunk.Version <= need.Version) {
 			err = quarry.Errorf("roll", quarry.Busy, chunk.Handle.String(), "the master names a chunk that cannot be written to")
 		}
-		if err == nil || !transient(err) {
+		if err == nil || !waiting.Transient(err) {
 			break
 		}
-		err = wait.wait(s.ctx, err)
+		err = wait.Wait(s.ctx, err)
 	}
 	s.mu.Lock()
 	defer s.unlock()
@@ -204,7 +205,11 @@ func (s *stream) learnFates(h quarry.Handle) {
 
 // askFate asks the replicas of a sealed chunk in turn; nil if none answers.
 func (s *stream) askFate(ctx context.Context, chunk *quarry.Chunk, ask *protocol.AskFate) *quarry.FateReply {
+	soon := false // one that answers will know it
 	for _, m := range s.f.order(chunk.Members) {
+		if soon && s.f.health.Avoid([]quarry.Member{m})[0] {
+			break
+		}
 		ref := reference(chunk, m)
 		ref.Version = ask.Version
 		try, cancel := s.f.clock.WithTimeout(ctx, replyMax)
@@ -212,6 +217,7 @@ func (s *stream) askFate(ctx context.Context, chunk *quarry.Chunk, ask *protocol
 		cancel()
 		switch {
 		case err != nil:
+			soon = soon || quarry.KindOf(err) == quarry.StaleVersion
 			s.f.log.Debug("a replica tells no fates", "chunk", chunk.Handle, "server", m.Server, "err", err)
 		case reply.Version == ask.Version && reply.Length == ask.Length:
 			return reply

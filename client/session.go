@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 	"github.com/quarryfs/quarry/clock"
 )
 
@@ -19,18 +20,17 @@ type sessions struct {
 	f *FS
 
 	mu      sync.Mutex
-	closed  bool
 	owners  *[quarry.Slots]quarry.ShardID // nil: not known
 	live    map[quarry.ShardID]*session
-	retired map[*session]bool       // replaced; somebody still needs them, or their master has yet to be told that they end
-	opening map[quarry.ShardID]gate // one caller opens a session, the others wait
+	retired map[*session]bool               // replaced; somebody still needs them, or their master has yet to be told that they end
+	opening map[quarry.ShardID]waiting.Gate // one caller opens a session, the others wait
 }
 
 func (s *sessions) init(f *FS) {
 	s.f = f
 	s.live = map[quarry.ShardID]*session{}
 	s.retired = map[*session]bool{}
-	s.opening = map[quarry.ShardID]gate{}
+	s.opening = map[quarry.ShardID]waiting.Gate{}
 }
 
 // session is the client's session at one shard: what makes each operation and each record
@@ -42,6 +42,7 @@ type session struct {
 	expiry time.Duration
 	slots  chan struct{} // a token for each operation under way
 	stop   context.CancelFunc
+	alive  func() // told when the session has shown life; nil: nobody
 
 	mu       sync.Mutex
 	gone     bool // expired or closed: nothing new begins in it
@@ -52,34 +53,39 @@ type session struct {
 	users    int // appenders, writers and puts that need the session
 }
 
-// of returns the session at the shard that owns a slot; it opens one if there is none. The slot,
-// and all that the shard has, may just be moving to another one; then that is asked.
+// of returns the session at the shard that owns a slot; it opens one if there is none.
 func (s *sessions) of(ctx context.Context, slot quarry.Slot) (*session, error) {
+	return s.at(ctx, slot, func(shard quarry.ShardID) (*session, error) { return s.ofShard(ctx, shard) })
+}
+
+// at returns a session at the shard that owns a slot. The slot, and all that the shard has, may just
+// be moving to another one; then that is asked.
+func (s *sessions) at(ctx context.Context, slot quarry.Slot, get func(quarry.ShardID) (*session, error)) (*session, error) {
 	for wait := s.f.patience(); ; {
-		n, err := s.ofOnce(ctx, slot)
+		shard, err := s.shard(ctx, slot)
+		var n *session
+		if err == nil {
+			n, err = get(shard)
+		}
 		if quarry.KindOf(err) != quarry.WrongShard {
 			return n, err
 		}
 		s.forgetOwners()
-		if err := wait.wait(ctx, err); err != nil {
+		if err := wait.Wait(ctx, err); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (s *sessions) ofOnce(ctx context.Context, slot quarry.Slot) (*session, error) {
-	shard, err := s.shard(ctx, slot)
-	if err != nil {
-		return nil, err
-	}
+func (s *sessions) ofShard(ctx context.Context, shard quarry.ShardID) (*session, error) {
 	if live := s.get(shard); live.fresh() {
 		return live, nil
 	}
 	gate := s.gate(shard)
-	if err := gate.lock(ctx); err != nil {
+	if err := gate.Lock(ctx); err != nil {
 		return nil, err
 	}
-	defer gate.unlock()
+	defer gate.Unlock()
 	live := s.get(shard)
 	if live.fresh() {
 		return live, nil
@@ -97,35 +103,77 @@ func (s *sessions) ofOnce(ctx context.Context, slot quarry.Slot) (*session, erro
 	return s.begin(ctx, shard)
 }
 
+// begin opens a session. That goes on for a moment when its caller is gone, or the client is being
+// closed: of a session whose answer nobody awaits the master would keep everything until it expires.
 func (s *sessions) begin(ctx context.Context, shard quarry.ShardID) (*session, error) {
-	sent := s.f.clock.Now()
-	reply, err := s.f.masters.Session(ctx, &quarry.SessionRequest{Shard: shard})
+	type opened struct {
+		n   *session
+		err error
+	}
+	done := make(chan opened, 1)
+	if !s.f.background(func(context.Context) {
+		asking, cancel := s.f.linger(ctx)
+		defer cancel()
+		n, err := s.open(asking, shard)
+		done <- opened{n, err}
+	}) {
+		return nil, errClosed
+	}
+	select {
+	case o := <-done:
+		return o.n, o.err
+	case <-ctx.Done():
+		return nil, waiting.Ended(context.Cause(ctx), nil)
+	}
+}
+
+func (s *sessions) open(ctx context.Context, shard quarry.ShardID) (*session, error) {
+	n, err := s.ask(ctx, &quarry.SessionRequest{Shard: shard})
 	if err != nil {
 		s.forgetOwners()
 		return nil, err
 	}
-	n := &session{
-		f: s.f, id: reply.Session, shard: shard, expiry: time.Duration(reply.ExpiryMS) * time.Millisecond,
-		slots: make(chan struct{}, mutationsMax), renewed: sent,
+	n.shard = shard
+	if !s.add(n) {
+		n.tellEnd(context.Background())
+		return nil, errClosed
 	}
-	n.streams = map[quarry.Inode]*stream{}
+	return n, nil
+}
+
+// ask asks for a session and returns what came.
+func (s *sessions) ask(ctx context.Context, req *quarry.SessionRequest) (*session, error) {
+	sent := s.f.clock.Now()
+	reply, err := s.f.masters.Session(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	n := &session{
+		f: s.f, id: reply.Session, expiry: time.Duration(reply.ExpiryMS) * time.Millisecond,
+		slots: make(chan struct{}, mutationsMax), renewed: sent, streams: map[quarry.Inode]*stream{},
+	}
 	if n.id == 0 || n.expiry < time.Second {
 		return nil, quarry.Errorf("session", quarry.Internal, "", "the master gave session %d for %v", n.id, n.expiry)
 	}
+	return n, nil
+}
+
+// add takes a session into use; false if the client is being closed.
+func (s *sessions) add(n *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var keep context.Context
 	keep, n.stop = context.WithCancel(s.f.ctx)
-	if s.closed || !s.f.background(func(context.Context) { n.keepAlive(keep) }) {
+	if !s.f.background(func(context.Context) { n.keepAlive(keep) }) {
 		n.stop()
-		return nil, errClosed
+		return false
 	}
-	if came := s.live[shard]; came != nil { // its slot has moved to the shard meanwhile
+	if came := s.live[n.shard]; came != nil { // its slot has moved to the shard meanwhile, or a caller was gone
 		s.retired[came] = true
 		s.f.background(func(context.Context) { s.endUnused(came) })
 	}
-	s.live[shard] = n
-	return n, nil
+	s.live[n.shard] = n
+	return true
 }
 
 func (s *sessions) get(shard quarry.ShardID) *session {
@@ -134,12 +182,12 @@ func (s *sessions) get(shard quarry.ShardID) *session {
 	return s.live[shard]
 }
 
-func (s *sessions) gate(shard quarry.ShardID) gate {
+func (s *sessions) gate(shard quarry.ShardID) waiting.Gate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.opening[shard]
 	if g == nil {
-		g = newGate()
+		g = waiting.NewGate()
 		s.opening[shard] = g
 	}
 	return g
@@ -253,7 +301,6 @@ func (s *sessions) endUnused(old *session) {
 // close ends all sessions at their masters. Work in the background is over by then.
 func (s *sessions) close() {
 	s.mu.Lock()
-	s.closed = true
 	var all []*session
 	for _, x := range s.live {
 		all = append(all, x)
@@ -331,6 +378,9 @@ func (n *session) renew(ctx context.Context) error {
 		n.mu.Lock()
 		n.renewed = max(n.renewed, sent)
 		n.mu.Unlock()
+		if n.alive != nil {
+			n.alive()
+		}
 	}
 	return err
 }
@@ -357,7 +407,7 @@ func (n *session) begin(ctx context.Context) (quarry.Op, error) {
 	select {
 	case n.slots <- struct{}{}:
 	case <-ctx.Done():
-		return quarry.Op{}, ended(context.Cause(ctx), nil)
+		return quarry.Op{}, waiting.Ended(context.Cause(ctx), nil)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -406,7 +456,7 @@ func mutate[R any](ctx context.Context, f *FS, slot quarry.Slot, do func(quarry.
 			return reply, err
 		}
 		f.sessions.forgetOwners()
-		if err := p.wait(ctx, err); err != nil {
+		if err := p.Wait(ctx, err); err != nil {
 			return reply, err
 		}
 	}

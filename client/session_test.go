@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -228,5 +229,99 @@ func TestSessionComesWhileOneIsOpened(t *testing.T) {
 		if n := e.c.Sessions(); n != before {
 			e.Errorf("%d sessions are left of a client that is closed", n-before)
 		}
+	})
+}
+
+// held answers requests for a session late.
+type held struct {
+	quarry.Master
+	e     *env
+	late  time.Duration // before the answer, when the session is there; 0: never
+	count atomic.Int64
+}
+
+func (h *held) Session(ctx context.Context, req *quarry.SessionRequest) (*quarry.SessionReply, error) {
+	reply, err := h.Master.Session(ctx, req)
+	if req.Session != 0 || err != nil {
+		return reply, err
+	}
+	h.count.Add(1)
+	if h.late == 0 {
+		<-ctx.Done()
+	} else if h.e.c.Clock().Sleep(ctx, h.late) == nil {
+		return reply, nil
+	}
+	return nil, quarry.Errorf("session", quarry.Unavailable, "", "%w", context.Cause(ctx))
+}
+
+func (e *env) withHeld(late time.Duration) (*held, *client.FS) {
+	h := &held{Master: e.c.Masters(), e: e, late: late}
+	return h, client.New(h, e.c.ChunkServer, client.Options{Clock: e.c.Clock()})
+}
+
+// A session that is being opened when the client is closed is ended at its master, whether or not
+// what needs it ends with the client.
+func TestSessionOpenedWhileClosing(t *testing.T) {
+	for name, use := range map[string]func(*env, *client.FS) error{
+		"mkdir": func(e *env, f *client.FS) error { return f.Mkdir(e.Context(), "/a") },
+		"put": func(e *env, f *client.FS) error {
+			_, err := f.Put(e.Context(), "/f", strings.NewReader(strings.Repeat("x", 1<<20)), client.PutOptions{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, small, client.Options{}, func(e *env) {
+				h, files := e.withHeld(500 * time.Millisecond)
+				done := make(chan error)
+				go func() { done <- use(e, files) }()
+				for h.count.Load() == 0 {
+					e.sleep(time.Millisecond)
+				}
+				e.must(files.Close())
+				if err := <-done; err == nil {
+					e.Error("it succeeded in a client that is closed")
+				}
+				if n := e.c.Sessions(); n != 0 {
+					e.Errorf("%d sessions are left at the masters", n)
+				}
+			})
+		})
+	}
+}
+
+// A session whose caller does not wait any longer is there for the next one.
+func TestSessionWhoseCallerIsGone(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		h, files := e.withHeld(500 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(e.Context(), 100*time.Millisecond)
+		defer cancel()
+		e.want(files.Mkdir(ctx, "/a"), context.DeadlineExceeded)
+		e.sleep(time.Second)
+		e.must(files.Mkdir(e.Context(), "/a"))
+		if n := h.count.Load(); n != 1 {
+			e.Errorf("%d sessions were opened, want 1", n)
+		}
+		e.must(files.Close())
+		if n := e.c.Sessions(); n != 0 {
+			e.Errorf("%d sessions are left at the masters", n)
+		}
+	})
+}
+
+// Close does not wait for masters that are silent.
+func TestCloseWhileMastersAreSilent(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		h, files := e.withHeld(0)
+		done := make(chan error)
+		go func() { done <- files.Mkdir(e.Context(), "/a") }()
+		for h.count.Load() == 0 {
+			e.sleep(time.Millisecond)
+		}
+		start := e.c.Clock().Now()
+		e.must(files.Close())
+		if d := e.c.Clock().Now().Sub(start); d > 5*time.Second {
+			e.Errorf("Close took %v", d)
+		}
+		e.want(<-done, quarry.Unavailable)
 	})
 }

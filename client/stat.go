@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/attr"
 )
 
 // Info describes a file or directory. It is a fs.FileInfo.
@@ -23,16 +24,16 @@ func (i Info) Name() string { return path.Base("/" + i.Path) }
 // Size returns the length in bytes.
 func (i Info) Size() int64 { return i.Attr.Length }
 
-// Mode returns the permission bits and whether it is a directory.
+// Mode returns the permission bits and whether it is a directory; they are kept, not enforced.
 func (i Info) Mode() fs.FileMode {
-	mode := fs.FileMode(i.Attr.Mode) & fs.ModePerm
+	mode := attr.Mode(i.Attr.Mode)
 	if i.IsDir() {
 		mode |= fs.ModeDir
 	}
 	return mode
 }
 
-// ModTime returns when the layout or the entries last changed.
+// ModTime returns when the layout or the entries last changed, or what that was set to since.
 func (i Info) ModTime() time.Time { return time.Unix(0, i.Attr.Modified) }
 
 // IsDir reports whether it is a directory.

@@ -2,13 +2,14 @@ package client
 
 import (
 	"context"
-	"hash/crc32"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/verify"
+	"github.com/quarryfs/quarry/client/waiting"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/protocol"
 )
@@ -34,7 +35,7 @@ type stream struct {
 	// its session cannot append to the file any more: the sequences would have a gap.
 	died func(sent bool)
 
-	adding gate // callers of add come one after the other
+	adding waiting.Gate // callers of add come one after the other
 
 	mu       sync.Mutex
 	machine  *protocol.Appender
@@ -92,7 +93,7 @@ type settlement struct {
 func newStream(f *FS, session quarry.SessionID, t tails, window int64, died func(sent bool)) *stream {
 	s := &stream{
 		f: f, session: session, tails: t, window: min(window, quarry.WindowBytes), died: died,
-		adding: newGate(), wake: make(chan struct{}, 1),
+		adding: waiting.NewGate(), wake: make(chan struct{}, 1),
 		machine: protocol.NewAppender(session), records: map[quarry.Sequence]*record{},
 		lanes: map[laneKey]*lane{}, asking: map[quarry.Handle]bool{},
 	}
@@ -101,26 +102,15 @@ func newStream(f *FS, session quarry.SessionID, t tails, window int64, died func
 	return s
 }
 
-// checksums returns the CRC32C of each block of a record.
-func checksums(data []byte) []uint32 {
-	crcs := make([]uint32, 0, quarry.Blocks(int64(len(data))))
-	for len(data) > 0 {
-		n := min(len(data), quarry.BlockBytes)
-		crcs = append(crcs, crc32.Checksum(data[:n], castagnoli))
-		data = data[n:]
-	}
-	return crcs
-}
-
 // add takes a record behind all others; it waits while the window is full. When the record
 // is settled, done is called with where it begins in the file, or with why that is not
 // known; and free when its data may be used for something else. If add errs, neither is.
 func (s *stream) add(ctx context.Context, data []byte, done func(int64, error), free func()) error {
-	crcs := checksums(data)
-	if err := s.adding.lock(ctx); err != nil {
+	crcs := verify.Sums(data)
+	if err := s.adding.Lock(ctx); err != nil {
 		return err
 	}
-	defer s.adding.unlock()
+	defer s.adding.Unlock()
 	for {
 		room, err := s.tryAdd(&record{data: data, length: len(data), crcs: crcs, done: done, free: free})
 		if err != nil || room == nil {
@@ -129,7 +119,7 @@ func (s *stream) add(ctx context.Context, data []byte, done func(int64, error), 
 		select {
 		case <-room:
 		case <-ctx.Done():
-			return ended(context.Cause(ctx), nil)
+			return waiting.Ended(context.Cause(ctx), nil)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 const (
@@ -18,10 +19,13 @@ const (
 	waitsMax = 30
 	// idlePoll is how often a file that nobody writes to is looked at.
 	idlePoll = time.Second
+	// tailBytes is the least size of a tail's buffer.
+	tailBytes = 64 << 10
 )
 
 // Tail reads a file as it grows. Read waits at the end for more; it returns bytes as soon as
-// they are committed, in order, and never io.EOF. It is used by one goroutine at a time.
+// they are committed, in order, and never io.EOF; Records gives the records that they were
+// appended in. It is used by one goroutine at a time.
 type Tail struct {
 	f      *FS
 	path   string
@@ -29,7 +33,7 @@ type Tail struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	reading  gate // guards what follows; held while Read waits
+	reading  waiting.Gate // guards what follows; held while Read waits
 	position atomic.Int64
 	known    int64 // bytes that are known to be there
 	buf      []byte
@@ -45,7 +49,7 @@ func (f *FS) Tail(ctx context.Context, path string, from int64) (*Tail, error) {
 	if err != nil {
 		return nil, fail("tail", path, err)
 	}
-	t := &Tail{f: f, path: path, reading: newGate(), layout: f.layout(attr.Inode)}
+	t := &Tail{f: f, path: path, reading: waiting.NewGate(), layout: f.layout(attr.Inode)}
 	t.position.Store(from)
 	if t.known, err = t.layout.end(ctx); err != nil {
 		return nil, fail("tail", path, err)
@@ -65,8 +69,8 @@ func (t *Tail) Offset() int64 { return t.position.Load() }
 
 // Read implements io.Reader. It returns an error when the context ends or the tail is closed.
 func (t *Tail) Read(p []byte) (int, error) {
-	t.reading.wait()
-	defer t.reading.unlock()
+	t.reading.Take()
+	defer t.reading.Unlock()
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -93,7 +97,7 @@ func (t *Tail) fetch(p []byte) error {
 	}
 	n := int(min(t.known-position, segmentBytes))
 	if len(p) < n && len(t.buf) < n {
-		t.buf = make([]byte, min(max(n, firstBytes), segmentBytes))
+		t.buf = make([]byte, min(max(n, tailBytes), segmentBytes))
 	}
 	into := p
 	if len(p) < n {
@@ -110,8 +114,8 @@ func (t *Tail) fetch(p []byte) error {
 // Close ends the tail, and a Read that waits.
 func (t *Tail) Close() error {
 	t.cancel()
-	t.reading.wait()
-	defer t.reading.unlock()
+	t.reading.Take()
+	defer t.reading.Unlock()
 	t.unread, t.buf = nil, nil
 	return nil
 }
@@ -123,16 +127,16 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 	for {
 		reply, err := l.f.masters.Stat(ctx, &quarry.StatRequest{Inode: l.file})
 		switch {
-		case err != nil && !transient(err):
+		case err != nil && !waiting.Transient(err):
 			return 0, err
 		case err == nil && reply.Attr.Length > length:
 			return reply.Attr.Length, l.note(reply)
 		case err == nil && !reply.Attr.Open: // nobody writes
 			if l.f.clock.Sleep(ctx, idle) != nil {
-				return 0, ended(context.Cause(ctx), nil)
+				return 0, waiting.Ended(context.Cause(ctx), nil)
 			}
 			idle = min(2*idle, idlePoll)
-			p.progress()
+			p.Progress()
 			continue
 		case err == nil:
 			tail, openErr := openOf(reply)
@@ -145,7 +149,7 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 				return n, nil
 			}
 			if over {
-				p.progress()
+				p.Progress()
 			}
 			last = waitErr
 		default:
@@ -154,7 +158,7 @@ func (l *layout) grown(ctx context.Context, length int64) (int64, error) {
 		if last == nil {
 			last = quarry.Errorf("wait", quarry.Busy, "", "the chunk is being sealed")
 		}
-		if err := p.wait(ctx, last); err != nil {
+		if err := p.Wait(ctx, last); err != nil {
 			return 0, err
 		}
 	}
@@ -185,11 +189,11 @@ func (f *FS) waitAt(ctx context.Context, tail *open, length int64) (grown int64,
 		cancel()
 		switch {
 		case ctx.Err() != nil:
-			return 0, false, ended(context.Cause(ctx), nil)
+			return 0, false, waiting.Ended(context.Cause(ctx), nil)
 		case waitErr != nil:
 			err = waitErr
 			if quarry.KindOf(err) == quarry.Unavailable {
-				f.health.failed(members[i].Server)
+				f.health.Failed(members[i].Server)
 			}
 			i++
 		case reply.Commit > offset && reply.Commit <= quarry.ChunkBytesMax:

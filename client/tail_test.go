@@ -128,3 +128,103 @@ func TestTailContextEnds(t *testing.T) {
 		}
 	})
 }
+
+// Whoever follows the records of a file gets each of them, once, whole and in order, whatever
+// happens to the chunks, and can go on where another one has stopped.
+func TestTailRecords(t *testing.T) {
+	for name, meanwhile := range map[string]func(*env){
+		"nothing happens":   func(*env) {},
+		"the chunk is full": func(e *env) { e.c.Seal("/f") },
+		"the primary dies":  func(e *env) { primary(e, "/f").Kill() },
+		"a secondary hangs": func(e *env) { secondary(e, "/f").Hang() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, small, client.Options{}, func(e *env) {
+				const records, before = 60, 20
+				record := func(i int) []byte { return clienttest.Bytes(uint64(i), 1+i*977%3000) }
+				e.put("/f", record(0))
+				add := func(i int) {
+					_, err := e.files.Append(e.Context(), "/f", record(i))
+					e.must(err)
+				}
+				for i := 1; i < before; i++ {
+					add(i)
+				}
+				over := make(chan struct{})
+				go func() {
+					defer close(over)
+					for i := before; i < records; i++ {
+						e.sleep(100 * time.Millisecond)
+						if i == 40 {
+							meanwhile(e)
+						}
+						add(i)
+					}
+				}()
+				next, offset := 0, int64(0)
+				for next < records {
+					tail, err := e.files.Tail(e.Context(), "/f", offset)
+					e.must(err)
+					for r, err := range tail.Records() {
+						e.must(err)
+						if r.Offset != offset || !bytes.Equal(r.Data, record(next)) {
+							e.Fatalf("record %d: %d bytes at %d, want %d at %d", next, len(r.Data), r.Offset, len(record(next)), offset)
+						}
+						next, offset = next+1, offset+int64(len(r.Data))
+						if next%7 == 0 || next == records {
+							break
+						}
+					}
+					if tail.Offset() != offset {
+						e.Fatalf("it stands at %d, want %d", tail.Offset(), offset)
+					}
+					e.must(tail.Close())
+				}
+				<-over
+				for _, s := range e.c.Servers() {
+					s.Resume()
+				}
+			})
+		})
+	}
+}
+
+// A record that the tail begins in is passed over; Read goes on behind the records, and the other
+// way round; the tail can be closed from within the loop, and that is the loop's error.
+func TestTailRecordsAndBytes(t *testing.T) {
+	run(t, small, client.Options{}, func(e *env) {
+		e.put("/f", []byte("0123456789"))
+		for _, r := range []string{"abc", "de", "fghi"} {
+			_, err := e.files.Append(e.Context(), "/f", []byte(r))
+			e.must(err)
+		}
+		tail, err := e.files.Tail(e.Context(), "/f", 4)
+		e.must(err)
+		for r, err := range tail.Records() {
+			if err != nil || r.Offset != 10 || string(r.Data) != "abc" {
+				e.Fatalf("got %q at %d, %v", r.Data, r.Offset, err)
+			}
+			break
+		}
+		p := make([]byte, 1)
+		if _, err := io.ReadFull(tail, p); err != nil || string(p) != "d" {
+			e.Errorf("a byte behind the record: %q, %v", p, err)
+		}
+		var got string
+		var last error
+		for r, err := range tail.Records() {
+			if last = err; err != nil {
+				break
+			}
+			got += string(r.Data)
+			e.must(tail.Close())
+		}
+		if got != "fghi" {
+			e.Errorf("behind the byte: %q", got)
+		}
+		e.want(last, context.Canceled)
+		for _, err := range tail.Records() {
+			e.want(err, context.Canceled)
+		}
+	})
+}

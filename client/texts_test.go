@@ -46,7 +46,7 @@ func TestErrorTexts(t *testing.T) {
 		_, err = e.files.Append(ctx, "/d/f", []byte("x"))
 		check(err, `append /d/f: roll: no space left: all disks are full; remove files or add disks, then try again`)
 		e.c.Fail("roll", nil)
-		e.put("/d/g", clienttest.Bytes(1, 10_000))
+		e.put("/d/g", clienttest.Bytes(1, quarry.InlineBytesMax+1))
 		f, err := e.files.Open(ctx, "/d/g")
 		e.must(err)
 		for _, s := range e.c.Servers() {
@@ -61,7 +61,7 @@ func TestErrorTexts(t *testing.T) {
 		}
 		_, err = f.ReadAt(make([]byte, 10), 0)
 		check(err, `read /d/g: wait: nothing has gone on for 5s: dial 10.0.0.1:7500: unavailable: connection refused; check that the masters and chunk servers run, then try again`)
-		_, err = e.files.Put(ctx, "/d/h", bytes.NewReader(make([]byte, 10_000)), client.PutOptions{})
+		_, err = e.files.Put(ctx, "/d/h", bytes.NewReader(make([]byte, quarry.InlineBytesMax+1)), client.PutOptions{})
 		check(err, `put /d/h: create: no space left: no chunk server can be used; remove files or add disks, then try again`)
 		_, err = e.files.Append(ctx, "/d/f", []byte("two"))
 		check(err, `append /d/f: record: outcome unknown: wait: unavailable: nothing has gone on for 5s; it may have been done or not: look before trying again`)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/waiting"
 )
 
 // Removed is a file in the trash: it was removed, or replaced by another one of its name.
@@ -161,7 +162,7 @@ func (f *FS) lastRemoved(ctx context.Context, path string) (Removed, error) {
 		return Removed{}, err
 	}
 	name := clean(names)
-	for start, pause := f.clock.Now(), pauseMin; ; pause *= 2 {
+	for start, pause := f.clock.Now(), waiting.PauseMin; ; pause *= 2 {
 		last := newest{}
 		for r, err := range f.Trash(ctx, path) {
 			if err != nil {
@@ -178,7 +179,7 @@ func (f *FS) lastRemoved(ctx context.Context, path string) (Removed, error) {
 			return Removed{}, quarry.Errorf("trash", quarry.NotFound, "", "no file that was called so is in the trash (any more)")
 		}
 		if err := f.clock.Sleep(ctx, pause); err != nil {
-			return Removed{}, ended(context.Cause(ctx), nil)
+			return Removed{}, waiting.Ended(context.Cause(ctx), nil)
 		}
 	}
 }

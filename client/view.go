@@ -4,13 +4,20 @@ import (
 	"context"
 	"io"
 	"io/fs"
-	"path"
+	"slices"
+	"strings"
 
 	"github.com/quarryfs/quarry"
 )
 
-// View returns the files below a directory as a fs.FS, for code that only knows that. ctx
-// bounds everything done through it.
+// View returns the files below a directory as a fs.FS, for code that only knows that: the
+// standard library's http.FileServerFS, template.ParseFS, fs.WalkDir. ctx bounds everything done
+// through it. It is also a fs.ReadDirFS, fs.ReadFileFS, fs.StatFS and fs.SubFS, and its files are
+// io.ReaderAt, io.Seeker and io.WriterTo.
+//
+// Its errors are *fs.PathError with the name in the view, around those of this package, so that
+// errors.Is knows the words of io/fs and the kinds of package quarry. A name that is not UTF-8 is
+// listed but cannot be opened: io/fs has no such names.
 func (f *FS) View(ctx context.Context, dir string) fs.FS { return &view{ctx, f, dir} }
 
 type view struct {
@@ -20,41 +27,65 @@ type view struct {
 }
 
 var _ interface {
-	fs.StatFS
 	fs.ReadDirFS
+	fs.ReadFileFS
+	fs.StatFS
+	fs.SubFS
 } = (*view)(nil)
 
 // path returns where a name of the view is.
 func (v *view) path(op, name string) (string, error) {
-	if !fs.ValidPath(name) {
+	switch {
+	case !fs.ValidPath(name):
 		return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	case name == ".":
+		return v.dir, nil
 	}
-	return path.Join("/", v.dir, name), nil
+	return strings.TrimRight(v.dir, "/") + "/" + name, nil
 }
 
-// pathError gives an error the form that io/fs promises.
+// inView returns the name in the view of an entry of a directory.
+func inView(dir, entry string) string {
+	if dir == "." {
+		return entry
+	}
+	return dir + "/" + entry
+}
+
+// pathError gives an error the form that io/fs promises; the end of a file has none.
 func pathError(op, name string, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || err == io.EOF {
+		return err
 	}
 	return &fs.PathError{Op: op, Path: name, Err: err}
 }
 
 // Open implements fs.FS.
 func (v *view) Open(name string) (fs.File, error) {
-	info, err := v.Stat(name)
+	p, err := v.path("open", name)
 	if err != nil {
 		return nil, err
 	}
-	p, _ := v.path("open", name)
-	if info.IsDir() {
-		return &viewDir{view: v, name: name, info: info}, nil
+	attr, err := v.f.lookupPath(v.ctx, p)
+	if err != nil {
+		return nil, pathError("open", name, fail("open", p, err))
 	}
-	file, err := v.f.Open(v.ctx, p)
+	if attr.Kind == quarry.KindDir {
+		return &viewDir{view: v, name: name, info: v.info(name, p, attr)}, nil
+	}
+	file, err := v.f.openInode(v.ctx, p, attr)
 	if err != nil {
 		return nil, pathError("open", name, err)
 	}
-	return &viewFile{file}, nil
+	return &viewFile{file, name}, nil
+}
+
+// info describes what a name of the view leads to; the root of a fs.FS is called ".".
+func (v *view) info(name, p string, attr quarry.Attr) Info {
+	if name == "." {
+		p = name
+	}
+	return Info{Path: p, Attr: attr}
 }
 
 // Stat implements fs.StatFS.
@@ -67,10 +98,46 @@ func (v *view) Stat(name string) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, pathError("stat", name, err)
 	}
-	if name == "." {
-		info.Path = "." // the root of a fs.FS has this name
+	return v.info(name, p, info.Attr), nil
+}
+
+// Sub implements fs.SubFS. That it is a directory is not looked at before it is used.
+func (v *view) Sub(name string) (fs.FS, error) {
+	p, err := v.path("sub", name)
+	if err != nil {
+		return nil, err
 	}
-	return info, nil
+	return &view{v.ctx, v.f, p}, nil
+}
+
+// growBytes is what ReadFile makes room for at a time: memory follows the bytes that came, not
+// the length that was told.
+const growBytes = 64 << 20
+
+// ReadFile implements fs.ReadFileFS. The parts of a large file are fetched from several chunks at
+// the same time.
+func (v *view) ReadFile(name string) ([]byte, error) {
+	f, err := v.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	file, ok := f.(*viewFile)
+	if !ok {
+		return nil, pathError("read", name, errNoBytes)
+	}
+	size := file.Info().Size()
+	b := []byte{}
+	for done := int64(0); done < size; {
+		n := min(size-done, growBytes)
+		b = slices.Grow(b, int(n))[:done+n]
+		got, err := file.ReadAt(b[done:], done)
+		if err != nil {
+			return b[:done+int64(got)], err
+		}
+		done += n
+	}
+	return b, nil
 }
 
 // ReadDir implements fs.ReadDirFS.
@@ -84,23 +151,56 @@ func (v *view) ReadDir(name string) ([]fs.DirEntry, error) {
 		if err != nil {
 			return entries, pathError("readdir", name, err)
 		}
-		entries = append(entries, &viewEntry{v, path.Join(name, info.Name()), info})
+		entries = append(entries, &viewEntry{v, inView(name, info.Name()), info})
 	}
 	return entries, nil
 }
 
-// viewFile is a File that can be asked what it is.
-type viewFile struct{ *File }
+// viewFile is a File of a view. Errors of its WriteTo, which may be the writer's, are as they are.
+type viewFile struct {
+	*File
+	name string
+}
+
+var _ interface {
+	fs.File
+	io.ReadSeekCloser
+	io.ReaderAt
+	io.WriterTo
+} = (*viewFile)(nil)
 
 // Stat implements fs.File, with the length at this moment.
 func (f *viewFile) Stat() (fs.FileInfo, error) {
 	info := f.Info()
 	var err error
-	info.Attr.Length, err = f.Size(f.ctx)
-	return info, err
+	if info.Attr.Length, err = f.Size(f.ctx); err != nil {
+		return nil, pathError("stat", f.name, err)
+	}
+	return info, nil
 }
 
-// viewDir is an open directory.
+// Read implements fs.File.
+func (f *viewFile) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	return n, pathError("read", f.name, err)
+}
+
+// ReadAt implements io.ReaderAt.
+func (f *viewFile) ReadAt(p []byte, offset int64) (int, error) {
+	n, err := f.File.ReadAt(p, offset)
+	return n, pathError("read", f.name, err)
+}
+
+// Seek implements io.Seeker.
+func (f *viewFile) Seek(offset int64, whence int) (int64, error) {
+	n, err := f.File.Seek(offset, whence)
+	return n, pathError("seek", f.name, err)
+}
+
+// Close implements fs.File.
+func (f *viewFile) Close() error { return pathError("close", f.name, f.File.Close()) }
+
+// viewDir is an open directory. Like a File that reads, it has one position.
 type viewDir struct {
 	view  *view
 	name  string
@@ -109,13 +209,16 @@ type viewDir struct {
 	over  bool
 }
 
+var _ fs.ReadDirFile = (*viewDir)(nil)
+
+// errNoBytes is what reading a directory gives.
+var errNoBytes = &quarry.Error{Op: "read", Kind: quarry.IsDir}
+
 // Stat implements fs.File.
 func (d *viewDir) Stat() (fs.FileInfo, error) { return d.info, nil }
 
 // Read implements fs.File: a directory has no bytes.
-func (d *viewDir) Read([]byte) (int, error) {
-	return 0, pathError("read", d.name, quarry.Errorf("read", quarry.IsDir, d.name, "a directory has no bytes"))
-}
+func (d *viewDir) Read([]byte) (int, error) { return 0, pathError("read", d.name, errNoBytes) }
 
 // Close implements fs.File.
 func (d *viewDir) Close() error { return nil }
@@ -137,7 +240,7 @@ func (d *viewDir) ReadDir(n int) ([]fs.DirEntry, error) {
 			return out, pathError("readdir", d.name, err)
 		}
 		for _, info := range page {
-			out = append(out, &viewEntry{d.view, path.Join(d.name, info.Name()), info})
+			out = append(out, &viewEntry{d.view, inView(d.name, info.Name()), info})
 			d.after = info.Name()
 		}
 		d.over = !more
@@ -164,6 +267,14 @@ func (e *viewEntry) IsDir() bool { return e.info.IsDir() }
 // Type implements fs.DirEntry.
 func (e *viewEntry) Type() fs.FileMode { return e.info.Mode().Type() }
 
-// Info implements fs.DirEntry. It asks anew: a listing does not know the length of a file
-// that is being written.
-func (e *viewEntry) Info() (fs.FileInfo, error) { return e.view.Stat(e.name) }
+// Info implements fs.DirEntry. Only of a file that was being written when it was listed it asks
+// anew: a listing does not know its length.
+func (e *viewEntry) Info() (fs.FileInfo, error) {
+	if e.info.Attr.Open {
+		return e.view.Stat(e.name)
+	}
+	return e.info, nil
+}
+
+// String shows the entry as a listing does.
+func (e *viewEntry) String() string { return fs.FormatDirEntry(e) }

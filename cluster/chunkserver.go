@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
 	"github.com/quarryfs/quarry/chunkserver"
@@ -31,6 +33,9 @@ type ChunkServerOptions struct {
 	IdleAfter     time.Duration
 	// ReserveBytes and JournalBytes are as in chunk.Options.
 	ReserveBytes, JournalBytes int64
+	// FilesMax is as in chunk.Options. Default: 256 to 2,048, the disks' share of half of the files
+	// that the process may have open.
+	FilesMax int
 	// Observe, if set, stands between the network and the server.
 	Observe func(quarry.ChunkServer) quarry.ChunkServer
 }
@@ -54,28 +59,35 @@ func StartChunkServer(ctx context.Context, opts ChunkServerOptions) (*Process, e
 	if len(opts.Dirs) == 0 {
 		return nil, quarry.Errorf("chunk server", quarry.Invalid, "", "no folder is given")
 	}
+	if opts.FilesMax == 0 {
+		opts.FilesMax = filesShare(len(opts.Dirs))
+	}
 	l, address, err := listen(&opts.Common)
 	if err != nil {
 		return nil, err
 	}
-	p, err := startChunkServer(ctx, &opts, address)
-	if err != nil {
-		l.Close()
-		return nil, err
-	}
-	p.run(l)
+	listeners := []rpc.Listener{l}
+	self := rpc.Identity{Role: rpc.RoleChunkServer, Release: Release}
 	if near := rpc.Beside(opts.Network); near != nil {
-		if l, err := near.Listen(address); err == nil {
-			p.run(l)
+		if l, err := near.Listen(""); err == nil {
+			listeners = append(listeners, l)
+			self.Socket = l.Address()
 		} else {
 			opts.Logger.Warn("clients on this machine will read over the network", "error", err)
 		}
 	}
-	return p, nil
+	p, err := startChunkServer(ctx, &opts, address, &identity{id: self})
+	for _, l := range listeners {
+		if err != nil {
+			l.Close()
+		} else {
+			p.run(l)
+		}
+	}
+	return p, err
 }
 
-func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address string) (*Process, error) {
-	self := &identity{id: rpc.Identity{Role: rpc.RoleChunkServer, Release: Release}}
+func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address string, self *identity) (*Process, error) {
 	client := rpc.NewClient(rpc.ClientConfig{
 		Network: opts.Network, Clock: opts.Clock, Identity: self.get, Key: opts.Key, Logger: opts.Logger, KeepAlive: memberKeepAlive,
 	})
@@ -113,7 +125,7 @@ func startChunkServer(ctx context.Context, opts *ChunkServerOptions, address str
 		return nil, err
 	}
 	self.set(func(id *rpc.Identity) { id.Server, id.Incarnation = s.ID(), s.Incarnation() })
-	p := &Process{Address: address, clock: opts.Clock, fail: make(chan struct{}), stop: make(chan struct{}), err: s.Err}
+	p := &Process{Address: address, clock: opts.Clock, fail: make(chan struct{}), stop: make(chan struct{}), err: s.Err, stores: stores}
 	p.server = rpc.NewServer(rpc.ServerConfig{
 		Clock: opts.Clock, Identity: self.get, Key: opts.Key, Logger: opts.Logger, KeepAlive: memberKeepAlive,
 	})
@@ -181,7 +193,7 @@ func openDisks(opts *ChunkServerOptions, cluster quarry.ClusterID) (stores []*ch
 			rand.Read(id.Disk[:])
 		}
 		store, err := chunk.Open(fsys, chunk.Options{
-			Identity: id, Now: opts.Clock.Wall(), ReserveBytes: opts.ReserveBytes, JournalBytes: opts.JournalBytes,
+			Identity: id, Now: opts.Clock.Wall(), ReserveBytes: opts.ReserveBytes, JournalBytes: opts.JournalBytes, FilesMax: opts.FilesMax,
 		})
 		if err != nil {
 			return stores, quarry.Wrap("disk", dir, err)
@@ -190,6 +202,22 @@ func openDisks(opts *ChunkServerOptions, cluster quarry.ClusterID) (stores []*ch
 	}
 	return stores, nil
 }
+
+// filesShare is how many files each of so many disks may keep open: with half of the descriptors that
+// this process may have, because the other half is for connections and for all else.
+func filesShare(disks int) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return filesLeast
+	}
+	return int(min(max(limit.Cur/2/uint64(disks), filesLeast), filesMost))
+}
+
+// filesLeast and filesMost bound the files that a disk may keep open.
+const (
+	filesLeast = 256
+	filesMost  = 2048
+)
 
 func closeStores(stores []*chunk.Store) {
 	for _, s := range stores {

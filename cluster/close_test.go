@@ -21,6 +21,7 @@ import (
 // A process whose disk hangs is not waited for without an end, and nobody else gets its folder
 // before it has ended.
 func TestCloseWithADiskThatHangs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var hangs atomic.Bool
 		heal := make(chan struct{})

@@ -69,6 +69,7 @@ func readBack(ctx context.Context, t *testing.T, f *client.FS, path string) []by
 }
 
 func TestFilesOfEverySize(t *testing.T) {
+	t.Parallel()
 	_, f, ctx := dev(t, 3)
 	for i, n := range []int{0, 1, 100, quarry.InlineBytesMax, quarry.InlineBytesMax + 1, quarry.BlockBytes, quarry.PacketBytes + 1, 3<<20 + 17, quarry.ChunkBytesMax + 12345} {
 		data := randomBytes(n, uint64(i))
@@ -96,6 +97,7 @@ func TestFilesOfEverySize(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
+	t.Parallel()
 	_, f, ctx := dev(t, 3)
 	check := func(err, want error) {
 		t.Helper()
@@ -128,6 +130,7 @@ func TestNames(t *testing.T) {
 
 // TestPlacedDirectory makes directories in slots of the caller's choice.
 func TestPlacedDirectory(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 3)
 	for _, slot := range []quarry.Slot{0, 7, quarry.Slots/cluster.DefaultShards - 1, quarry.Slots / cluster.DefaultShards, 3000, quarry.Slots - 1} {
 		path := fmt.Sprintf("/in-%d", slot)
@@ -174,6 +177,7 @@ func TestPlacedDirectory(t *testing.T) {
 
 // TestNamesAcrossShards changes names between directories that different shards keep.
 func TestNamesAcrossShards(t *testing.T) {
+	t.Parallel()
 	_, f, ctx := dev(t, 3)
 	check := func(what string, err error, kind quarry.Kind) {
 		t.Helper()
@@ -246,6 +250,7 @@ func TestNamesAcrossShards(t *testing.T) {
 
 // TestAppendersOfOneFile has many appenders, from two clients, append to one file.
 func TestAppendersOfOneFile(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 4)
 	g, err := client.Open(ctx, d.Masters, client.Options{})
 	if err != nil {
@@ -301,6 +306,7 @@ func TestAppendersOfOneFile(t *testing.T) {
 }
 
 func TestWithoutAKeyOnlyLoopbackIsServed(t *testing.T) {
+	t.Parallel()
 	_, err := cluster.StartMaster(cluster.MasterOptions{Common: cluster.Common{Listen: "0.0.0.0:0"}, Dir: t.TempDir()})
 	if !errors.Is(err, quarry.Invalid) {
 		t.Errorf("got %v", err)
@@ -309,6 +315,7 @@ func TestWithoutAKeyOnlyLoopbackIsServed(t *testing.T) {
 
 // TestKeys has a cluster with a key refuse those who do not know it.
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	key := []byte("a secret of sixteen bytes or more")
@@ -337,6 +344,7 @@ func TestKeys(t *testing.T) {
 // TestInitAgain makes a cluster twice: the second time changes nothing, and another order of
 // the masters is refused.
 func TestInitAgain(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 3)
 	if err := f.Mkdir(ctx, "/there"); err != nil {
 		t.Fatal(err)
@@ -359,6 +367,7 @@ func TestInitAgain(t *testing.T) {
 // TestTransfer moves the leadership of a shard around while files are made: every one of them
 // is there, each move is done when the call returns, and a repeated one changes nothing.
 func TestTransfer(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 1)
 	c := rpc.NewClient(rpc.ClientConfig{
 		Network: rpc.TCP, Clock: clock.System(), Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient} },
@@ -405,6 +414,7 @@ func TestTransfer(t *testing.T) {
 
 // TestAddShard adds shards while files are made.
 func TestAddShard(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 1)
 	masters := operator(t, d)
 	stop := make(chan struct{})
@@ -450,6 +460,7 @@ func (s slowly) WithGroup(string) slog.Handler      { return s }
 // TestMastersOpenSlowly starts masters again whose first group elects a leader, and so calls
 // the others, while the second one is still being made.
 func TestMastersOpenSlowly(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	opts := cluster.DevOptions{Common: cluster.Common{Listen: "127.77.3.1:7400", Logger: slog.New(slog.DiscardHandler)}, Dir: t.TempDir(), Servers: 1}

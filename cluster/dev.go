@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/rpc"
 )
@@ -24,6 +26,8 @@ type DevOptions struct {
 	Masters, Servers int
 	// Shards is how many shards there are beside the root group. Default: DefaultShards.
 	Shards int
+	// State is as in MasterOptions, the same for all masters: each has a folder in it.
+	State vfs.FS
 	// Quota, SingleRecords and IdleAfter are as in ChunkServerOptions.
 	Quota         int64
 	SingleRecords bool
@@ -76,7 +80,7 @@ func (d *Dev) start(ctx context.Context, opts *DevOptions) error {
 		if err != nil {
 			return err
 		}
-		p, err := StartMaster(MasterOptions{Common: common, Dir: filepath.Join(opts.Dir, fmt.Sprintf("master-%d", i+1))})
+		p, err := StartMaster(MasterOptions{Common: common, Dir: filepath.Join(opts.Dir, fmt.Sprintf("master-%d", i+1)), State: opts.State})
 		if err != nil {
 			return err
 		}
@@ -104,6 +108,7 @@ func (d *Dev) startServers(ctx context.Context, opts *DevOptions) error {
 			servers[i], errs[i] = StartChunkServer(ctx, ChunkServerOptions{
 				Common: common, Dirs: []string{filepath.Join(opts.Dir, fmt.Sprintf("server-%d", i+1))},
 				Masters: d.Masters, Rack: fmt.Sprintf("rack-%d", i+1), Quota: opts.Quota, SingleRecords: opts.SingleRecords, IdleAfter: opts.IdleAfter,
+				FilesMax: filesShare(opts.Servers),
 			})
 		})
 	}
@@ -136,6 +141,22 @@ func (o *DevOptions) at(i int) (Common, error) {
 	return c, nil
 }
 
+// MakeRoom has the chunk servers remove what was dropped, the oldest first, until each of their disks has n
+// bytes for new chunks. It reports whether all have.
+func (d *Dev) MakeRoom(ctx context.Context, n int64) (made bool, err error) {
+	d.mu.Lock()
+	processes := d.processes
+	d.mu.Unlock()
+	made = true
+	for _, p := range processes {
+		for _, store := range p.stores {
+			has, failed := store.MakeRoom(ctx, n)
+			made, err = made && has, errors.Join(err, failed)
+		}
+	}
+	return made, err
+}
+
 // Failed returns a channel that gets a value when a part of the cluster has failed by itself.
 func (d *Dev) Failed() <-chan error {
 	out := make(chan error, len(d.processes))
@@ -152,12 +173,17 @@ func (d *Dev) Failed() <-chan error {
 }
 
 // Close stops all parts: the chunk servers first, because they need the masters.
-func (d *Dev) Close() error {
+func (d *Dev) Close() error { return d.end((*Process).Close) }
+
+// Abort ends all parts, none of which hands over or waits for anything; see [Process.Abort].
+func (d *Dev) Abort() error { return d.end((*Process).Abort) }
+
+func (d *Dev) end(end func(*Process) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
 	for i := len(d.processes) - 1; i >= 0; i-- {
-		errs = append(errs, d.processes[i].Close())
+		errs = append(errs, end(d.processes[i]))
 	}
 	d.processes = nil
 	return errors.Join(append(errs, d.client.Close())...)

@@ -18,6 +18,7 @@ import (
 // that have room for few of them. Each leader may believe that there is room; the servers refuse
 // what is too much, and what they take is whole.
 func TestDisksSharedByShards(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	const quota = 640 << 20 // a quarter is reserved: room for 7 chunks

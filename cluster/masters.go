@@ -38,7 +38,8 @@ type MasterChange struct {
 // It waits for masters that catch up for as long as ctx lasts. Errors: Invalid for a change that
 // cannot be made, or is dangerous: one that leaves no master, or no majority that lives; one that
 // names a node that there never was, or for a new master one that is a member already; and, unless it replaces, one beside a master that does not
-// answer and is not among those that go. Unavailable if a new master does not answer.
+// answer and is not among those that go. Unavailable if a new master does not answer, or if it is a member
+// and no leader tells whether it has yet to take a place.
 func ChangeMasters(ctx context.Context, client *rpc.Client, masters *route.Masters, c clock.Clock, change MasterChange) (came, all []quarry.MasterNode, err error) {
 	m := &mastersChange{masters: masters, clock: c, gone: change.Gone}
 	for i, address := range change.By {
@@ -147,7 +148,12 @@ func (m *mastersChange) newcomers(st *quarry.StatusReply, topology *quarry.Topol
 		both := func(s quarry.ShardStatus) bool {
 			return s.Shard == quarry.RootShard || slices.Contains(s.Voters, n.Node) && slices.ContainsFunc(m.gone, func(g quarry.NodeID) bool { return slices.Contains(s.Voters, g) })
 		}
-		if !slices.ContainsFunc(st.Shards, func(s quarry.ShardStatus) bool { return !both(s) }) {
+		open := func(s quarry.ShardStatus) bool { return !both(s) }
+		switch k := slices.IndexFunc(st.Shards, open); {
+		case slices.ContainsFunc(st.Shards, func(s quarry.ShardStatus) bool { return open(s) && s.Leader != 0 }):
+		case k >= 0: // without a leader's word its voters may be those of some time ago
+			return quarry.Errorf("change masters", quarry.Unavailable, m.came[i].Address, "the master there is node %d of this cluster already, and no leader of shard %d tells whether it has its place there: try again when \"quarry admin status\" shows one", n.Node, st.Shards[k].Shard)
+		default:
 			return quarry.Errorf("change masters", quarry.Invalid, m.came[i].Address, "the master there is node %d of this cluster already; \"quarry admin master remove\" only removes", n.Node)
 		}
 	}

@@ -109,6 +109,7 @@ func (m *masters) refused(c cluster.MasterChange, words string) {
 
 // TestChangeMasters grows and shrinks the masters, and has what is dangerous refused by name.
 func TestChangeMasters(t *testing.T) {
+	t.Parallel()
 	m := startMasters(t, 1)
 	m.refused(cluster.MasterChange{Gone: []quarry.NodeID{1}}, "the last master")
 	m.refused(cluster.MasterChange{Gone: []quarry.NodeID{7}}, "there has never been a master with the number 7")
@@ -151,6 +152,7 @@ func TestChangeMasters(t *testing.T) {
 
 // TestChangeInterrupted has changes end at any point, and says them again.
 func TestChangeInterrupted(t *testing.T) {
+	t.Parallel()
 	m := startMasters(t, 1)
 	by := []string{m.start(), m.start()}
 	again := func(c cluster.MasterChange, want int) {
@@ -185,6 +187,7 @@ func TestChangeInterrupted(t *testing.T) {
 // TestChangeOrder has those who are gone leave the root group last, and looks at the shards once
 // more when they are forgotten: another change may have added them there meanwhile.
 func TestChangeOrder(t *testing.T) {
+	t.Parallel()
 	m := startMasters(t, 3)
 	by := m.start()
 	r := &recorder{}

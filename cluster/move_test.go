@@ -129,6 +129,7 @@ func (b *busy) check(dir string) {
 // TestSlotsMove moves slots between shards, and to one that was added, while files are written,
 // put, renamed and read.
 func TestSlotsMove(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 3)
 	masters := operator(t, d)
 	if _, err := masters.MoveSlots(ctx, &quarry.MoveSlotsRequest{Balance: quarry.SwitchOff}); err != nil {

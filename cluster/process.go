@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/chunk"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/rpc"
+	"github.com/quarryfs/quarry/rpc/secure"
 )
 
 // Release is the release of this software, shown to people.
@@ -44,6 +46,8 @@ type Common struct {
 	// Network is how processes reach each other. Default: TCP, with connections that come from
 	// the address that is listened at.
 	Network rpc.Network
+	// TLS puts the connections of Network under TLS. Default: they are not.
+	TLS secure.Files
 	// Folder opens a folder of this process's host. Default: disk.Open.
 	Folder func(dir string) (disk.FS, error)
 	// Boot names the present boot of this process's host. Default: that of this machine.
@@ -60,6 +64,13 @@ func (c *Common) withDefaults() error {
 	if c.Network == nil {
 		host, _, _ := net.SplitHostPort(c.Listen) // a wrong address is refused by Listen
 		c.Network = rpc.TCPFrom(host)
+	}
+	if !c.TLS.IsZero() {
+		secured, err := secure.Network(c.Network, c.TLS)
+		if err != nil {
+			return err
+		}
+		c.Network, c.TLS = secured, secure.Files{}
 	}
 	if c.Folder == nil {
 		c.Folder = func(dir string) (disk.FS, error) { return disk.Open(dir) }
@@ -142,6 +153,7 @@ type Process struct {
 	stop   chan struct{} // closed when the process is being closed
 	err    func() error  // why
 	close  func(context.Context) error
+	stores []*chunk.Store // of a chunk server
 	once   sync.Once
 	closed error
 }

@@ -20,6 +20,7 @@ var appendsFlag = flag.Int("appends", 60, "how many appends TestAppendsNowAndThe
 // that is opened and closed, and after each the tail is sealed as if nobody had written for a
 // while: the file stays one chunk.
 func TestAppendsNowAndThen(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 3)
 	masters := operator(t, d)
 	w, err := f.Create(ctx, "/log")
@@ -84,6 +85,7 @@ func TestAppendsNowAndThen(t *testing.T) {
 // TestCrumbsAreMerged has a writer give up one chunk after the other, as it does when servers
 // fail, and reads the file all the while: by the layout of before, and by that of after.
 func TestCrumbsAreMerged(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 4)
 	masters := operator(t, d)
 	w, err := f.Create(ctx, "/log")
@@ -137,6 +139,7 @@ func TestCrumbsAreMerged(t *testing.T) {
 // bytes that were put and others: they come behind them, and are there once. An old tail is
 // opened again; a chunk that was put is not, whose records have the session's sequences too.
 func TestPutThenAppend(t *testing.T) {
+	t.Parallel()
 	d, f, ctx := dev(t, 3)
 	masters := operator(t, d)
 	for path, n := range map[string]int{"/equal": 100_000, "/shorter": 10, "/longer": 100_001} {

@@ -31,6 +31,7 @@ func trashed(ctx context.Context, t *testing.T, f *client.FS, path string) (path
 
 // TestTrash removes and replaces files of every sort, wherever they live, and brings them back.
 func TestTrash(t *testing.T) {
+	t.Parallel()
 	_, f, ctx := dev(t, 3)
 	ok := func(err error) {
 		t.Helper()
@@ -108,6 +109,7 @@ func TestTrash(t *testing.T) {
 
 // TestUndeleteJustRemoved brings files back at once whose removal another shard has yet to hear of.
 func TestUndeleteJustRemoved(t *testing.T) {
+	t.Parallel()
 	_, f, ctx := dev(t, 1)
 	ok := func(err error) {
 		t.Helper()
@@ -130,6 +132,7 @@ func TestUndeleteJustRemoved(t *testing.T) {
 
 // TestUndeleteAll removes a tree and brings it back, as it was last.
 func TestUndeleteAll(t *testing.T) {
+	t.Parallel()
 	_, f, ctx := dev(t, 3)
 	ok := func(err error) {
 		t.Helper()
@@ -178,6 +181,7 @@ func TestUndeleteAll(t *testing.T) {
 // TestUndeleteAllOfALongPath removes a tree in which a path is longer than the trash keeps: that
 // file does not come back under a part of its path, but when its number is named.
 func TestUndeleteAllOfALongPath(t *testing.T) {
+	t.Parallel()
 	_, f, ctx := dev(t, 1)
 	ok := func(err error) {
 		t.Helper()

@@ -3,10 +3,10 @@ package history
 import (
 	"cmp"
 	"fmt"
-	"hash/crc32"
 	"slices"
 
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // The rules of an append log.
@@ -270,7 +270,7 @@ func (c *logCheck) cuts() *Violation {
 			if cut.from >= cut.to || cut.to > c.length {
 				continue
 			}
-			if crc32.Checksum(c.bytes(cut.from, cut.to), castagnoli) != cut.crc {
+			if crc32c.Checksum(c.bytes(cut.from, cut.to)) != cut.crc {
 				r := c.covers(cut.from)
 				return c.violation(ruleAgree, cut.from, []*Op{read, r.read}, "the bytes from %d to %d are not those of %v, which is at %d", cut.from, cut.to, r.id(), r.offset)
 			}

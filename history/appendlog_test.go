@@ -1,13 +1,13 @@
 package history
 
 import (
-	"hash/crc32"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 const testLog = "/history/log/0"
@@ -68,10 +68,10 @@ func cutRead(at int64, r Record, from, to int, toEnd bool) Op {
 	op.Seen.First = op.Offset
 	if from > 0 {
 		op.Seen.First = op.End()
-		op.Seen.HeadCRC = crc32.Checksum(b, castagnoli)
+		op.Seen.HeadCRC = crc32c.Checksum(b)
 		return op
 	}
-	op.Seen.TailCRC = crc32.Checksum(b, castagnoli)
+	op.Seen.TailCRC = crc32c.Checksum(b)
 	return op
 }
 

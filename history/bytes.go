@@ -3,11 +3,10 @@ package history
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"hash/fnv"
-)
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	"github.com/quarryfs/quarry/crc32c"
+)
 
 // A record of a log, and the bytes of a file, tell by themselves what they are:
 //
@@ -51,7 +50,7 @@ func fill(b []byte, magic string, kind uint32, id uint64) {
 		binary.LittleEndian.PutUint64(word[:], z^z>>31)
 		body = body[copy(body, word[:]):]
 	}
-	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
+	binary.LittleEndian.PutUint32(b[4:], crc32c.Checksum(b[8:]))
 }
 
 // RecordBytes returns the record of a worker with a sequence for a log; length is HeaderBytes
@@ -82,7 +81,7 @@ func parseFile(b []byte) (value uint64, bad string) {
 	if n := binary.LittleEndian.Uint32(b[8:]); int64(n) != int64(len(b)) {
 		return value, fmt.Sprintf("%d bytes where value %d has %d", len(b), value, n)
 	}
-	if crc32.Checksum(b[8:], castagnoli) != binary.LittleEndian.Uint32(b[4:]) {
+	if crc32c.Checksum(b[8:]) != binary.LittleEndian.Uint32(b[4:]) {
 		return value, fmt.Sprintf("bytes that do not match the checksum of value %d", value)
 	}
 	return value, ""
@@ -107,7 +106,7 @@ func parseRecord(hash uint32, b []byte) (r Record, whole bool, bad string) {
 		return r, false, fmt.Sprintf("record %d of worker %d, which belongs to another log", r.Sequence, r.Worker)
 	case int(r.Length) > len(b):
 		return r, false, ""
-	case crc32.Checksum(b[8:r.Length], castagnoli) != binary.LittleEndian.Uint32(b[4:]):
+	case crc32c.Checksum(b[8:r.Length]) != binary.LittleEndian.Uint32(b[4:]):
 		return r, false, fmt.Sprintf("record %d of worker %d does not match its checksum", r.Sequence, r.Worker)
 	}
 	return r, true, ""
@@ -124,7 +123,7 @@ func parseLog(log string, b []byte, offset int64, aligned bool) (s *Seen, cut in
 	}
 	s = &Seen{First: offset + int64(at)}
 	if at > 0 {
-		s.HeadCRC = crc32.Checksum(b[:at], castagnoli)
+		s.HeadCRC = crc32c.Checksum(b[:at])
 	}
 	for at < len(b) {
 		r, whole, problem := parseRecord(hash, b[at:])
@@ -132,7 +131,7 @@ func parseLog(log string, b []byte, offset int64, aligned bool) (s *Seen, cut in
 			return s, at, fmt.Sprintf("at %d: %s", offset+int64(at), problem)
 		}
 		if !whole {
-			s.TailCRC = crc32.Checksum(b[at:], castagnoli)
+			s.TailCRC = crc32c.Checksum(b[at:])
 			return s, at, ""
 		}
 		s.Records = append(s.Records, r)

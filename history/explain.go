@@ -31,6 +31,8 @@ func describe(op *Op) string {
 	switch op.Kind {
 	case KindAppend:
 		fmt.Fprintf(&b, " of record %d (%d bytes)", op.Sequence, op.Length)
+	case KindChmod:
+		fmt.Fprintf(&b, " to %#o", op.Mode)
 	case KindPut, KindUndelete:
 		fmt.Fprintf(&b, " of value %s", valueText(op.Value))
 	}
@@ -56,9 +58,9 @@ func result(op *Op) string {
 	case op.Kind == KindStat && op.Class == ClassLog:
 		return fmt.Sprintf(" told %d bytes", op.Length)
 	case op.Kind == KindStat && op.Found == FoundDir:
-		return fmt.Sprintf(" found a directory of %d entries", op.Length)
+		return fmt.Sprintf(" found a directory of %d entries%s", op.Length, modeText(op.Mode))
 	case op.Kind == KindStat:
-		return " found a file"
+		return " found a file" + modeText(op.Mode)
 	case op.Kind == KindList:
 		return fmt.Sprintf(" showed %q", op.Names)
 	case op.Class == ClassLog && op.ToEnd:
@@ -69,6 +71,14 @@ func result(op *Op) string {
 		return " saw value " + valueText(op.Value)
 	}
 	return " was done"
+}
+
+// modeText tells a mode that was seen, if one was.
+func modeText(mode uint32) string {
+	if mode == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", mode %#o", mode)
 }
 
 // valueText shortens a value: whose it is, and which of theirs.

@@ -161,12 +161,17 @@ func (f *frontier) happened(step int) bool {
 }
 
 // earlier returns the states in which step may happen: the present one, and those in which other
-// open operations have just found a directory that the step may take from where it is. At any
+// open operations have just found something that the step may take from where it is. At any
 // other time they may as well find it later.
 func (f *frontier) earlier(c config, step int) []*treeState {
 	states := []*treeState{c.state}
 	op := f.steps[step].op
-	if op.Kind != KindRename && op.Kind != KindRemove {
+	taken := []string{op.Path}
+	switch op.Kind {
+	case KindPut, KindRemove:
+	case KindRename:
+		taken = append(taken, op.To)
+	default:
 		return states
 	}
 	for _, i := range f.open {
@@ -174,7 +179,9 @@ func (f *frontier) earlier(c config, step int) []*treeState {
 			continue
 		}
 		for _, find := range f.finds[f.steps[i].number] {
-			if !above(op.Path, dirsOf(find.op)[find.find]) || c.state.foundBy(find) || len(states) > earlierMax {
+			dir := dirsOf(find.op)[find.find]
+			takes := slices.ContainsFunc(taken, func(path string) bool { return above(path, dir) })
+			if !takes || c.state.foundBy(find) || len(states) > earlierMax {
 				continue
 			}
 			for _, state := range slices.Clone(states) {
@@ -192,10 +199,10 @@ func (f *frontier) earlier(c config, step int) []*treeState {
 const earlierMax = 256
 
 // lost reports whether an operation that must be done, or may only matter if it is, has found a
-// directory that is gone.
+// directory that is gone, or a file that is and cannot come back.
 func (f *frontier) lost(t *treeState) bool {
 	for _, found := range t.found {
-		if found.node == gone && f.finds[found.op][0].op.Outcome != Failed {
+		if found.node == gone && !t.asked[found.value] && f.finds[found.op][0].op.Outcome != Failed {
 			return true
 		}
 	}
@@ -319,9 +326,15 @@ func (f *frontier) rest(ops []*Op) []*Op {
 			Worker: beforeWorker, Client: beforeWorker, Class: ClassNames, Subject: ops[0].Subject, Outcome: Done,
 			Kind: KindPut, Path: fmt.Sprintf("trash%d", i), Value: r.value, Call: r.since - 1, Return: r.since - 1,
 		}
+		out = append(out, &file)
+		if r.mode != modeFile {
+			changed := file
+			changed.Kind, changed.Value, changed.Mode = KindChmod, 0, r.mode
+			out = append(out, &changed)
+		}
 		removed := file
 		removed.Kind, removed.Value, removed.Call, removed.Return = KindRemove, 0, r.since, r.since
-		out = append(out, &file, &removed)
+		out = append(out, &removed)
 	}
 	slices.SortStableFunc(out, func(a, b *Op) int { return cmp.Compare(a.Call, b.Call) })
 	for i := 1; i < len(f.cutState.nodes); i++ {
@@ -332,13 +345,19 @@ func (f *frontier) rest(ops []*Op) []*Op {
 			Call: f.cut - 2*clock.Instant(len(f.cutState.nodes)-i), Value: n.value,
 		}
 		op.Return = op.Call + 1
+		made := uint32(modeFile)
 		switch {
 		case n.dir:
-			op.Kind = KindMkdir
+			op.Kind, made = KindMkdir, modeDir
 		case n.value != 0:
 			op.Kind = KindPut
 		}
 		out = append(out, op)
+		if n.mode != made {
+			changed := *op
+			changed.Kind, changed.Value, changed.Mode, changed.Call = KindChmod, 0, n.mode, op.Return
+			out = append(out, &changed)
+		}
 	}
 	out = append(out, f.cutOpen...)
 	for _, op := range ops {

@@ -18,7 +18,7 @@ func simulate(r *rand.Rand, workers, count int) []Op {
 		inodes   []*inode
 		finished bool
 	}
-	root := &inode{entries: map[string]*inode{}, dir: true, trash: map[uint64]bool{}}
+	root := &inode{entries: map[string]*inode{}, dir: true, trash: map[uint64]*inode{}, mode: modeDir}
 	var puts []uint64
 	busy := make([]*running, workers)
 	var ops []Op
@@ -68,13 +68,18 @@ type inode struct {
 	value   uint64
 	entries map[string]*inode
 	gone    bool
-	trash   map[uint64]bool // of a directory: the tree's
+	trash   map[uint64]*inode // of a directory: the tree's
+	mode    uint32
 }
 
 // remove takes a file that has no name any more.
 func (n *inode) remove(file *inode, now bool) {
-	if file != nil && file.value != 0 && !now {
-		n.trash[file.value] = true
+	if file == nil {
+		return
+	}
+	file.gone = true
+	if file.value != 0 && !now {
+		n.trash[file.value] = file
 	}
 }
 
@@ -86,7 +91,7 @@ func randomName(r *rand.Rand, w int32) Op {
 		}
 		return p
 	}
-	kinds := []Kind{KindMkdir, KindCreate, KindPut, KindRename, KindRename, KindRemove, KindRemove, KindList, KindRead, KindStat, KindUndelete}
+	kinds := []Kind{KindMkdir, KindCreate, KindPut, KindRename, KindRename, KindRemove, KindRemove, KindList, KindRead, KindStat, KindUndelete, KindChmod}
 	op := name(kinds[r.IntN(len(kinds))], path())
 	op.Worker, op.Value = w, 0
 	switch op.Kind {
@@ -98,6 +103,8 @@ func randomName(r *rand.Rand, w int32) Op {
 		op.KeepNS = 1 << 40
 	case KindRename:
 		op.To = path()
+	case KindChmod:
+		op.Mode = 1 + r.Uint32N(4)
 	case KindList:
 		op.Path = []string{"", "a", "b"}[r.IntN(3)]
 	}
@@ -125,7 +132,7 @@ func (o *Op) find(root *inode) []*inode {
 				o.Error = quarry.NotFound
 			}
 		}
-		if at != nil && !at.dir {
+		if at != nil && !at.dir && o.Kind != KindChmod {
 			o.Error = quarry.NotDir
 			at = nil
 		}
@@ -154,6 +161,10 @@ func (o *Op) apply(dirs []*inode) {
 
 func (o *Op) applyIn(dirs []*inode) quarry.Kind {
 	dir := dirs[0]
+	if o.Kind == KindChmod {
+		dir.mode = o.Mode
+		return 0
+	}
 	if o.Kind == KindList {
 		for name, n := range dir.entries {
 			if n.dir {
@@ -171,22 +182,28 @@ func (o *Op) applyIn(dirs []*inode) quarry.Kind {
 		if n != nil {
 			return quarry.Exists
 		}
-		dir.entries[base] = &inode{dir: o.Kind == KindMkdir, entries: map[string]*inode{}, trash: dir.trash}
+		made := &inode{dir: o.Kind == KindMkdir, entries: map[string]*inode{}, trash: dir.trash, mode: modeFile}
+		if made.dir {
+			made.mode = modeDir
+		}
+		dir.entries[base] = made
 		return 0
 	case o.Kind == KindPut:
 		if n != nil && n.dir {
 			return quarry.IsDir
 		}
 		dir.remove(n, false)
-		dir.entries[base] = &inode{value: o.Value}
+		dir.entries[base] = &inode{value: o.Value, mode: modeFile}
 		return 0
 	case o.Kind == KindUndelete && n != nil:
 		return quarry.Exists
-	case o.Kind == KindUndelete && !dir.trash[o.Value]:
+	case o.Kind == KindUndelete && dir.trash[o.Value] == nil:
 		return quarry.NotFound
 	case o.Kind == KindUndelete:
+		back := dir.trash[o.Value]
 		delete(dir.trash, o.Value)
-		dir.entries[base] = &inode{value: o.Value}
+		back.gone = false
+		dir.entries[base] = back
 		return 0
 	case n == nil:
 		return quarry.NotFound
@@ -207,7 +224,7 @@ func (o *Op) applyIn(dirs []*inode) quarry.Kind {
 		o.Value = n.value
 		return 0
 	}
-	o.Found = FoundFile
+	o.Found, o.Mode = FoundFile, n.mode
 	if n.dir {
 		o.Found, o.Length = FoundDir, int64(len(n.entries))
 	}

@@ -90,10 +90,12 @@ func dirsOf(op *Op) []string {
 	case KindList:
 		return []string{op.Path}
 	case KindStat:
-		// How many entries a directory has is asked where it lives, when it is found.
-		if op.Found == FoundDir {
+		// What there is to know of what is found is asked where it lives.
+		if op.Found != 0 {
 			return []string{op.Path}
 		}
+	case KindChmod:
+		return []string{op.Path}
 	case KindRename:
 		to, _ := cutPath(op.To)
 		return []string{dir, to}
@@ -105,7 +107,7 @@ func dirsOf(op *Op) []string {
 // path of directories leads to.
 func contested(ops []*Op, i int, dir string) bool {
 	for j, other := range ops {
-		if j == i || !other.Kind.mutates() || other.Outcome == Failed || other.precedes(ops[i]) {
+		if j == i || !other.Kind.mutates() || other.Kind == KindChmod || other.Outcome == Failed || other.precedes(ops[i]) {
 			continue
 		}
 		if ops[i].precedes(other) {
@@ -139,12 +141,16 @@ func (t *treeState) take(s *nameStep) (*treeState, bool) {
 	case s.find == act:
 		return t.act(s)
 	}
-	dir := t.walk(dirsOf(s.op)[s.find])
+	dir := t.reach(s.op, dirsOf(s.op)[s.find])
 	if why(dir) != 0 && s.op.Outcome != Failed {
 		return nil, false // of an unknown operation: it did nothing, which is said at the end
 	}
 	next := t.edit()
-	next.found = append(next.found, found{s.number, s.find, dir})
+	step := found{op: s.number, side: s.find, node: dir}
+	if dir >= 0 {
+		step.value = t.nodes[dir].value
+	}
+	next.found = append(next.found, step)
 	slices.SortFunc(next.found, func(a, b found) int { return 2*(a.op-b.op) + a.side - b.side })
 	return next.sealed(), true
 }
@@ -166,7 +172,7 @@ func (t *treeState) forget(number int) *treeState {
 func (t *treeState) dirs(s *nameStep) (dirs [2]int, ok bool) {
 	for side, path := range dirsOf(s.op) {
 		if !s.found[side] {
-			dirs[side] = t.walk(path)
+			dirs[side] = t.reach(s.op, path)
 			continue
 		}
 		i := slices.IndexFunc(t.found, func(f found) bool { return f.op == s.number && f.side == side })
@@ -174,7 +180,7 @@ func (t *treeState) dirs(s *nameStep) (dirs [2]int, ok bool) {
 		case i >= 0:
 			dirs[side] = t.found[i].node
 		case s.lazy:
-			dirs[side] = t.walk(path)
+			dirs[side] = t.reach(s.op, path)
 		default:
 			return dirs, false
 		}
@@ -223,11 +229,18 @@ func (t *treeState) work(s *nameStep, dir, toDir int) (*treeState, []quarry.Kind
 		}
 		return t, nil
 	}
-	if op.Kind == KindStat && op.Found == FoundDir {
-		if op.Outcome == Done && op.Length != t.entries(dir) {
+	switch n := &t.nodes[dir]; {
+	case op.Kind == KindStat && op.Found != 0:
+		if n.dir != (op.Found == FoundDir) || n.dir && op.Length != t.entries(dir) || op.Mode != 0 && op.Mode != n.mode {
 			return nil, nil
 		}
 		return t, nil
+	case op.Kind == KindChmod && n.mode == op.Mode:
+		return t, nil
+	case op.Kind == KindChmod:
+		next := t.edit()
+		next.nodes[dir].mode = op.Mode
+		return next, nil
 	}
 	_, name := cutPath(op.Path)
 	at := t.child(dir, name)
@@ -236,17 +249,21 @@ func (t *treeState) work(s *nameStep, dir, toDir int) (*treeState, []quarry.Kind
 		if at >= 0 {
 			return nil, []quarry.Kind{quarry.Exists}
 		}
-		return t.with(node{name: name, parent: dir, dir: op.Kind == KindMkdir}), nil
+		made := node{name: name, parent: dir, mode: modeFile}
+		if op.Kind == KindMkdir {
+			made.dir, made.mode = true, modeDir
+		}
+		return t.with(made), nil
 	case KindPut:
 		switch {
 		case at < 0:
-			return t.with(node{name: name, parent: dir, value: op.Value}), nil
+			return t.with(node{name: name, parent: dir, value: op.Value, mode: modeFile}), nil
 		case t.nodes[at].dir:
 			return nil, []quarry.Kind{quarry.IsDir, quarry.Exists}
 		}
 		next := t.edit()
 		next.discard(at, op)
-		return next.with(node{name: name, parent: dir, value: op.Value}), nil
+		return next.with(node{name: name, parent: dir, value: op.Value, mode: modeFile}), nil
 	case KindUndelete:
 		return t.undelete(op, at, node{name: name, parent: dir, value: op.Value})
 	case KindRename:
@@ -286,7 +303,7 @@ func (t *treeState) discard(at int, op *Op) {
 	n.parent = gone
 	if t.asked[n.value] && !op.Now {
 		i, _ := t.inTrash(n.value)
-		t.trash = slices.Insert(t.trash, i, trashed{n.value, op.Call})
+		t.trash = slices.Insert(t.trash, i, trashed{n.value, op.Call, n.mode})
 	}
 }
 
@@ -309,8 +326,14 @@ func (t *treeState) undelete(op *Op, at int, back node) (*treeState, []quarry.Ki
 	if len(reasons) > 0 {
 		return nil, reasons
 	}
+	back.mode = t.trash[i].mode
 	next := t.with(back)
 	next.trash = slices.Delete(next.trash, i, i+1)
+	for j := range next.found { // it is the same file again
+		if f := &next.found[j]; f.node == gone && f.value == op.Value {
+			f.node = len(next.nodes) - 1
+		}
+	}
 	return next, nil
 }
 

@@ -52,6 +52,18 @@ func undelete(path string, value uint64) Op {
 	return op
 }
 
+func chmod(path string, mode uint32) Op {
+	op := name(KindChmod, path)
+	op.Mode = mode
+	return op
+}
+
+// withMode has a stat see a mode.
+func withMode(mode uint32, op Op) Op {
+	op.Mode = mode
+	return op
+}
+
 func removeNow(path string) Op {
 	op := remove(path)
 	op.Now = true
@@ -106,6 +118,25 @@ var nameCases = []struct {
 		between(0, 1, withValue(7, name(KindPut, "a"))), between(2, 3, remove("a")), between(4, 5, unknown(undelete("a", 7))),
 		between(6, 7, failed(undelete("b", 7), quarry.NotFound)), between(8, 9, withValue(7, name(KindRead, "a"))),
 	}},
+	{"modes", false, sequential(0, mkdir("a"), withMode(0o755, statDir("a", 0)), chmod("a", 0o700), withMode(0o700, statDir("a", 0)),
+		withValue(7, name(KindPut, "a/x")), withMode(0o644, statFile("a/x")), chmod("a/x", 1), chmod("a/x", 1), rename("a/x", "b"), withMode(1, statFile("b")),
+		remove("b"), undelete("c", 7), withMode(1, statFile("c")), withValue(8, name(KindPut, "c")), withMode(0o644, statFile("c")), create("b"),
+		rename("a", "d"), withMode(0o700, statDir("d", 0)), failed(chmod("a", 1), quarry.NotFound), failed(chmod("b/x", 1), quarry.NotDir))},
+	{"a mode that was set is not shown", true, sequential(0, mkdir("a"), chmod("a", 1), withMode(0o755, statDir("a", 0)))},
+	{"a mode of before is shown", true, sequential(0, create("a"), chmod("a", 1), chmod("a", 2), withMode(1, statFile("a")))},
+	{"a mode that nobody has set", true, sequential(0, create("a"), withMode(1, statFile("a")))},
+	{"a mode lost in the trash", true, sequential(0, withValue(7, name(KindPut, "a")), chmod("a", 1), remove("a"), undelete("a", 7), withMode(0o644, statFile("a")))},
+	{"a mode lost by a rename", true, sequential(0, mkdir("a"), chmod("a", 1), rename("a", "b"), withMode(0o755, statDir("b", 0)))},
+	{"a mode that a refused change has set", true, sequential(0, create("a"), failed(chmod("a", 1), quarry.NoSpace), withMode(1, statFile("a")))},
+	{"a mode set of what was not there", true, sequential(0, chmod("a", 1))},
+	{"a mode that may have been set", false, []Op{between(0, 1, create("a")), between(2, 3, unknown(chmod("a", 1))), between(4, 5, withMode(0o644, statFile("a"))),
+		between(6, 7, withMode(1, statFile("a")))}},
+	{"a mode that may have been set, and was taken back", true, []Op{between(0, 1, create("a")), between(2, 3, unknown(chmod("a", 1))), between(4, 5, withMode(1, statFile("a"))),
+		between(6, 7, withMode(0o644, statFile("a")))}},
+	{"a file was found, and changed when it had another name", false, []Op{between(0, 1, create("a")), between(2, 9, chmod("a", 1)), between(3, 4, rename("a", "b")),
+		between(5, 6, withMode(0o644, statFile("b"))), between(10, 11, withMode(1, statFile("b")))}},
+	{"a file was found, and changed when it came back", false, []Op{between(0, 1, withValue(7, name(KindPut, "a"))), between(2, 19, chmod("a", 1)), between(3, 4, remove("a")),
+		between(5, 6, undelete("b", 7)), between(7, 8, withMode(0o644, statFile("b"))), between(20, 21, withMode(1, statFile("b")))}},
 	{"a directory that was removed is there", true, sequential(0, mkdir("a"), remove("a"), statDir("a", 0))},
 	{"a directory that was made is missing", true, sequential(0, mkdir("a"), failed(name(KindStat, "a"), quarry.NotFound))},
 	{"made twice", true, sequential(0, mkdir("a"), mkdir("a"))},

@@ -17,7 +17,7 @@ const (
 	KindAppend Kind = 1  // a record to a log [Sequence, Length = Offset]
 	KindRead   Kind = 2  // of a log [Offset = Length, ToEnd, Seen], a file or a name [Path = Value, Length]
 	KindTail   Kind = 3  // bytes of a log that a tail gave [Offset = Length, Seen]
-	KindStat   Kind = 4  // of a log [= Length], or a name [Path = Found, Length: entries of a directory]
+	KindStat   Kind = 4  // of a log [= Length], or a name [Path = Found, Mode, Length: entries of a directory]
 	KindPut    Kind = 5  // a whole file [Path, Value, Length]
 	KindCreate Kind = 6  // an empty file [Path]
 	KindMkdir  Kind = 7  // a directory [Path]
@@ -26,9 +26,10 @@ const (
 	KindList   Kind = 10 // a directory [Path = Names]
 	// KindUndelete brings the file with a value back from the trash [Path: its name from then on; Value, Length, KeepNS]
 	KindUndelete Kind = 11
+	KindChmod    Kind = 12 // of a file or directory [Path, Mode]
 )
 
-var kindNames = []string{"", "append", "read", "tail", "stat", "put", "create", "mkdir", "rename", "remove", "list", "undelete"}
+var kindNames = []string{"", "append", "read", "tail", "stat", "put", "create", "mkdir", "rename", "remove", "list", "undelete", "chmod"}
 
 // String returns the kind's name in texts and files.
 func (k Kind) String() string { return nameOf(kindNames, int(k)) }
@@ -42,7 +43,7 @@ func (k *Kind) UnmarshalText(b []byte) error { return unmarshal(kindNames, b, (*
 // mutates reports whether operations of the kind change something.
 func (k Kind) mutates() bool {
 	switch k {
-	case KindAppend, KindPut, KindCreate, KindMkdir, KindRename, KindRemove, KindUndelete:
+	case KindAppend, KindPut, KindCreate, KindMkdir, KindRename, KindRemove, KindUndelete, KindChmod:
 		return true
 	}
 	return false
@@ -157,6 +158,7 @@ type Op struct {
 	Final    bool   `json:"final,omitempty"`   // done by Settle, when nothing else was under way
 	Now      bool   `json:"now,omitempty"`     // a remove after which the file is not in the trash
 	KeepNS   int64  `json:"keep_ns,omitempty"` // how long the trash keeps a file at least
+	Mode     uint32 `json:"mode,omitempty"`    // that was set or seen; 0: not told
 
 	Call    clock.Instant `json:"call"`   // ns
 	Return  clock.Instant `json:"return"` // ns; or Open

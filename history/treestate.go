@@ -28,19 +28,22 @@ type node struct {
 	parent int
 	dir    bool
 	value  uint64
+	mode   uint32
 }
 
 // trashed is a file in the trash.
 type trashed struct {
 	value uint64
 	since clock.Instant // when whoever removed it was called
+	mode  uint32
 }
 
 // found is the directory that an operation has found for one of its paths.
 type found struct {
-	op   int // number of the operation
-	side int // 0: of Path; 1: of To
-	node int // or gone
+	op    int    // number of the operation
+	side  int    // 0: of Path; 1: of To
+	node  int    // or gone
+	value uint64 // of the node, if it is a file: it may come back from the trash
 }
 
 // Instead of a node: what went wrong on the way to it.
@@ -52,7 +55,7 @@ const (
 
 // newTree returns an empty tree on which there are some operations.
 func newTree(ops []*Op) *treeState {
-	t := &treeState{nodes: []node{{dir: true, parent: -1}}, asked: map[uint64]bool{}}
+	t := &treeState{nodes: []node{{dir: true, parent: -1, mode: modeDir}}, asked: map[uint64]bool{}}
 	for _, op := range ops {
 		if op.Kind == KindUndelete {
 			t.asked[op.Value] = true
@@ -113,6 +116,7 @@ func (t *treeState) makeKey() {
 		b = append(b, n.name...)
 		b = append(b, '/')
 		b = binary.AppendVarint(b, int64(n.parent))
+		b = binary.AppendUvarint(b, uint64(n.mode))
 		if !n.dir {
 			b = binary.AppendUvarint(append(b, '='), n.value)
 		}
@@ -120,10 +124,12 @@ func (t *treeState) makeKey() {
 	for _, f := range t.found {
 		b = binary.AppendUvarint(append(b, '>'), uint64(f.op)<<1|uint64(f.side))
 		b = binary.AppendVarint(b, int64(f.node))
+		b = binary.AppendUvarint(b, f.value)
 	}
 	for _, r := range t.trash {
 		b = binary.AppendUvarint(append(b, '-'), r.value)
 		b = binary.AppendVarint(b, int64(r.since))
+		b = binary.AppendUvarint(b, uint64(r.mode))
 	}
 	h := fnv.New64a()
 	h.Write(b)
@@ -163,6 +169,32 @@ func (t *treeState) within(at, dir int) bool {
 		}
 	}
 	return false
+}
+
+// Modes of what is made.
+const (
+	modeFile = 0o644
+	modeDir  = 0o755
+)
+
+// reach returns what one of an operation's paths leads to, or why it leads nowhere: a directory,
+// unless the operation is about what has the path itself.
+func (t *treeState) reach(op *Op, path string) int {
+	if op.Kind != KindChmod && (op.Kind != KindStat || op.Found == 0) {
+		return t.walk(path)
+	}
+	if path == "" {
+		return 0
+	}
+	dir, name := cutPath(path)
+	at := t.walk(dir)
+	if why(at) != 0 {
+		return at
+	}
+	if at = t.child(at, name); at < 0 {
+		return notThere
+	}
+	return at
 }
 
 // walk returns the directory that a path leads to, or why it leads to none.

@@ -2,7 +2,8 @@ package journal
 
 import (
 	"encoding/binary"
-	"hash/crc32"
+
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // batch is the records of the calls that are committed together, in the form in which they
@@ -60,7 +61,7 @@ func (b *batch) seal(s seed, segment uint64, off, chain uint32, positions []Posi
 		n := int(binary.LittleEndian.Uint32(head))
 		place := off + uint32(at)
 		binary.LittleEndian.PutUint32(head[4:], s.record(place, b.buf[at+recordHeaderBytes:][:n]))
-		body = crc32.Update(body, castagnoli, head)
+		body = crc32c.Update(body, head)
 		positions = append(positions, Position{Segment: segment, Offset: place})
 		at += recordHeaderBytes + n
 	}

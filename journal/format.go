@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"strconv"
 	"strings"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 const (
@@ -26,8 +26,6 @@ const (
 	segmentSuffix = ".journal"
 	tempName      = "next.tmp"
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // segmentHeader is what a segment says of itself and of the segment before it.
 type segmentHeader struct {
@@ -60,7 +58,7 @@ func (h *segmentHeader) encode() []byte {
 	binary.LittleEndian.PutUint64(b[24:], h.number)
 	binary.LittleEndian.PutUint32(b[32:], h.prevEnd)
 	binary.LittleEndian.PutUint32(b[36:], h.prevChain)
-	h.chain = crc32.Checksum(b[:60], castagnoli)
+	h.chain = crc32c.Checksum(b[:60])
 	binary.LittleEndian.PutUint32(b[60:], h.chain)
 	return b
 }
@@ -75,7 +73,7 @@ func decodeSegmentHeader(name string, b []byte) (segmentHeader, error) {
 		return segmentHeader{}, quarry.Errorf("open journal", quarry.Unsupported, name,
 			"the segment has format version %d; this release reads version %d only: start a release that knows it", v, formatVersion)
 	}
-	sum := crc32.Checksum(b[:60], castagnoli)
+	sum := crc32c.Checksum(b[:60])
 	if sum != binary.LittleEndian.Uint32(b[60:]) {
 		return segmentHeader{}, quarry.Errorf("open journal", quarry.Corrupt, name, "the segment header does not match its checksum")
 	}
@@ -96,7 +94,7 @@ func newSeed(journal, segment uint64) seed {
 	var b [16]byte
 	binary.LittleEndian.PutUint64(b[:], journal)
 	binary.LittleEndian.PutUint64(b[8:], segment)
-	return seed(crc32.Checksum(b[:], castagnoli))
+	return seed(crc32c.Checksum(b[:]))
 }
 
 // record returns the checksum of a record at off.
@@ -104,14 +102,14 @@ func (s seed) record(off uint32, data []byte) uint32 {
 	var b [8]byte
 	binary.LittleEndian.PutUint32(b[:], off)
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(data)))
-	return crc32.Update(crc32.Update(uint32(s), castagnoli, b[:]), castagnoli, data)
+	return crc32c.Update(crc32c.Update(uint32(s), b[:]), data)
 }
 
 // batchHeader returns the checksum of a batch header at off.
 func (s seed) batchHeader(off uint32, header []byte) uint32 {
 	var b [4]byte
 	binary.LittleEndian.PutUint32(b[:], off)
-	return crc32.Update(crc32.Update(uint32(s), castagnoli, b[:]), castagnoli, header[:20])
+	return crc32c.Update(crc32c.Update(uint32(s), b[:]), header[:20])
 }
 
 // batchHeader is the decoded head of a batch.
@@ -158,7 +156,7 @@ func checkBatch(s seed, off uint32, h batchHeader, b []byte) bool {
 		if s.record(off+uint32(at), data) != binary.LittleEndian.Uint32(head[4:]) {
 			return false
 		}
-		body = crc32.Update(body, castagnoli, head)
+		body = crc32c.Update(body, head)
 		at += recordHeaderBytes + int(n)
 	}
 	return body == h.body && len(b)-at < batchAlign && bytes.Equal(b[at:], zeros[:len(b)-at])

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"path"
 	"strings"
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/disk"
 )
 
@@ -255,7 +255,7 @@ func TestFolderIsChecked(t *testing.T) {
 		{"later format", quarry.Unsupported, "format version 2", func(m *disk.Mem) error {
 			change(t, m, segmentPath(3), func(p []byte) []byte {
 				binary.LittleEndian.PutUint32(p[8:], formatVersion+1)
-				binary.LittleEndian.PutUint32(p[60:], crc32.Checksum(p[:60], castagnoli))
+				binary.LittleEndian.PutUint32(p[60:], crc32c.Checksum(p[:60]))
 				return p
 			})
 			return nil

@@ -321,7 +321,7 @@ func (m *Master) outcome(ctx context.Context, id meta.TxID) (x meta.Transaction,
 	return x, err == nil, err
 }
 
-// reached tells a test how far a transaction has come.
+// reached tells who asked for it that a step was reached; see OnStep.
 func (m *Master) reached(point string) {
 	if f := m.failpoint.Load(); f != nil {
 		(*f)(point)

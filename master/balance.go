@@ -1,11 +1,14 @@
 package master
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/meta"
 	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/meta/root"
@@ -28,6 +31,12 @@ const (
 	// slot with very many records may have used up the scan before it came to others. It is odd,
 	// so that each slot has its turn.
 	balanceStride = 1009
+	// undonePause is for how long the balancer leaves alone what a move was undone between, at
+	// first; the pause doubles with each one that is undone, up to undonePauseMax.
+	undonePause    = 10 * time.Second
+	undonePauseMax = time.Hour
+	// undonePairsMax is for how many pairs of shards that is remembered.
+	undonePairsMax = 256
 )
 
 // A shard's weight is its files, directories and chunks, and one for each of its slots: so the
@@ -80,7 +89,7 @@ func (g *rootGroup) balanceOnce(ctx context.Context, upto quarry.Slot) (*root.Be
 	if err != nil || weights == nil {
 		return nil, err
 	}
-	from, to, room := unbalanced(weights)
+	from, to, room := unbalanced(weights, func(from, to quarry.ShardID) bool { return g.moving.rests(from, to, m.cfg.Clock.Now()) })
 	if room == 0 {
 		return nil, nil
 	}
@@ -127,22 +136,64 @@ func (g *rootGroup) weigh(ctx context.Context, shards []root.Shard) ([]quarry.Sh
 }
 
 // unbalanced returns from which shard to which one slots should go, and what they may weigh at
-// most: half of the difference, so that it never turns round. 0: the shards are balanced.
-func unbalanced(weights []quarry.ShardWeight) (from, to quarry.ShardID, room int64) {
+// most: half of the difference, so that it never turns round. Shards between which it rests are passed
+// over. 0: the shards are balanced.
+func unbalanced(weights []quarry.ShardWeight, rests func(from, to quarry.ShardID) bool) (from, to quarry.ShardID, room int64) {
 	var heavy, light *quarry.ShardWeight
 	for i := range weights {
-		w := &weights[i]
-		if heavy == nil || w.Weight > heavy.Weight {
+		if w := &weights[i]; heavy == nil || w.Weight > heavy.Weight {
 			heavy = w
 		}
-		if light == nil || w.Weight < light.Weight {
+	}
+	for i := range weights {
+		if w := &weights[i]; (light == nil || w.Weight < light.Weight) && !rests(heavy.Shard, w.Shard) {
 			light = w
 		}
 	}
-	if heavy == nil || heavy.Weight <= light.Weight+light.Weight/5+balanceSlack {
+	if light == nil || heavy.Weight <= light.Weight+light.Weight/5+balanceSlack {
 		return 0, 0, 0
 	}
 	return heavy.Shard, light.Shard, (heavy.Weight - light.Weight) / 2
+}
+
+// undone is what the balancer remembers of moves between two shards that were undone.
+type undone struct {
+	pause time.Duration
+	until clock.Instant
+}
+
+// noteLocked remembers how a move has ended: what made it be undone may well go on, and the next one
+// closes slots again.
+func (g *moving) noteLocked(from, to quarry.ShardID, done bool, now clock.Instant) {
+	pair := [2]quarry.ShardID{from, to}
+	if done {
+		delete(g.undone, pair)
+		return
+	}
+	if g.undone == nil {
+		g.undone = map[[2]quarry.ShardID]undone{}
+	}
+	u, known := g.undone[pair]
+	if !known && len(g.undone) == undonePairsMax {
+		delete(g.undone, slices.MinFunc(slices.Collect(maps.Keys(g.undone)), func(a, b [2]quarry.ShardID) int {
+			return cmp.Compare(g.undone[a].until, g.undone[b].until)
+		}))
+	}
+	if now.Sub(u.until) > undonePauseMax {
+		u.pause = 0
+	}
+	u.pause = min(max(2*u.pause, undonePause), undonePauseMax)
+	u.until = now.Add(u.pause)
+	g.undone[pair] = u
+}
+
+// rests reports whether nothing should be moved from one shard to another one, because moves between
+// them were undone.
+func (g *moving) rests(from, to quarry.ShardID, now clock.Instant) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	u, known := g.undone[[2]quarry.ShardID{from, to}]
+	return known && now < u.until
 }
 
 // answerHeavy chooses slots of a shard, up to the question's, that together weigh at most as much as

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/meta/slots"
 )
@@ -48,7 +49,7 @@ func TestBalancerComesToRest(t *testing.T) {
 		moves, impossible := 0, false
 		for ; moves < 500; moves++ {
 			weights := weigh()
-			from, to, room := unbalanced(weights)
+			from, to, room := unbalanced(weights, never)
 			if room == 0 {
 				break
 			}
@@ -72,7 +73,7 @@ func TestBalancerComesToRest(t *testing.T) {
 			t.Errorf("seed %d: it does not come to rest: %+v", seed, weights)
 		}
 		if weights := weigh(); !impossible {
-			if _, _, room := unbalanced(weights); room != 0 {
+			if _, _, room := unbalanced(weights, never); room != 0 {
 				t.Errorf("seed %d: at rest with %+v", seed, weights)
 			}
 		}
@@ -131,5 +132,95 @@ func TestBalancerFillsAShard(t *testing.T) {
 			t.Errorf("slots still move: the map was version %d and is %d, %v", before.Version, after.Version, err)
 		}
 		n.check()
+	})
+}
+
+func never(from, to quarry.ShardID) bool { return false }
+
+// TestUndonePauses has moves be undone: the pauses double up to a bound, begin anew when a move is
+// done or long after the last one, and are forgotten, the oldest first, when there are too many.
+func TestUndonePauses(t *testing.T) {
+	var g moving
+	now := clock.Instant(time.Hour)
+	want := undonePause
+	for range 12 {
+		g.noteLocked(1, 2, false, now)
+		if !g.rests(1, 2, now.Add(want-1)) || g.rests(1, 2, now.Add(want)) || g.rests(2, 1, now) || g.rests(1, 3, now) {
+			t.Fatalf("it does not rest for %v", want)
+		}
+		now, want = now.Add(want), min(2*want, undonePauseMax)
+	}
+	g.noteLocked(1, 2, true, now)
+	if g.rests(1, 2, now) {
+		t.Error("it rests after a move that was done")
+	}
+	g.noteLocked(1, 2, false, now)
+	g.noteLocked(1, 2, false, now)
+	now = now.Add(2 * undonePauseMax)
+	g.noteLocked(1, 2, false, now)
+	if !g.rests(1, 2, now) || g.rests(1, 2, now.Add(undonePause)) {
+		t.Error("what was undone long ago counts")
+	}
+	for i := range quarry.ShardID(2 * undonePairsMax) {
+		g.noteLocked(3, 4+i, false, now.Add(time.Duration(i)))
+	}
+	if len(g.undone) != undonePairsMax || g.rests(3, 4, now) || !g.rests(3, 3+2*undonePairsMax, now) {
+		t.Errorf("%d pairs are remembered", len(g.undone))
+	}
+	weights := []quarry.ShardWeight{{Shard: 3, Weight: 10_000}, {Shard: 3 + 2*undonePairsMax}, {Shard: 2, Weight: 100}}
+	if from, to, room := unbalanced(weights, func(from, to quarry.ShardID) bool { return g.rests(from, to, now) }); from != 3 || to != 2 || room != 4950 {
+		t.Errorf("a move of %d from %d to %d", room, from, to)
+	}
+}
+
+// TestBalancerLeavesUndoneMovesAlone undoes whatever the balancer begins, for some minutes: it tries
+// again, now and then, and fills the shard when it may.
+func TestBalancerLeavesUndoneMovesAlone(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *testCluster) {
+		r := c.router()
+		defer r.close()
+		if err := r.AddShard(t.Context(), &quarry.AddShardRequest{Shard: 3}); err != nil {
+			t.Fatal(err)
+		}
+		c.leader(3)
+		f := func(at string) {
+			if at == "move copied" {
+				c.sleep(2 * time.Second)
+			}
+		}
+		for _, n := range c.nodes {
+			n.failpoint.Store(&f)
+		}
+		begun := map[uint64]bool{}
+		for range 240 {
+			reply, err := r.MoveSlots(t.Context(), &quarry.MoveSlotsRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, mv := range reply.Moves {
+				begun[mv.Move] = true
+				if _, err := r.MoveSlots(t.Context(), &quarry.MoveSlotsRequest{Cancel: mv.Move}); err != nil && quarry.KindOf(err) != quarry.NotFound {
+					t.Fatal(err)
+				}
+			}
+			c.sleep(time.Second)
+		}
+		t.Logf("%d moves were begun", len(begun))
+		if n := len(begun); n < 3 || n > 15 {
+			t.Errorf("%d moves were begun while they were undone", n)
+		}
+		for _, n := range c.nodes {
+			n.failpoint.Store(nil)
+		}
+		c.sleep(4 * time.Minute)
+		topology, err := r.Topology(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range topology.Shards {
+			if n := slots.Count(s.Slots); s.Shard == 3 && n < quarry.Slots/4 {
+				t.Errorf("the shard has %d slots", n)
+			}
+		}
 	})
 }

@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
@@ -65,7 +66,7 @@ func (m *Master) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.Rol
 		return nil, err
 	}
 	reply, err := t.chunks.Roll(ctx, req)
-	return reply, m.wrongShard("roll", err)
+	return reply, m.again("roll", err)
 }
 
 // Allocate makes open chunks that the session owns.
@@ -75,7 +76,7 @@ func (m *Master) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 		return nil, err
 	}
 	reply, err := t.chunks.Allocate(ctx, req)
-	return reply, m.wrongShard("allocate", err)
+	return reply, m.again("allocate", err)
 }
 
 // Finish seals a chunk of the session.
@@ -85,7 +86,17 @@ func (m *Master) Finish(ctx context.Context, req *quarry.FinishRequest) (*quarry
 		return nil, err
 	}
 	reply, err := t.chunks.Finish(ctx, req)
-	return reply, m.wrongShard("finish", err)
+	return reply, m.again("finish", err)
+}
+
+// again is the error of a request that finds what it did before when it is sent again. So a command
+// whose outcome is unknown, because the leader changed meanwhile, is no reason for its caller to give
+// up: whoever leads can tell.
+func (m *Master) again(op string, err error) error {
+	if errors.Is(err, quarry.Unknown) {
+		return &quarry.Error{Op: op, Kind: quarry.Unavailable, Err: errLeaderChanged}
+	}
+	return m.wrongShard(op, err)
 }
 
 // Report notes silent members or corrupt replicas.

@@ -3,13 +3,13 @@ package master
 import (
 	"context"
 	"errors"
-	"hash/crc32"
 	"io/fs"
 	"reflect"
 	"slices"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/raft"
 	"github.com/quarryfs/quarry/wire"
@@ -56,7 +56,9 @@ func initFields(w *wire.Walk, r *quarry.InitRequest) {
 	wire.Uint(w, 4, &r.Key.Number)
 	secret := r.Key.Secret[:]
 	wire.Bytes(w, 5, &secret, len(r.Key.Secret))
-	copy(r.Key.Secret[:], secret)
+	if w.Reading() { // a request that is written may be another goroutine's, too
+		copy(r.Key.Secret[:], secret)
+	}
 }
 
 func joinFields(w *wire.Walk, r *quarry.JoinRequest) {
@@ -140,7 +142,7 @@ func (o *origin) save(fsys disk.FS) error {
 }
 
 func checksum(b []byte) []byte {
-	sum := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
+	sum := crc32c.Checksum(b)
 	return []byte{byte(sum), byte(sum >> 8), byte(sum >> 16), byte(sum >> 24)}
 }
 

@@ -87,6 +87,7 @@ func (m *Master) leave() {
 	if m.ctx.Err() != nil {
 		return
 	}
+	m.reached("master leaves")
 	gone := *m.originNow()
 	gone.Removed = true
 	saved := make(chan error, 1)

@@ -31,7 +31,8 @@ type Master struct {
 	root    rootGroup
 	turns   turns
 
-	failpoint atomic.Pointer[func(point string)] // told how far transactions have come, if a test sets it
+	failpoint atomic.Pointer[func(point string)]                 // told of the steps of transactions, moves and changes of masters; see OnStep
+	onMembers atomic.Pointer[func(quarry.ShardID, raft.Changed)] // see OnMembers
 
 	leadMu    sync.Mutex
 	renounced map[quarry.ShardID]bool // groups that this node was told to hand over
@@ -89,7 +90,7 @@ func (m *Master) start(o *origin) error {
 		Node: o.Node, Cluster: o.cluster(), Address: m.cfg.Address,
 		Log: m.cfg.Folder, State: m.cfg.StateFS, StateDir: m.cfg.StateDir,
 		Transport: transport, Clock: m.cfg.Clock, Logger: m.cfg.Logger,
-		LogBytes: m.cfg.LogBytes, CacheBytes: m.cfg.CacheBytes,
+		LogBytes: m.cfg.LogBytes, CacheBytes: m.cfg.CacheBytes, Changed: m.membersChanged,
 	})
 	if err != nil {
 		return err

@@ -69,6 +69,9 @@ func (c *testCluster) stopAt(point string, nth int, groups ...quarry.ShardID) (e
 			}
 			ctx := n.Master.ctx
 			close(hit)
+			if slices.Contains(appliedSteps, point) {
+				return
+			}
 			select {
 			case <-ctx.Done():
 			case <-stopped:

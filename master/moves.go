@@ -27,6 +27,7 @@ type moving struct {
 	mu      sync.Mutex
 	ended   []quarry.SlotMove    // the last ones, at most endedMax
 	weights []quarry.ShardWeight // as the balancer has seen them last
+	undone  map[[2]quarry.ShardID]undone
 }
 
 // MoveSlots begins to move slots, has a move undone, switches the balancer, and tells what moves
@@ -197,6 +198,7 @@ func (m *Master) endMove(ctx context.Context, q *question) error {
 		}
 		g := &m.root.moving
 		g.mu.Lock()
+		g.noteLocked(s.From, s.To, q.Done, m.cfg.Clock.Now())
 		g.ended = append(g.ended, s)
 		g.ended = g.ended[max(0, len(g.ended)-endedMax):]
 		g.mu.Unlock()

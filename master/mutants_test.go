@@ -14,5 +14,7 @@ func TestMutants(t *testing.T) {
 		ToldBeforeLogged: "TestCrashesAcrossShards",
 		IntentPassedOver: "TestReadersMeetIntents",
 		MovedOutOfOrder:  "TestDirectoriesMovedIntoEachOther",
+		RemovedIsAdded:   "TestRemovedWhileAdded",
+		JointIsDone:      "TestJointIsNotDone",
 	})
 }

@@ -39,7 +39,7 @@ func (m *Master) Make(ctx context.Context, req *quarry.MakeRequest) (*quarry.Att
 		slot = m.slotFor(req.Parent, req.Name)
 	}
 	return m.change(ctx, "make", req.Parent, req.Op, &meta.Make{
-		Parent: req.Parent, Name: req.Name, Kind: req.Kind, Mode: req.Mode, Existing: req.Existing, Slot: slot,
+		Parent: req.Parent, Name: req.Name, Kind: req.Kind, Mode: req.Mode, UID: req.UID, GID: req.GID, Existing: req.Existing, Slot: slot,
 	})
 }
 
@@ -84,8 +84,14 @@ func (m *Master) load(slot quarry.Slot) (n int64) {
 // Link publishes a file of sealed chunks.
 func (m *Master) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.AttrReply, error) {
 	return m.change(ctx, "link", req.Parent, req.Op, &meta.Link{
-		Parent: req.Parent, Name: req.Name, Mode: req.Mode, Pieces: req.Pieces, Replace: req.Replace, Owner: req.Owner, Path: req.Path,
+		Parent: req.Parent, Name: req.Name, Mode: req.Mode, UID: req.UID, GID: req.GID, ModifiedNS: req.ModifiedNS,
+		Pieces: req.Pieces, Replace: req.Replace, Owner: req.Owner, Path: req.Path,
 	})
+}
+
+// SetAttr sets attributes that are kept to be shown.
+func (m *Master) SetAttr(ctx context.Context, req *quarry.SetAttrRequest) (*quarry.AttrReply, error) {
+	return m.change(ctx, "set attributes", req.Inode, req.Op, &meta.SetAttr{Change: *req})
 }
 
 // Rename moves a name.

@@ -40,9 +40,11 @@ func (m *Master) Replace(ctx context.Context, req *quarry.ReplaceRequest) (*quar
 		if err := m.registered(nodes[i]); err != nil {
 			return nil, err
 		}
+		m.reached("master numbered")
 		if err := m.invite(ctx, nodes[i]); err != nil {
 			return nil, quarry.Wrap("replace", nodes[i].Address, err)
 		}
+		m.reached("master invited")
 	}
 	if req.Shard == quarry.RootShard {
 		leave, err := m.alone(ctx, "replace")
@@ -97,6 +99,7 @@ func (m *Master) forget(ctx context.Context, gone, voters []quarry.NodeID) error
 	if err := m.outOfShards(ctx, gone); err != nil {
 		return err
 	}
+	m.reached("masters out of shards")
 	leave, err := m.alone(ctx, "replace")
 	if err != nil {
 		return err
@@ -121,6 +124,7 @@ func (m *Master) forget(ctx context.Context, gone, voters []quarry.NodeID) error
 		if _, err := m.root.propose(ctx, &root.RemoveMaster{Node: node}); err != nil {
 			return quarry.Wrap("replace", "", err)
 		}
+		m.reached("master forgotten")
 	}
 	return nil
 }
@@ -204,7 +208,7 @@ func (m *Master) invite(ctx context.Context, node quarry.MasterNode) error {
 // allRegistered is registered for several masters.
 func (m *Master) allRegistered(nodes []quarry.MasterNode) error {
 	for _, n := range nodes {
-		if err := m.registered(n); err != nil {
+		if err := m.registered(n); err != nil && !off(RemovedIsAdded) {
 			return err
 		}
 	}
@@ -219,7 +223,7 @@ func (m *Master) exchange(ctx context.Context, id quarry.ShardID, gone []quarry.
 	if err != nil {
 		return err
 	}
-	if st.Changing { // those who go still count
+	if st.Changing && !off(JointIsDone) { // those who go still count
 		return quarry.Errorf("replace", quarry.Busy, "", "another change of the members of group %d is under way", id)
 	}
 	var learn, change raft.Change

@@ -11,3 +11,9 @@ const (
 	IntentPassedOver Rule = "reader passes over an intent"
 	MovedOutOfOrder  Rule = "directories moved at the same time"
 )
+
+// The rules of changes of the masters.
+const (
+	RemovedIsAdded Rule = "removed master made a member"
+	JointIsDone    Rule = "change of members counted before it is complete"
+)

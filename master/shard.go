@@ -80,10 +80,12 @@ func (l termLog) View(fn func(meta.View) error) error { return l.shard.local(fn)
 // Time returns the present log time.
 func (l termLog) Time() meta.LogTime { return l.term.now(l.shard.master.cfg.Clock) }
 
+var errLeaderChanged = errors.New("the leader changed while the operation was under way; the same operation can be sent again")
+
 func (s *shard) proposeIn(ctx context.Context, t *term, op quarry.Op, body meta.Body) (*meta.Result, error) {
 	result, err := s.apply(ctx, t, op, body)
 	if errors.Is(err, quarry.Unknown) {
-		return nil, &quarry.Error{Op: "propose", Kind: quarry.Unavailable, Err: errors.New("the leader changed while the operation was under way; the same operation can be sent again")}
+		return nil, &quarry.Error{Op: "propose", Kind: quarry.Unavailable, Err: errLeaderChanged}
 	}
 	if err != nil {
 		return nil, err

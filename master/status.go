@@ -93,9 +93,41 @@ func (m *Master) Leads(id quarry.ShardID) bool {
 	return err == nil && sh.lead.Load() != nil
 }
 
-// OnStep has f called with each step that transactions and moves of slots reach at this node, by
-// the goroutine that carries them out. It is for those who break a cluster at each step.
+// Group tells what this node knows of one of its groups; NotFound if it has no such group,
+// Unavailable if it has none yet.
+func (m *Master) Group(id quarry.ShardID) (raft.Status, error) {
+	if !m.started.Load() {
+		return raft.Status{}, m.waiting("look")
+	}
+	st, err := m.host.Status(id)
+	return st, quarry.Wrap("look", "", err)
+}
+
+// OnStep has f called with each step that transactions, moves of slots and changes of masters reach
+// at this node, by the goroutine that carries them out. It is for those who break a cluster at each
+// step.
 func (m *Master) OnStep(f func(step string)) { m.failpoint.Store(&f) }
+
+// OnMembers has f called with each change of a group's members that this node has applied; see
+// raft.Config.
+func (m *Master) OnMembers(f func(quarry.ShardID, raft.Changed)) { m.onMembers.Store(&f) }
+
+// membersChanged hears from a group that its members have changed.
+func (m *Master) membersChanged(id quarry.ShardID, c raft.Changed) {
+	if f := m.onMembers.Load(); f != nil {
+		(*f)(id, c)
+	}
+	switch {
+	case c.Snapshot:
+		m.reached("snapshot installed")
+	case len(c.Outgoing) > 0:
+		m.reached("members joint")
+	case len(c.Learners) > 0:
+		m.reached("member learns")
+	default:
+		m.reached("members changed")
+	}
+}
 
 // Digest sums up this node's state of a group, and tells up to which entry of the log that is.
 // Nodes that have applied the same entries have the same digest. Busy: entries were applied
@@ -159,19 +191,55 @@ func (m *Master) groupInfo(s quarry.ShardInfo) quarry.ShardInfo {
 const identifyTime = time.Second
 
 // Status tells the health of the cluster as this node knows it: shards by its own replicas,
-// servers by the heartbeats that come to it.
+// servers by the heartbeats that come to it. Of the groups that it leads it knows the latest; one of
+// which no majority says in time that it leads it has no leader.
 func (m *Master) Status(ctx context.Context) (*quarry.StatusReply, error) {
 	topology, err := m.Topology(ctx)
 	if err != nil {
 		return nil, quarry.Wrap("status", "", err)
 	}
+	confirmed := m.confirm(ctx, topology.Shards)
+	if topology, err = m.Topology(ctx); err != nil {
+		return nil, quarry.Wrap("status", "", err)
+	}
 	reply := &quarry.StatusReply{Cluster: topology.Cluster, Node: m.node, Masters: m.masterStatus(ctx, topology.Masters)}
 	for _, s := range topology.Shards {
-		reply.Shards = append(reply.Shards, m.shardStatus(s))
+		st := m.shardStatus(s)
+		if st.Leader == m.node && !confirmed[s.Shard] {
+			st.Leader = 0
+		}
+		reply.Shards = append(reply.Shards, st)
 	}
 	reply.Servers = m.serverStatus()
 	reply.TrashMS = m.trashKeep().Milliseconds()
 	return reply, nil
+}
+
+// confirmTime is how long a majority may take to say that this node leads a group.
+const confirmTime = 500 * time.Millisecond
+
+// confirm makes sure that this node leads the groups that it takes itself for the leader of, and that
+// it knows the latest of them. It returns those of which that is so.
+func (m *Master) confirm(ctx context.Context, shards []quarry.ShardInfo) (confirmed map[quarry.ShardID]bool) {
+	ctx, cancel := m.cfg.Clock.WithTimeout(ctx, confirmTime)
+	defer cancel()
+	confirmed = map[quarry.ShardID]bool{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, s := range shards {
+		if s.Leader != m.node {
+			continue
+		}
+		wg.Go(func() {
+			if m.host.ReadIndex(ctx, s.Shard) == nil {
+				mu.Lock()
+				confirmed[s.Shard] = true
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return confirmed
 }
 
 // masterStatus asks every master whether it lives.
@@ -215,7 +283,8 @@ func (m *Master) shardStatus(info quarry.ShardInfo) quarry.ShardStatus {
 		c := meta.Totals(v)
 		s.Inodes, s.Chunks, s.OpenChunks = c.Files+c.Dirs, c.Chunks-c.Garbage, c.Open
 		s.Missing, s.UnderCopied, s.Suspect = c.Missing, c.UnderCopied, c.Suspect
-		s.Removed, s.RemovedSize = c.Removed, c.RemovedBytes
+		s.Removed, s.RemovedSize = c.Removed-c.Doomed, c.RemovedBytes-c.DoomedBytes
+		s.Freeing, s.FreeingSize = c.Doomed, c.DoomedBytes
 		return nil
 	})
 	if t := sh.lead.Load(); t != nil {

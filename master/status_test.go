@@ -77,6 +77,27 @@ func TestStatus(t *testing.T) {
 	})
 }
 
+// TestStatusOfLeaderCutOff asks a leader that has just lost the others: it does not say that it leads.
+func TestStatusOfLeaderCutOff(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *testCluster) {
+		m := c.nodes[0]
+		for id := range quarry.ShardID(testShards + 1) {
+			c.lead(id, m)
+		}
+		c.nodes[1].stop()
+		c.nodes[2].stop()
+		st, err := m.Status(t.Context())
+		if err != nil || len(st.Shards) != testShards+1 {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		for _, s := range st.Shards {
+			if s.Leader != 0 {
+				t.Errorf("master %d leads shard %d, it says", s.Leader, s.Shard)
+			}
+		}
+	})
+}
+
 // Leadership goes where it is asked to go; only the leader can hand it over.
 func TestTransfer(t *testing.T) {
 	inBubble(t, 3, func(t *testing.T, c *testCluster) {

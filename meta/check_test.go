@@ -7,6 +7,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta/move"
+	"github.com/quarryfs/quarry/meta/replica"
 	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/wire"
 )
@@ -269,6 +270,10 @@ func (d *dump) checkFiles(refs map[quarry.Handle]uint64, index func([]byte), n *
 		if i.Links == 0 {
 			n.Removed++
 			n.RemovedBytes += i.Length
+			if i.Doomed {
+				n.Doomed++
+				n.DoomedBytes += i.Length
+			}
 			if i.Removed == 0 {
 				return fmt.Sprintf("removed file %v is not in the queue", id)
 			}
@@ -395,6 +400,10 @@ func (d *dump) count(want map[string]string, index func([]byte), n *Counters) st
 		default:
 			n.Removed++
 			n.RemovedBytes += i.Length
+			if i.Doomed {
+				n.Doomed++
+				n.DoomedBytes += i.Length
+			}
 			index(i.queueKey(nil, id))
 		}
 	}
@@ -436,7 +445,7 @@ func indexChunk(h quarry.Handle, c *ChunkRecord, open bool, want map[string]stri
 		index(serverKey(nil, r.Server, h))
 		if r.Owes != 0 {
 			item := quarry.Item{Kind: r.Owes, Version: r.OwesVersion}
-			want[string(itemKey(nil, r.Server, h))] = string(wire.Marshal(nil, &item, itemFields))
+			want[string(itemKey(nil, r.Server, h))] = string(wire.Marshal(nil, &item, replica.ItemFields))
 		}
 	}
 }

@@ -238,6 +238,52 @@ func TestSilentMemberComesBack(t *testing.T) {
 	}
 }
 
+// TestLinkForAnOwner links in a session what another one owns, as the process does that goes on with a
+// put: whoever names the owner and its chunks, and each chunk once.
+func TestLinkForAnOwner(t *testing.T) {
+	s := newShard(t)
+	owner, stranger := s.session, s.ok(&OpenSession{Slot: 9}).Session
+	a, b, open := s.owned(100, 1, 2), s.owned(50, 2, 3), s.chunk(1)
+	s.ok(&OpenOwned{Chunks: []NewChunk{open}})
+	first := s.seq
+	s.session, s.seq = s.ok(&OpenSession{Slot: 8}).Session, 0
+	more := s.chunk(3, 4)
+	s.ok(&OpenOwned{Chunks: []NewChunk{more}, Owner: owner})
+	s.seal(more.Handle, 7)
+	pieces := []quarry.LinkPiece{{Handle: a, Length: 100}, {Handle: b, Length: 50}, {Handle: more.Handle, Length: 7}}
+	link := func(owner quarry.SessionID, pieces ...quarry.LinkPiece) *Link {
+		return &Link{Parent: quarry.RootInode, Name: "f", Pieces: pieces, Owner: owner}
+	}
+	s.refused(quarry.NotFound, link(0, pieces...))        // they are not the session's own
+	s.refused(quarry.NotFound, link(stranger, pieces...)) // another one has none
+	s.refused(quarry.NotFound, link(owner+1<<20, pieces...))
+	s.refused(quarry.NotFound, link(owner, append(pieces, quarry.LinkPiece{Handle: quarry.MakeHandle(0, 999), Length: 1})...))
+	s.refused(quarry.Invalid, link(owner, append(pieces, quarry.LinkPiece{Handle: open.Handle, Length: 1})...))
+	s.refused(quarry.SessionExpired, &OpenOwned{Chunks: []NewChunk{s.chunk(1)}, Owner: owner + 1<<20})
+	r := s.ok(link(owner, pieces...))
+	if r.Attr.Length != 157 {
+		t.Errorf("linked %+v", r.Attr)
+	}
+	if rec, err := Session(s.kv, owner); err != nil || rec.Owned != 1 {
+		t.Errorf("the owner has %d chunks, %v; one is left to it", rec.Owned, err)
+	}
+	late := link(0, pieces[:2]...) // what the first process had sent, and what comes behind the other's
+	late.Replace = true
+	if r := s.send(s.encode(quarry.Op{Session: owner, Sequence: first + 1, Oldest: first + 1}, late)); !errors.Is(r.Err, quarry.NotFound) {
+		t.Errorf("they are linked once more: %v", r.Err)
+	}
+	s.ok(&CloseSession{Session: owner})
+	if c := s.record(a); c.Freed != 0 || !c.Linked {
+		t.Errorf("the end of the owner takes a linked chunk away: %+v", c)
+	}
+	if r := s.send(s.encode(quarry.Op{Session: owner, Sequence: first + 2, Oldest: first + 2}, late)); !errors.Is(r.Err, quarry.SessionExpired) {
+		t.Errorf("the owner is gone: %v", r.Err)
+	}
+	if dir, _ := s.lookup("f"); dir.Length != 157 {
+		t.Errorf("the file is %+v", dir)
+	}
+}
+
 func TestReserveHandles(t *testing.T) {
 	s := newShard(t)
 	a := s.ok(&ReserveHandles{Term: 4, Count: 10}).Range

@@ -49,6 +49,7 @@ const (
 	KindCancelTake     Kind = 40
 	KindDisown         Kind = 41
 	KindUndelete       Kind = 50
+	KindSetAttr        Kind = 51
 )
 
 // Body is the part of a command that its verb defines: one of this package's types, by
@@ -113,13 +114,14 @@ var verbs = [...]verb{
 	KindCancelTake:     {"cancel take", func() Body { return new(CancelTake) }, false, 2},
 	KindDisown:         {"disown", func() Body { return new(Disown) }, false, 2},
 	KindUndelete:       {"undelete", func() Body { return new(Undelete) }, true, 2},
+	KindSetAttr:        {"set attributes", func() Body { return new(SetAttr) }, true, 2},
 }
 
 // Command is one entry of the shard's log.
 type Command struct {
 	Time   LogTime   // the last logged time plus what has passed at the leader since
 	WallNS int64     // wall-clock nanoseconds since 1970 at the leader; stored to be shown only
-	Op     quarry.Op // of Make, Link, Rename, Remove, Undelete and OpenOwned: what makes them happen once
+	Op     quarry.Op // of Make, Link, Rename, Remove, Undelete, SetAttr and OpenOwned: what makes them happen once
 	Body   Body
 }
 
@@ -150,8 +152,12 @@ func commandFields(w *wire.Walk, c *Command) {
 // Level returns the feature level that every master must speak before the command is proposed.
 func (c *Command) Level() uint32 {
 	switch b := c.Body.(type) {
+	case *Make:
+		if b.UID|b.GID != 0 {
+			return 2
+		}
 	case *Link:
-		if b.Owner != 0 {
+		if b.Owner != 0 || b.UID|b.GID != 0 || b.ModifiedNS != 0 {
 			return 2
 		}
 	case *OpenOwned:

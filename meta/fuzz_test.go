@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/attr"
 	"github.com/quarryfs/quarry/meta/move"
 	"github.com/quarryfs/quarry/wire"
 )
@@ -35,6 +36,7 @@ func script(t testing.TB) (all []byte) {
 	whole := s.owned(10, 1, 2)
 	s.ok(&Link{Parent: d, Name: "g", Mode: 0o644, Pieces: []quarry.LinkPiece{{Handle: whole, Length: 10}, {Inline: []byte("x")}}})
 	s.ok(&Rename{Parent: d, Name: "g", ToParent: quarry.RootInode, ToName: "h", Replace: true})
+	s.ok(&SetAttr{attr.Change{Inode: d, SetMode: true, SetUID: true, SetGID: true, SetModified: true, Mode: 0o700, UID: 1, GID: 2, ModifiedNS: 3}})
 	s.ok(&Reopen{File: f, Handle: h, Version: 2, Members: []NewMember{member(2), member(1), member(3)}})
 	s.seal(h, 200)
 	s.ok(&ServerGone{Server: 1, Max: 10})

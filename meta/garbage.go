@@ -10,12 +10,11 @@ import (
 // collectMax is the most pieces and chunks that one Collect frees.
 const collectMax = 1000
 
-// Collect frees garbage that has been kept for KeepMS of log time, the oldest first: the pieces
-// of removed files, and chunks, whose replicas are then owed as drops. Removed files that were
-// not to be kept go after SoonMS; at once what no file has ever named, and files that were put
-// and not to be kept. The record of a chunk goes when all its drops are settled. Both times must
-// be longer than sessions live without being kept alive: until then somebody may ask for the fate
-// of a record. Result: Count, what was freed; More.
+// Collect frees garbage that has been kept for KeepMS of log time, the oldest first: the pieces of removed
+// files, and chunks, whose replicas are then owed as drops. Removed files that were not to be kept go after
+// SoonMS; at once what no file has ever named, and files that were put and not to be kept. The record of a
+// chunk goes when all its drops are settled. Both times must be longer than sessions live without being kept
+// alive: until then somebody may ask for the fate of a record. Result: Count, what was freed; More.
 type Collect struct {
 	KeepMS uint64
 	Max    int // pieces, files and chunks to free, 1 to 1,000
@@ -125,19 +124,23 @@ func (t *tx) freeFile(g garbageEntry, limit int, r *Result) {
 }
 
 // freePieces frees the first pieces of a removed file, at most room of them, and the file if there
-// are fewer.
+// are fewer. One without chunks goes whole, and its bytes are not read.
 func (t *tx) freePieces(id quarry.Inode, file *inodeRecord, room int, r *Result) {
 	type place struct {
 		end    uint64
 		handle quarry.Handle
 	}
 	var pieces []place
-	t.scan(table(nil, uint16(id.Slot()), tablePiece, uint64(id)), nil, func(key, value []byte) bool {
-		var p pieceRecord
-		decode(key, value, &p, pieceFields)
-		pieces = append(pieces, place{lastNumber(key), p.Handle})
-		return len(pieces) < room
-	})
+	if !file.Chunks && file.Length > 0 { // one inline piece
+		pieces = []place{{end: uint64(file.Length)}}
+	} else {
+		t.scan(table(nil, uint16(id.Slot()), tablePiece, uint64(id)), nil, func(key, value []byte) bool {
+			var p pieceRecord
+			decode(key, value, &p, pieceFields)
+			pieces = append(pieces, place{lastNumber(key), p.Handle})
+			return len(pieces) < room
+		})
+	}
 	for _, p := range pieces {
 		t.delete(pieceKey(t.key[:0], id, p.end))
 		if p.handle != 0 {
@@ -145,20 +148,23 @@ func (t *tx) freePieces(id quarry.Inode, file *inodeRecord, room int, r *Result)
 		}
 		r.Count++
 	}
-	if len(pieces) == room { // there may be others, and the file itself counts too
+	if len(pieces) == room && file.Chunks { // there may be others, and the file itself counts too
 		r.More = true
 		if pieces[room-1].end == openEnd {
 			file.Open = false // its tail was lost; nobody looks for it any more
 		}
 		t.delete(file.queueKey(t.key[:0], id))
-		file.Doomed = true // nobody can have it back; the next Collect goes on with it
+		if !file.Doomed { // nobody can have it back; the next Collect goes on with it
+			file.Doomed = true
+			t.header.Counters.Trash(-1, -file.Length, false)
+			t.header.Counters.Trash(+1, file.Length, true)
+		}
 		t.queue(id, file, neverSeen)
 		return
 	}
 	t.delete(file.queueKey(t.key[:0], id))
 	t.delete(inodeKey(t.key[:0], id))
-	t.header.Counters.Removed--
-	t.header.Counters.RemovedBytes -= file.Length
+	t.header.Counters.Trash(-1, -file.Length, file.Doomed)
 	r.Count++
 }
 
@@ -184,7 +190,7 @@ func (t *tx) doom(c *chunkEdit) {
 	}
 	c.Doomed = true
 	for i := range c.Replicas {
-		c.Replicas[i].drop(c.Version)
+		c.Replicas[i].Drop(c.Version)
 	}
 	if off(DropForgotten) {
 		c.Replicas = nil

@@ -119,7 +119,7 @@ func (c *ChunkRecord) settleBad() {
 	if c.Count(ReplicaHolding) > 0 {
 		for i := range c.Replicas {
 			if r := &c.Replicas[i]; r.State == ReplicaBad {
-				r.drop(c.Version)
+				r.Drop(c.Version)
 			}
 		}
 		return

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/replica"
 )
 
 // chunkEdit is a chunk's record while a command changes it, with what the indexes and
@@ -139,7 +140,7 @@ func (t *tx) saveReplicas(h quarry.Handle, was, is *chunkIndex) {
 		}
 		if r.owes != 0 && r != old {
 			item := quarry.Item{Kind: r.owes, Version: r.version}
-			put(t, itemKey(t.key[:0], r.server, h), &item, itemFields)
+			put(t, itemKey(t.key[:0], r.server, h), &item, replica.ItemFields)
 		}
 	}
 }
@@ -188,8 +189,7 @@ func (t *tx) account(key, value []byte, by int64) {
 		case i.Links > 0:
 			n.Files += by
 		default:
-			n.Removed += by
-			n.RemovedBytes += by * i.Length
+			n.Trash(by, by*i.Length, i.Doomed)
 			t.setOrDelete(by > 0, i.queueKey(t.key[:0], quarry.Inode(id)))
 		}
 	case tableChunk:

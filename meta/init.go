@@ -23,7 +23,7 @@ func (c *Init) fields(w *wire.Walk) { wire.List(w, 10, &c.Slots, slotRangesMax, 
 
 func (c *Init) apply(t *tx, r *Result) error {
 	if t.header.NextInode > 0 {
-		if slices.Equal(t.header.Slots, c.Slots) || t.header.LastLeave > 0 || t.header.LastTake > 0 {
+		if l := t.header.Leaving; t.header.LastLeave > 0 || t.header.LastTake > 0 || l != nil && l.Released || slices.Equal(t.header.Slots, c.Slots) {
 			return nil
 		}
 		return refuse(quarry.Exists, "", "the shard has other slots already")

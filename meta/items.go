@@ -2,6 +2,7 @@ package meta
 
 import (
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/meta/replica"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -17,7 +18,7 @@ func (*SettleItems) kind() Kind { return KindSettleItems }
 
 func (c *SettleItems) fields(w *wire.Walk) {
 	wire.Uint(w, 10, &c.Server)
-	wire.List(w, 11, &c.Items, quarry.ItemsMax, itemFields)
+	wire.List(w, 11, &c.Items, quarry.ItemsMax, replica.ItemFields)
 }
 
 func (c *SettleItems) apply(t *tx, r *Result) error {
@@ -49,7 +50,7 @@ func Unsettled(v View, server quarry.ServerID, n int) (items []quarry.Item, more
 			return false
 		}
 		var item quarry.Item
-		decode(key, value, &item, itemFields)
+		decode(key, value, &item, replica.ItemFields)
 		item.Handle = quarry.Handle(lastNumber(key))
 		items = append(items, item)
 		return true

@@ -280,6 +280,18 @@ func TestMoveCommands(t *testing.T) {
 	}
 }
 
+// TestInitWhileAllSlotsLeave has a shard's first move take all its slots. A leader that takes office
+// before the move is over finds none and gives the shard those of its beginning: too late.
+func TestInitWhileAllSlotsLeave(t *testing.T) {
+	a := newShard(t)
+	a.ok(&BeginLeave{Move: 1, To: 2, Slots: allSlots})
+	a.ok(&Release{Move: 1})
+	a.ok(&Init{Slots: allSlots})
+	if own := Slots(a.kv); len(own) > 0 {
+		t.Errorf("the shard has slots that it has released: %v", own)
+	}
+}
+
 // TestStrangers parts a session from the chunks it owns: they can be linked, and they are freed
 // when the session is over.
 func TestStrangers(t *testing.T) {

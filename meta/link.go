@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 
@@ -9,16 +10,15 @@ import (
 )
 
 // Link publishes a file, whole, under a name: sealed chunks that the session owns and that are of the
-// parent's slot, or a few
-// bytes inline, become its pieces in the same step in which it gets the name. NotFound (the
-// parent, or a chunk), Exists, IsDir, Invalid. Result: Attr; Orphans, of a file that was
-// replaced.
+// parent's slot, or a few bytes inline, become its pieces in the same step in which it gets the name.
+// NotFound (the parent, or a chunk), Exists, IsDir, Invalid. Result: Attr; Orphans, of a replaced file.
 type Link struct {
-	Parent  quarry.Inode
-	Name    string
-	Mode    uint32
-	Pieces  []quarry.LinkPiece // at most PiecesMax; at most one is inline
-	Replace bool               // an existing file of the name is replaced
+	Parent         quarry.Inode
+	Name           string
+	Mode, UID, GID uint32
+	ModifiedNS     int64              // 0: the time of the command
+	Pieces         []quarry.LinkPiece // at most PiecesMax; at most one is inline
+	Replace        bool               // an existing file of the name is replaced
 	// Owner is the session to which the chunks belong; 0: the operation's. It is another one when
 	// slots have moved since the chunks were opened, so that the client has another session here.
 	Owner quarry.SessionID
@@ -35,6 +35,9 @@ func (c *Link) fields(w *wire.Walk) {
 	wire.Bool(w, 14, &c.Replace)
 	wire.Uint(w, 15, &c.Owner)
 	wire.String(w, 16, &c.Path, quarry.PathBytesMax)
+	wire.Uint(w, 17, &c.UID)
+	wire.Uint(w, 18, &c.GID)
+	wire.Uint(w, 19, &c.ModifiedNS)
 }
 
 func (c *Link) apply(t *tx, r *Result) error {
@@ -64,8 +67,8 @@ func (c *Link) apply(t *tx, r *Result) error {
 	}
 	t.header.NextInode++ // nothing can refuse the command any more
 	file := inodeRecord{
-		Kind: quarry.KindFile, Mode: c.Mode, Links: 1,
-		CreatedNS: t.wallNS, ModifiedNS: t.wallNS, Parent: c.Parent,
+		Kind: quarry.KindFile, Mode: c.Mode, UID: c.UID, GID: c.GID, Links: 1,
+		CreatedNS: t.wallNS, ModifiedNS: cmp.Or(c.ModifiedNS, t.wallNS), Parent: c.Parent,
 	}
 	t.linkPieces(id, &file, c.Pieces, chunks)
 	t.putInode(id, &file)

@@ -13,12 +13,12 @@ const modeMax = 0o7777
 // Make makes an empty file or a directory. Exists, NotFound (the parent), NotDir. Result:
 // Attr.
 type Make struct {
-	Parent   quarry.Inode
-	Name     string
-	Kind     quarry.FileKind
-	Mode     uint32
-	Existing bool        // an existing one of the same kind is a success
-	Slot     quarry.Slot // of a new directory; a file always has its directory's
+	Parent         quarry.Inode
+	Name           string
+	Kind           quarry.FileKind
+	Mode, UID, GID uint32
+	Existing       bool        // an existing one of the same kind is a success
+	Slot           quarry.Slot // of a new directory; a file always has its directory's
 }
 
 func (*Make) kind() Kind { return KindMake }
@@ -30,6 +30,8 @@ func (c *Make) fields(w *wire.Walk) {
 	wire.Uint(w, 13, &c.Mode)
 	wire.Bool(w, 14, &c.Existing)
 	wire.Uint(w, 15, &c.Slot)
+	wire.Uint(w, 16, &c.UID)
+	wire.Uint(w, 17, &c.GID)
 }
 
 func (c *Make) apply(t *tx, r *Result) error {
@@ -57,7 +59,8 @@ func (c *Make) apply(t *tx, r *Result) error {
 	}
 	if !t.header.owns(slot) {
 		return t.begin(&Transaction{
-			Verb: KindMake, Parent: c.Parent, Name: c.Name, Kind: c.Kind, Mode: c.Mode, Slot: slot,
+			Verb: KindMake, Parent: c.Parent, Name: c.Name, Kind: c.Kind,
+			Mode: c.Mode, UID: c.UID, GID: c.GID, Slot: slot,
 		}, r)
 	}
 	id, err := t.nextInode(slot)
@@ -65,7 +68,7 @@ func (c *Make) apply(t *tx, r *Result) error {
 		return err
 	}
 	made := inodeRecord{
-		Kind: c.Kind, Mode: c.Mode, Links: 1,
+		Kind: c.Kind, Mode: c.Mode, UID: c.UID, GID: c.GID, Links: 1,
 		CreatedNS: t.wallNS, ModifiedNS: t.wallNS, Parent: c.Parent,
 	}
 	if c.Kind == quarry.KindDir {

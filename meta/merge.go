@@ -27,13 +27,12 @@ func mergePartFields(w *wire.Walk, p *MergePart) {
 	wire.Uint(w, 2, &p.Version)
 }
 
-// Merge puts one piece in the place of a row of pieces that are each the whole of a sealed
-// chunk. The new chunk has their bytes, in their order, and is complete at all of its members,
-// sealed at version 2. The old chunks are kept with the garbage, as long as somebody may ask
-// them for a fate or read them by an old layout. The same chunk again: a success. StaleVersion:
-// the file does not have these pieces there, sealed so. Invalid: a chunk is suspect, not this
-// file's alone or not appended to it, or the new one is not such. Result: Attr; Chunk, the new
-// one.
+// Merge puts one piece in the place of a row of pieces that are each the whole of a sealed chunk. The new
+// chunk has their bytes, in their order, and is complete at all of its members, sealed at version 2. The old
+// chunks are kept with the garbage, as long as somebody may ask them for a fate or read them by an old layout.
+// The same chunk again: a success. StaleVersion: the file does not have these pieces there, sealed so.
+// Invalid: a chunk is suspect, not this file's alone or not appended to it, or the new one is not such.
+// Result: Attr; Chunk, the new one.
 type Merge struct {
 	File   quarry.Inode
 	Offset int64 // of the first piece in the file

@@ -133,8 +133,8 @@ func (t *tx) prepareNew(p *Part, r *Result) error {
 	}
 	p.Inode = id
 	made := inodeRecord{
-		Kind: quarry.KindDir, Mode: p.Mode, Links: 1, CreatedNS: t.wallNS, ModifiedNS: t.wallNS,
-		Parent: p.Target, Name: p.Name,
+		Kind: quarry.KindDir, Mode: p.Mode, UID: p.UID, GID: p.GID, Links: 1,
+		CreatedNS: t.wallNS, ModifiedNS: t.wallNS, Parent: p.Target, Name: p.Name,
 	}
 	t.putInode(id, &made)
 	t.header.Counters.Dirs++

@@ -3,6 +3,7 @@ package meta
 import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta/move"
+	"github.com/quarryfs/quarry/meta/replica"
 	"github.com/quarryfs/quarry/meta/slots"
 	"github.com/quarryfs/quarry/meta/totals"
 	"github.com/quarryfs/quarry/wire"
@@ -13,53 +14,18 @@ import (
 // clock touches it.
 type LogTime uint64
 
-// ReplicaState is what the shard knows of one replica of a chunk.
-type ReplicaState uint8
-
-// The states of a replica.
-const (
-	// ReplicaMember belongs to the writable version of an open or sealing chunk.
-	ReplicaMember ReplicaState = 1
-	// ReplicaPending was a good member when the chunk was sealed; it has not confirmed the
-	// seal yet. It counts as a copy.
-	ReplicaPending ReplicaState = 2
-	// ReplicaHolding is complete at the seal, durably. It counts as a copy.
-	ReplicaHolding ReplicaState = 3
-	// ReplicaAway is at a server that is silent or was declared gone. It may be complete,
-	// and is taken back if it proves so while copies are wanted. It does not count.
-	ReplicaAway ReplicaState = 4
-	// ReplicaBad has broken bytes and is kept as the last resort until a good copy holds.
-	// It does not count.
-	ReplicaBad ReplicaState = 5
-	// ReplicaDropping is to be removed: its server owes the drop.
-	ReplicaDropping ReplicaState = 6
+// Replica is one replica of a chunk as its record names it, in a state.
+type (
+	Replica      = replica.Replica
+	ReplicaState = replica.State
 )
 
-func (s ReplicaState) String() string {
-	return [...]string{"none", "member", "pending", "holding", "away", "bad", "dropping", "unknown"}[min(s, 7)]
-}
-
-// Replica is one replica of a chunk as its record names it.
-type Replica struct {
-	Server      quarry.ServerID
-	Incarnation quarry.Incarnation // that took part in the writable version, or made the copy
-	Disk        quarry.DiskID
-	State       ReplicaState
-	Owes        quarry.ItemKind // what the server has yet to make durable; 0: nothing
-	OwesVersion quarry.Version
-}
-
-func replicaFields(w *wire.Walk, r *Replica) {
-	wire.Uint(w, 1, &r.Server)
-	wire.Uint(w, 2, &r.Incarnation)
-	wire.Fixed16(w, 3, &r.Disk)
-	wire.Uint(w, 4, &r.State)
-	wire.Uint(w, 5, &r.Owes)
-	wire.Uint(w, 6, &r.OwesVersion)
-}
-
-// listMax is the most replicas, of any state, that a chunk's record lists.
-const listMax = 2 * quarry.ReplicasMax
+// The states of a replica; listMax is the most of them, of any state, that a record lists.
+const (
+	ReplicaMember, ReplicaPending, ReplicaHolding = replica.Member, replica.Pending, replica.Holding
+	ReplicaAway, ReplicaBad, ReplicaDropping      = replica.Away, replica.Bad, replica.Dropping
+	listMax                                       = 2 * quarry.ReplicasMax
+)
 
 // ChunkRecord is what the shard keeps of a chunk.
 type ChunkRecord struct {
@@ -104,7 +70,7 @@ func chunkFields(w *wire.Walk, c *ChunkRecord) {
 	wire.Bool(w, 12, &c.Mutable)
 	wire.Bool(w, 13, &c.Linked)
 	wire.Bool(w, 14, &c.Doomed)
-	wire.List(w, 15, &c.Replicas, listMax, replicaFields)
+	wire.List(w, 15, &c.Replicas, listMax, replica.Fields)
 	wire.Uint(w, 16, &c.Wanted)
 	wire.Uint(w, 17, &c.Refs)
 	wire.Uint(w, 18, &c.Owner)
@@ -198,6 +164,7 @@ type inodeRecord struct {
 	Parent          quarry.Inode // the directory that holds its entry
 	Name            string       // of a directory in its parent; a file's is not kept
 	Appended        bool         // records were appended to the file: fates of them may be asked for
+	UID, GID        uint32
 
 	// Of a removed file:
 	Removed   LogTime // when it entered the queue of garbage; 0: it is not removed
@@ -230,11 +197,13 @@ func inodeFields(w *wire.Walk, i *inodeRecord) {
 	wire.Bool(w, 19, &i.Doomed)
 	wire.Uints(w, 20, &i.Unlinkers, unlinkersMax)
 	wire.Bool(w, 21, &i.Appended)
+	wire.Uint(w, 22, &i.UID)
+	wire.Uint(w, 23, &i.GID)
 }
 
 func (i *inodeRecord) attr(id quarry.Inode) quarry.Attr {
 	return quarry.Attr{
-		Inode: id, Kind: i.Kind, Mode: i.Mode, Length: i.Length, Open: i.Open, Links: i.Links,
+		Inode: id, Kind: i.Kind, Mode: i.Mode, UID: i.UID, GID: i.GID, Length: i.Length, Open: i.Open, Links: i.Links,
 		Entries: i.Entries, Created: i.CreatedNS, Modified: i.ModifiedNS,
 		LayoutVersion: i.LayoutVersion, TruncateVersion: i.TruncateVersion, Mutable: i.Mutable,
 	}
@@ -294,12 +263,6 @@ type resultRecord struct {
 func resultRecordFields(w *wire.Walk, r *resultRecord) {
 	wire.Uint(w, 1, &r.Sequence)
 	wire.Bytes(w, 2, &r.Result, resultBytesMax)
-}
-
-func itemFields(w *wire.Walk, i *quarry.Item) {
-	wire.Uint(w, 1, &i.Kind)
-	wire.Uint(w, 2, &i.Version)
-	wire.Uint(w, 3, &i.Handle)
 }
 
 // slotRangesMax bounds the ranges of slots that a shard owns: each slot one.

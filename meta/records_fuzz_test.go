@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/quarryfs/quarry/meta/move"
+	"github.com/quarryfs/quarry/meta/replica"
 	"github.com/quarryfs/quarry/meta/totals"
 	"github.com/quarryfs/quarry/wire"
 )
@@ -27,10 +28,10 @@ func FuzzRecords(f *testing.F) {
 		again(t, b, inodeFields)
 		again(t, b, pieceFields)
 		again(t, b, chunkFields)
-		again(t, b, replicaFields)
+		again(t, b, replica.Fields)
 		again(t, b, sessionFields)
 		again(t, b, resultRecordFields)
-		again(t, b, itemFields)
+		again(t, b, replica.ItemFields)
 		again(t, b, totals.Fields)
 		again(t, b, holderFields)
 		again(t, b, move.StateFields)

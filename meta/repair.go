@@ -66,7 +66,7 @@ func (c *DropReplica) apply(t *tx, r *Result) error {
 		if replica.State != ReplicaDropping && others < int(chunk.Wanted) && !off(LastCopyDropped) {
 			return refuse(quarry.Busy, c.Handle.String(), "%d other replicas hold, %d are wanted", others, chunk.Wanted)
 		}
-		replica.drop(chunk.Version)
+		replica.Drop(chunk.Version)
 	default:
 		return refuse(quarry.Invalid, c.Handle.String(), "%d is no reason to drop a replica", c.Reason)
 	}

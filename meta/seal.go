@@ -189,7 +189,7 @@ func (c *Seal) judge(chunk *ChunkRecord) {
 			m.State, m.Owes, m.OwesVersion = ReplicaPending, 0, 0
 		case VerdictBad:
 			if m.State, m.Owes, m.OwesVersion = ReplicaBad, 0, 0; !c.Lost {
-				m.drop(chunk.Version)
+				m.Drop(chunk.Version)
 			}
 		case VerdictSilent: // it owes its fence until it says otherwise
 			if m.State != ReplicaBad {
@@ -199,11 +199,6 @@ func (c *Seal) judge(chunk *ChunkRecord) {
 		kept = append(kept, m)
 	}
 	chunk.Replicas = kept
-}
-
-// drop has the replica removed.
-func (r *Replica) drop(v quarry.Version) {
-	r.State, r.Owes, r.OwesVersion = ReplicaDropping, quarry.ItemDrop, v
 }
 
 // closeTail ends the open-ended piece of the chunk's file, if the chunk is its tail.
@@ -225,7 +220,7 @@ func (t *tx) closeTail(c *chunkEdit) {
 		t.fixTail(c, file, p)
 	}
 	if file.Links == 0 {
-		t.header.Counters.RemovedBytes += file.Length - before
+		t.header.Counters.Trash(0, file.Length-before, file.Doomed)
 	}
 	t.putInode(id, file)
 }

@@ -52,7 +52,7 @@ func TestStateBytes(t *testing.T) {
 		s.seal(s.openTail(files[i], 1, 2, 3), quarry.ChunkBytesMax)
 	})
 	cost("a further chunk of a file", 260, n, func(int) { s.seal(s.openTail(files[0], 1, 2, 3), quarry.ChunkBytesMax) })
-	cost("a small file, its 4,096 bytes in the layout", 4096+120, n, func(i int) {
+	cost("a small file, its 16,384 bytes in the layout", quarry.InlineBytesMax+120, n, func(i int) {
 		s.ok(&Link{Parent: dir, Name: fmt.Sprintf("tiny-%015d", i), Pieces: []quarry.LinkPiece{{Length: quarry.InlineBytesMax, Inline: make([]byte, quarry.InlineBytesMax)}}})
 	})
 	cost("a session that has changed nothing", 64, n, func(int) { s.ok(&OpenSession{Slot: 9}) })

@@ -35,7 +35,7 @@ type Transaction struct {
 	Replace          bool
 	Inode            quarry.Inode // what is moved or removed
 	Kind             quarry.FileKind
-	Mode             uint32      // of a directory that is made
+	Mode, UID, GID   uint32      // of a directory that is made
 	Slot             quarry.Slot // of the same
 	Parts            []Part      // if Committed: those to be carried out
 	Path             string      // of ToName, for a file that is replaced
@@ -59,6 +59,8 @@ func transactionFields(w *wire.Walk, x *Transaction) {
 	wire.Uint(w, 15, &x.Slot)
 	wire.List(w, 16, &x.Parts, partsMax, part.Fields)
 	wire.String(w, 17, &x.Path, quarry.PathBytesMax)
+	wire.Uint(w, 18, &x.UID)
+	wire.Uint(w, 19, &x.GID)
 }
 
 // Ordered reports whether the transaction gives a directory another parent: such moves are
@@ -71,7 +73,7 @@ func (x *Transaction) Ordered() bool {
 func (x *Transaction) Prepares() []Part {
 	switch x.Verb {
 	case KindMake:
-		return []Part{{Kind: PartNew, Name: x.Name, Target: x.Parent, Mode: x.Mode, Slot: x.Slot}}
+		return []Part{{Kind: PartNew, Name: x.Name, Target: x.Parent, Mode: x.Mode, UID: x.UID, GID: x.GID, Slot: x.Slot}}
 	case KindRemove:
 		return []Part{{Kind: PartFreeze, Inode: x.Inode}}
 	case KindUndelete:

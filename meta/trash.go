@@ -22,9 +22,8 @@ type removal struct {
 	atNS int64  // when it was removed, to be shown; 0: now
 }
 
-// unlink takes a file's last name from it. Unless it is not to be kept it waits in the garbage
-// queue, with its layout, and can be brought back. An open chunk of it goes to the result's
-// orphans.
+// unlink takes a file's last name from it. Unless it is not to be kept it waits in the garbage queue, with
+// its layout, and can be brought back. An open chunk of it goes to the result's orphans.
 func (t *tx) unlink(id quarry.Inode, how removal, r *Result) {
 	file := t.namedInode(id)
 	t.header.Counters.Files--
@@ -35,8 +34,7 @@ func (t *tx) unlink(id quarry.Inode, how removal, r *Result) {
 		t.delete(inodeKey(t.key[:0], id))
 		return
 	}
-	t.header.Counters.Removed++
-	t.header.Counters.RemovedBytes += file.Length
+	t.header.Counters.Trash(+1, file.Length, how.now)
 	file.Links, file.Path, file.RemovedNS, file.Doomed = 0, how.path, t.wallNS, how.now
 	if how.atNS != 0 {
 		file.RemovedNS = how.atNS
@@ -96,8 +94,7 @@ func (t *tx) removed(id quarry.Inode, r *Result) (*inodeRecord, error) {
 // restore makes a removed file a file again, whose entry is in a directory.
 func (t *tx) restore(id quarry.Inode, file *inodeRecord, dir quarry.Inode) {
 	t.header.Counters.Files++
-	t.header.Counters.Removed--
-	t.header.Counters.RemovedBytes -= file.Length
+	t.header.Counters.Trash(-1, -file.Length, false)
 	t.delete(file.queueKey(t.key[:0], id))
 	file.Links, file.Removed, file.Parent = 1, 0, dir
 	t.putInode(id, file)

@@ -112,10 +112,13 @@ func TestHalfFreedStaysGone(t *testing.T) {
 	if got := s.listed("/", 9); len(got) != 0 {
 		t.Errorf("the trash shows %q", got)
 	}
+	if n := Totals(s.kv); n.Removed != 1 || n.Doomed != 1 || n.DoomedBytes != 50 {
+		t.Errorf("counters %+v", n)
+	}
 	for range 2 { // though the time for which files are kept was made longer meanwhile
 		s.ok(&Collect{KeepMS: 1 << 40, SoonMS: 1 << 40, Max: 2})
 	}
-	if n := Totals(s.kv); n.Removed != 0 || n.RemovedBytes != 0 || n.Garbage != 5 {
+	if n := Totals(s.kv); n.Removed != 0 || n.RemovedBytes != 0 || n.Doomed != 0 || n.DoomedBytes != 0 || n.Garbage != 5 {
 		t.Errorf("counters %+v", n)
 	}
 }
@@ -164,7 +167,7 @@ func TestRemovedNow(t *testing.T) {
 	s.refused(quarry.NotFound, &Undelete{Parent: root, Name: "x", Inode: put})
 	s.refused(quarry.NotFound, &Undelete{Parent: root, Name: "x", Inode: log})
 	const day = 1 << 27
-	if n := Totals(s.kv); n.Removed != 2 || len(s.listed("/", 9)) != 0 {
+	if n := Totals(s.kv); n.Removed != 2 || n.Doomed != 2 || n.DoomedBytes != 10 || len(s.listed("/", 9)) != 0 {
 		t.Errorf("counters %+v", n)
 	}
 	s.ok(&Collect{KeepMS: day, SoonMS: 1000, Max: 100})
@@ -181,7 +184,7 @@ func TestRemovedNow(t *testing.T) {
 	}
 	s.time++
 	s.ok(&Collect{KeepMS: day, SoonMS: 1000, Max: 100})
-	if n := Totals(s.kv); !s.record(tail).Doomed || n.Removed != 0 || n.RemovedBytes != 0 {
+	if n := Totals(s.kv); !s.record(tail).Doomed || n.Removed != 0 || n.RemovedBytes != 0 || n.Doomed != 0 || n.DoomedBytes != 0 {
 		t.Errorf("counters %+v", n)
 	}
 }

@@ -36,7 +36,8 @@
 //
 // Seal. A member is silent, or the chunk full. The master logs SEALING, makes a [Sealer] and
 // fences the members. [Member.Fence] promises the sealed version, ends the role, and answers,
-// when the promise is durable, with what is durable. [Sealer.Replied] collects,
+// when the promise is durable, with what is durable ([Member.Fencing]: while its disk does not
+// answer, that the role is over). [Sealer.Replied] collects,
 // [Sealer.Decide] finds the length, which the master logs and only then tells:
 // [Member.Seal] cuts.
 //

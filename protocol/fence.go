@@ -27,6 +27,19 @@ func (m *Member) Fence(call Call, req *quarry.FenceRequest) []Effect {
 	return m.answerWhenDone(out, wait{call: call, kind: waitFenced, ver: v})
 }
 
+// Fencing answers a fence of which the disk has not said that it is durable: the role that it
+// ends is over in this life of the process, and a life that follows does not take it up. What is
+// here it does not tell; only the answer to the fence itself does.
+func (m *Member) Fencing(req *quarry.FenceRequest) (*quarry.FenceReply, error) {
+	if err := m.meant("fence", &req.ChunkRef); err != nil {
+		return nil, err
+	}
+	if v := m.r.Promised; v != req.Version {
+		return nil, quarry.Errorf("fence", quarry.StaleVersion, m.r.Handle.String(), "version %d is promised, not %d", v, req.Version)
+	}
+	return &quarry.FenceReply{Version: req.Version, Incarnation: m.incarnation, Status: quarry.ReplicaWaiting}, nil
+}
+
 // Promise makes a version promised that a lease grant names; answered when it is durable.
 // Without a replica there is nothing to promise.
 func (m *Member) Promise(call Call, v quarry.Version) []Effect {

@@ -83,6 +83,14 @@ func (p *Primary) Behind() []quarry.ServerID {
 	return out
 }
 
+// Others returns the length that is durable at all members but this one; 0 if it is alone.
+func (p *Primary) Others() int64 {
+	if len(p.acked) < 2 {
+		return 0
+	}
+	return slices.Min(p.acked[1:])
+}
+
 // Acknowledged is the event that members are durable up to some lengths, as the answer to a
 // PREP of version v tells.
 func (m *Member) Acknowledged(v quarry.Version, lengths []quarry.MemberLength) []Effect {

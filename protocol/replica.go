@@ -78,6 +78,7 @@ type Change struct {
 	Version         quarry.Version
 	WritableVersion quarry.Version
 	Length          int64
+	Position        int64 // of a seal; only passed on to the disk
 	Records         []Record
 	Table           *Records // not changed once it is here
 	Forgotten       []quarry.SessionID

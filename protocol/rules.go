@@ -43,6 +43,7 @@ const (
 	LostCountedAsEmpty    Rule = "lost member counted as length 0"
 	ShortReplyCounted     Rule = "short fence reply counted"
 	CommitNotCompared     Rule = "commit in fence replies ignored"
+	WaitingCounted        Rule = "answer of a member whose disk has not answered counted"
 	SupersededCounted     Rule = "superseded member counted"
 	RestartedCounted      Rule = "restarted member counted"
 	ShortestOfRestarted   Rule = "all restarted, min taken"

@@ -281,6 +281,8 @@ func (b *bench) doLook(verb string) bool {
 		reply = fmt.Sprintf("%+v over=%v", r, over)
 	case "records":
 		reply, err = m.RecordRuns(&quarry.RecordsRequest{ChunkRef: b.ref(), Offset: w.num("at")})
+	case "fencing":
+		reply, err = m.Fencing(&quarry.FenceRequest{ChunkRef: b.ref()})
 	case "behind":
 		reply = m.Primary().Behind()
 	default:
@@ -296,6 +298,7 @@ func (b *bench) doLook(verb string) bool {
 
 var statuses = map[string]quarry.ReplicaStatus{
 	"": quarry.ReplicaGood, "missing": quarry.ReplicaMissing, "lost": quarry.ReplicaLost, "corrupt": quarry.ReplicaCorrupt,
+	"waiting": quarry.ReplicaWaiting,
 }
 
 func ms(n int64) Instant { return Instant(n) * millisecond }

@@ -29,7 +29,7 @@ func (m *Member) Seal(call Call, req *quarry.SealRequest) []Effect {
 		return m.answerWhenDone(out, answer) // sealed before, or not to be
 	}
 	m.commit = min(m.commit, req.Length)
-	out = m.persist(out, Change{Kind: ChangeSeal, Version: v, WritableVersion: req.WritableVersion, Length: req.Length})
+	out = m.persist(out, Change{Kind: ChangeSeal, Version: v, WritableVersion: req.WritableVersion, Length: req.Length, Position: req.Position})
 	return m.answerWhenDone(out, answer)
 }
 

@@ -88,7 +88,8 @@ func (s *Sealer) Unanswered() []quarry.ServerID {
 // Replied is the event that a member's server answered the fence. current is the incarnation
 // of that server that is registered when the answer is looked at.
 //
-// Answers to another version's fence are dropped. What a restarted server says never
+// Answers to another version's fence are dropped. One whose disk has not answered tells only that a
+// role is over. What a restarted server says never
 // replaces the answer of the incarnation that was the member. The answer of an incarnation
 // that has a successor, as of a host that was paused and copied, tells only that it is
 // fenced: its disk is no longer the one that counts.
@@ -100,6 +101,9 @@ func (s *Sealer) Replied(from quarry.ServerID, reply *quarry.FenceReply, current
 	a := &s.answers[i]
 	firm := reply.Incarnation == s.s.Members[i].Incarnation
 	a.over = a.over || firm
+	if reply.Status == quarry.ReplicaWaiting && !off(WaitingCounted) {
+		return
+	}
 	if a.came && a.firm && !firm || reply.Incarnation < current && !off(SupersededCounted) {
 		return
 	}

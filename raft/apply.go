@@ -208,6 +208,7 @@ func (g *group) commitChange(kv *writer, e *pb.Entry) error {
 	if !ran {
 		return g.h.stopCause()
 	}
+	g.told(applied{e.GetIndex(), e.GetTerm()}, &m, false)
 	g.h.cfg.Logger.Info("raft: members changed", "group", uint64(g.id), "voters", m.voters, "learners", m.learners, "outgoing", m.outgoing)
 	return nil
 }

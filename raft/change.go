@@ -25,7 +25,7 @@ const caughtUp = 1000
 //
 // Errors: NotLeader; Invalid for a change that cannot be made; Busy while another change is
 // under way; Unavailable if ctx ended before the change was proposed (the nodes to promote
-// have not caught up, or too few answer yet), Unknown if it ended later.
+// have not caught up, or too few answer yet), Unknown if it ended, or the host stopped, later.
 func (h *Host) ChangeMembership(ctx context.Context, id quarry.ShardID, c Change) error {
 	g, err := h.group("change members", id)
 	if err != nil {
@@ -67,6 +67,9 @@ func (h *Host) ChangeMembership(ctx context.Context, id quarry.ShardID, c Change
 	for g.members.Load().joint() {
 		if err := h.cfg.Clock.Sleep(ctx, h.cfg.Tick); err != nil {
 			return quarry.Errorf("change members", quarry.Unknown, g.name(), "the change is agreed on, but not complete: %w", err)
+		}
+		if h.life.Err() != nil { // who has stopped does not hear of its end
+			return quarry.Errorf("change members", quarry.Unknown, g.name(), "the change is agreed on, but not complete: %w", h.stopCause())
 		}
 	}
 	return nil

@@ -51,8 +51,8 @@
 // Everything that can grow has a bound: commands (CommandBytesMax), what waits in an inbox
 // (worker.go), proposals without a majority, entries on the way to a follower or to the state
 // machine (group.go), entries kept in memory (cacheBytesMax; older ones are read from the
-// journal), values cached above the state (cacheBytes), batches (BatchBytesMax), the journal (Config.LogBytes), snapshots at a time and
-// their rate. At a bound, proposals are refused as Busy, and messages are dropped, which Raft
+// journal), values cached above the state (cacheBytes), batches (BatchBytesMax), the journal (Config.LogBytes, holdFactor), snapshots at a
+// time and their rate. At a bound, proposals are refused as Busy, and messages are dropped, which Raft
 // can bear.
 //
 // # Locks

@@ -3,11 +3,11 @@ package raft
 import (
 	"bytes"
 	"encoding/binary"
-	"hash/crc32"
 	"reflect"
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/journal"
 	"github.com/quarryfs/quarry/wire"
 )
@@ -23,7 +23,7 @@ func FuzzIdentity(f *testing.F) {
 			b = bytes.Clone(b[:identityBytes])
 			copy(b, identityMagic)
 			binary.LittleEndian.PutUint32(b[8:], identityVersion)
-			binary.LittleEndian.PutUint32(b[56:], crc32.Checksum(b[:56], castagnoli))
+			binary.LittleEndian.PutUint32(b[56:], crc32c.Checksum(b[:56]))
 		}
 		id, err := decodeIdentity(b)
 		if err != nil {

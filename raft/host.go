@@ -47,13 +47,19 @@ type Config struct {
 	// ElectionTicks is after how many ticks of silence a follower campaigns, at least; it
 	// waits for up to twice as many, at random. Default 10.
 	ElectionTicks int
-	// LogBytes is the size at which the Raft logs of all groups are trimmed, to about half. A
-	// follower that misses more gets a snapshot. At least 32 KiB, default 64 MiB.
+	// LogBytes is the size at which the Raft logs of all groups are trimmed, to about half; to
+	// four times as much what followers need stays that are catching up. A follower that misses
+	// more gets a snapshot. At least 32 KiB, default 64 MiB.
 	LogBytes int64
 	// CacheBytes is the memory for blocks of the state; default 64 MiB.
 	CacheBytes int64
 	// SnapshotBytesPerSecond bounds each snapshot that is sent; default 64 MiB.
 	SnapshotBytesPerSecond int64
+
+	// Changed, if set, hears of each change of a group's members that this node has applied, and
+	// of each snapshot that it has installed, before anything later is applied. It must not block
+	// for long, and not call the host.
+	Changed func(id quarry.ShardID, c Changed)
 }
 
 func (c Config) withDefaults() Config {

@@ -4,10 +4,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"io/fs"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/disk"
 )
 
@@ -49,7 +49,7 @@ func (id identity) encode() []byte {
 	copy(b[16:], id.disk[:])
 	binary.LittleEndian.PutUint64(b[32:], uint64(id.node))
 	copy(b[40:], id.cluster[:])
-	binary.LittleEndian.PutUint32(b[56:], crc32.Checksum(b[:56], castagnoli))
+	binary.LittleEndian.PutUint32(b[56:], crc32c.Checksum(b[:56]))
 	return b
 }
 
@@ -60,7 +60,7 @@ func decodeIdentity(b []byte) (identity, error) {
 	if v := binary.LittleEndian.Uint32(b[8:]); v != identityVersion {
 		return identity{}, quarry.Errorf("open", quarry.Unsupported, identityName, "the folder has format version %d; this release reads version %d: start a release that knows it", v, identityVersion)
 	}
-	if len(b) != identityBytes || crc32.Checksum(b[:56], castagnoli) != binary.LittleEndian.Uint32(b[56:]) {
+	if len(b) != identityBytes || crc32c.Checksum(b[:56]) != binary.LittleEndian.Uint32(b[56:]) {
 		return identity{}, quarry.Errorf("open", quarry.Corrupt, identityName, "the file does not match its checksum")
 	}
 	return identity{

@@ -206,6 +206,7 @@ func (g *group) runInstall(inst *installation) error {
 		r := newReader(g.h.store.db, g.id)
 		sm.Installed(&r)
 	}
+	g.told(inst.state.applied, &inst.state.members, true)
 	g.call(func() { g.installed(inst) })
 	return nil
 }

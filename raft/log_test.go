@@ -162,7 +162,7 @@ func (b *logBench) trim(durable []uint64, r *rand.Rand) {
 	keep := journal.Position{Segment: end.Segment - min(end.Segment, r.Uint64N(3))}
 	results := make(chan journal.Position, len(b.g))
 	for i, g := range b.g {
-		g.compact(keep, durable[i], results)
+		g.compact(keep, durable[i], false, results)
 	}
 	b.settle()
 	for range b.g {

@@ -137,6 +137,26 @@ type Change struct {
 	Move []Member
 }
 
+// Changed is who belongs to a group from an entry of its log on.
+type Changed struct {
+	Index, Term uint64
+	Voters      []quarry.NodeID
+	Outgoing    []quarry.NodeID // who voted before, while a change of several members is under way
+	Learners    []quarry.NodeID
+	Snapshot    bool // the entry is the last one of a snapshot; who the members are was decided earlier
+}
+
+// told tells who asked for it about the members from an entry on.
+func (g *group) told(a applied, m *membership, snapshot bool) {
+	if g.h.cfg.Changed == nil {
+		return
+	}
+	g.h.cfg.Changed(g.id, Changed{
+		Index: a.index, Term: a.term, Voters: nodeIDs(m.voters), Outgoing: nodeIDs(m.outgoing),
+		Learners: nodeIDs(slices.Concat(m.learners, m.learnersNext)), Snapshot: snapshot,
+	})
+}
+
 // changeNote travels in the context of a change in the log.
 type changeNote struct{ members []Member }
 

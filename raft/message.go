@@ -2,11 +2,11 @@ package raft
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 const (
@@ -20,8 +20,6 @@ const (
 	addressBytesMax  = 261 // a host name of 255 bytes, a colon and a port
 	contextBytesMax  = 64
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // envelope is the head of a batch: which node, on which disk, sends it to which.
 type envelope struct {
@@ -63,7 +61,7 @@ func appendEnvelope(b []byte, e *envelope) []byte {
 
 // sealBatch fills in the checksum.
 func sealBatch(b []byte) {
-	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
+	binary.LittleEndian.PutUint32(b[4:], crc32c.Checksum(b[8:]))
 }
 
 // openBatch checks a batch and returns its head and the messages.
@@ -79,7 +77,7 @@ func openBatch(b []byte) (envelope, []byte, error) {
 		return refuse("this is not a batch of messages")
 	case b[3] != batchMagic[3]:
 		return e, nil, quarry.Errorf("raft batch", quarry.Unsupported, "", "the batch has version %d; this release reads version %d", b[3], batchMagic[3])
-	case crc32.Checksum(b[8:], castagnoli) != binary.LittleEndian.Uint32(b[4:]):
+	case crc32c.Checksum(b[8:]) != binary.LittleEndian.Uint32(b[4:]):
 		return e, nil, quarry.Errorf("raft batch", quarry.Corrupt, "", "the batch does not match its checksum")
 	}
 	e.from.Node = quarry.NodeID(binary.LittleEndian.Uint64(b[8:]))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"hash/crc32"
 	"io"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -157,7 +157,7 @@ func appendSnapshotHead(b []byte, head *snapshotHead) []byte {
 	body := wire.Marshal(nil, head, snapshotHeadFields)
 	b = append(b, snapshotMagic...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(body, castagnoli))
+	b = binary.LittleEndian.AppendUint32(b, crc32c.Checksum(body))
 	return append(b, body...)
 }
 
@@ -172,7 +172,7 @@ func appendPair(b, key, value []byte) []byte {
 // sealBlock fills in the head of a block.
 func sealBlock(b []byte) []byte {
 	binary.LittleEndian.PutUint32(b, uint32(len(b)-8))
-	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
+	binary.LittleEndian.PutUint32(b[4:], crc32c.Checksum(b[8:]))
 	return b
 }
 
@@ -290,7 +290,7 @@ func (sr *snapshotReader) head() (snapshotHead, error) {
 	if _, err := io.ReadFull(sr.r, body); err != nil {
 		return h, quarry.Wrap("receive snapshot", "", err)
 	}
-	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[8:]) {
+	if crc32c.Checksum(body) != binary.LittleEndian.Uint32(b[8:]) {
 		return h, quarry.Errorf("receive snapshot", quarry.Corrupt, "", "the head does not match its checksum")
 	}
 	if err := wire.Unmarshal(body, &h, snapshotHeadFields); err != nil {
@@ -341,7 +341,7 @@ func (sr *snapshotReader) nextBlock() error {
 		return quarry.Wrap("receive snapshot", "", noEOF(err))
 	}
 	switch {
-	case crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(head[4:]):
+	case crc32c.Checksum(b) != binary.LittleEndian.Uint32(head[4:]):
 		return quarry.Errorf("receive snapshot", quarry.Corrupt, "", "the block behind key %d does not match its checksum", sr.keys)
 	case last && binary.LittleEndian.Uint64(b) != sr.keys:
 		return refuseSnapshot("%d keys have come, %d were sent", sr.keys, binary.LittleEndian.Uint64(b))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -357,6 +358,77 @@ func TestSnapshotOfLaterState(t *testing.T) {
 			if m, _ := n.host.group("", g); m.log.base < 20 {
 				t.Errorf("no snapshot was needed in group %d", g)
 			}
+		}
+	})
+}
+
+// behind has a follower miss more than the log holds, and starts it again: it gets a snapshot, slowly.
+// It returns the leader, and what counts the snapshots that were begun.
+func behind(c *testCluster) (leader *testNode, streams *atomic.Int64) {
+	streams = new(atomic.Int64)
+	c.net.body = func(r io.Reader) io.Reader {
+		streams.Add(1)
+		return r
+	}
+	n := c.other(0)
+	n.stop()
+	c.fill(0, "a")
+	n.start()
+	for streams.Load() == 0 {
+		c.sleep(10 * time.Millisecond)
+	}
+	return c.leader(0), streams
+}
+
+func slowSnapshots(cfg *Config) {
+	smallLog(cfg)
+	cfg.SnapshotBytesPerSecond = 24 << 10
+}
+
+// TestOneSnapshotIsEnough has more written while a follower gets a snapshot than the log holds
+// otherwise: what it will need next is kept, and it goes on from there.
+func TestOneSnapshotIsEnough(t *testing.T) {
+	inBubble(t, 3, 1, slowSnapshots, func(t *testing.T, c *testCluster) {
+		leader, streams := behind(c)
+		for i := range 40 {
+			c.put(0, fmt.Sprintf("b%d %02000d", i, 0))
+			c.sleep(100 * time.Millisecond)
+		}
+		if l := c.list(0); len(l) != 80 {
+			t.Errorf("the list has %d elements", len(l))
+		}
+		if n := streams.Load(); n != 1 {
+			t.Errorf("the follower got %d snapshots, want 1", n)
+		}
+		c.put(0, "last")
+		c.sleep(2 * trimInterval)
+		if b := leader.host.journal.Bytes(); b > 2*leader.host.cfg.LogBytes {
+			t.Errorf("the log has %d bytes when everybody has everything", b)
+		}
+	})
+}
+
+// TestSlowFollowerHoldsABoundedLog writes much more than the log may hold for a follower that gets a
+// snapshot: the log is trimmed all the same, and the follower gets another one.
+func TestSlowFollowerHoldsABoundedLog(t *testing.T) {
+	inBubble(t, 3, 1, slowSnapshots, func(t *testing.T, c *testCluster) {
+		leader, streams := behind(c)
+		most := int64(0)
+		for i := range 200 {
+			c.put(0, fmt.Sprintf("b%d %02000d", i, 0))
+			c.sleep(10 * time.Millisecond)
+			most = max(most, leader.host.journal.Bytes())
+		}
+		size := leader.host.cfg.LogBytes
+		if most <= 2*size || most > 2*holdFactor*size { // some more is written between two looks at it
+			t.Errorf("the log had up to %d bytes; it is trimmed at %d", most, size)
+		}
+		c.sleep(time.Minute)
+		if l := c.list(0); len(l) != 240 {
+			t.Errorf("the list has %d elements", len(l))
+		}
+		if n := streams.Load(); n < 2 {
+			t.Errorf("the follower got %d snapshots", n)
 		}
 	})
 }

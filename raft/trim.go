@@ -1,7 +1,11 @@
 package raft
 
 import (
+	"math"
 	"time"
+
+	etcd "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/journal"
@@ -13,6 +17,10 @@ const journalSegments = 8
 
 // trimInterval is how often the size of the journal and the disks are looked at.
 const trimInterval = time.Second
+
+// holdFactor bounds the journal, in sizes at which it is trimmed, while it has what followers need
+// that are catching up.
+const holdFactor = 4
 
 // runTrimmer keeps the journal at its size. A group's log may lose its beginning when the
 // state has what was in it, on disk. So a trim makes the state durable first, then has every
@@ -53,9 +61,10 @@ func (h *Host) trim() error {
 	}
 	end := h.journal.End()
 	keep := journal.Position{Segment: end.Segment - min(end.Segment, journalSegments/2)}
+	hold := h.journal.Bytes() <= holdFactor*h.cfg.LogBytes
 	results := make(chan journal.Position, len(groups))
 	for i, g := range groups {
-		g.call(func() { g.compact(keep, durable[i], results) })
+		g.call(func() { g.compact(keep, durable[i], hold, results) })
 	}
 	oldest, waits := h.oldestDormant(end)
 	if waits {
@@ -76,8 +85,8 @@ func (h *Host) trim() error {
 
 // compact lets go what stands before a position in the journal and is applied durably,
 // brings the rest forward, and answers with the oldest position that the group still needs,
-// when all of that is durable.
-func (g *group) compact(keep journal.Position, durable uint64, result chan<- journal.Position) {
+// when all of that is durable. With hold, what followers need that are catching up stays where it is.
+func (g *group) compact(keep journal.Position, durable uint64, hold bool, result chan<- journal.Position) {
 	l := g.log
 	answer := func() {
 		pos, ok := l.oldest()
@@ -97,6 +106,15 @@ func (g *group) compact(keep journal.Position, durable uint64, result chan<- jou
 		}
 		to = min(s.last, durable)
 	}
+	if at := g.followed(); hold && at < to {
+		if at > l.base {
+			l.compact(at)
+			g.writeBase(recordBase, nil, answer)
+		} else {
+			answer()
+		}
+		return
+	}
 	l.compact(to)
 	// What is left before the position is not applied yet: it moves, with all behind it, so
 	// that the records of the log stand in its order.
@@ -109,6 +127,33 @@ func (g *group) compact(keep journal.Position, durable uint64, result chan<- jou
 	if err := g.moveEntries(answer); err != nil {
 		g.h.fail(err)
 	}
+}
+
+// followed returns the entry up to which all followers have come, or will have come with the snapshot
+// that they are being sent: when the log does not have the next one any more, they need another
+// snapshot. Those that are silent, or need a snapshot anyway, do not count.
+func (g *group) followed() uint64 {
+	least := uint64(math.MaxUint64)
+	if !g.leads {
+		return least
+	}
+	g.rn.WithProgress(func(id uint64, _ etcd.ProgressType, pr tracker.Progress) {
+		at := pr.Match
+		switch {
+		case id == uint64(g.h.cfg.Node):
+			return
+		case pr.State == tracker.StateSnapshot:
+			at = pr.PendingSnapshot // what is sent has come as far, or further
+		case !pr.RecentActive:
+			return
+		case pr.State == tracker.StateProbe:
+			at = pr.Next - 1 // behind a snapshot that has just been sent
+		}
+		if at >= g.log.base {
+			least = min(least, at)
+		}
+	})
+	return least
 }
 
 // moveEntries writes all entries of the log once more, and calls then when that is durable.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/rpc/buffers"
 )
 
 func benchEnv(b *testing.B) *env {
@@ -134,9 +135,9 @@ func BenchmarkRead(b *testing.B) {
 			return &quarry.ReadReply{CRCs: make([]uint32, 16), File: &quarry.FileRange{FD: file.Fd(), Offset: q.Offset, Length: q.Length}}, nil
 		},
 		"pread": func(q *quarry.ReadRequest) (*quarry.ReadReply, error) {
-			buf := getBuffer(int(q.Length))
+			buf := buffers.Get(int(q.Length))
 			_, err := file.ReadAt(buf, q.Offset)
-			return &quarry.ReadReply{CRCs: make([]uint32, 16), Data: buf, Release: func() { putBuffer(buf) }}, err
+			return &quarry.ReadReply{CRCs: make([]uint32, 16), Data: buf, Release: func() { buffers.Put(buf) }}, err
 		},
 	}
 	for _, size := range []int64{4 << 10, 64 << 10, 1 << 20} {

@@ -25,6 +25,7 @@ type bulkConn struct {
 	ids      uint64      // the last id given to a request
 	answered bool        // something of the reply to the last request has come
 	draining atomic.Bool // the server goes away
+	busy     atomic.Bool // a request is under way
 	idle     int         // ticks without a request; guarded by remote.mu
 }
 
@@ -189,6 +190,8 @@ func exchange[Q, R any](ctx context.Context, c *bulkConn, m *method[Q, R], q *Q)
 	}
 	c.ids++
 	c.answered = false
+	c.busy.Store(true)
+	defer c.busy.Store(false)
 	buf := scratch.Get().(*[]byte)
 	defer putScratch(buf)
 	h := head{version: c.peer.Version, kind: kindRequest, deadlineMS: deadline(ctx), id: c.ids}

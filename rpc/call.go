@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/turns"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -23,6 +24,7 @@ type clientConn struct {
 
 	mu       sync.Mutex
 	pending  map[uint64]*call
+	owed     int   // answers that have not come, those to calls that were abandoned included
 	draining bool  // no more calls: the server goes away, or the connection was idle
 	failed   error // no more calls: the connection has ended
 
@@ -64,6 +66,13 @@ type reception interface {
 
 var errDraining = errors.New("the server is stopping")
 
+// waits reports whether an answer has not come, or is coming.
+func (c *clientConn) waits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owed > 0 || c.reading.Load() != readingHead
+}
+
 // usable reports whether calls may be sent.
 func (c *clientConn) usable() bool {
 	c.mu.Lock()
@@ -85,6 +94,7 @@ func (c *clientConn) begin(ctx context.Context, cl *call, id uint64, unsent bool
 	cl.conn, cl.id, cl.unsent = c, id, unsent
 	others = len(c.pending) > 0
 	c.pending[id] = cl
+	c.owed++
 	if ctx != nil && ctx.Done() != nil {
 		cl.stop = context.AfterFunc(ctx, func() {
 			reason := ended(ctx, c.address)
@@ -102,6 +112,7 @@ func (c *clientConn) withdraw(cl *call) bool {
 	c.mu.Lock()
 	_, mine := c.pending[cl.id]
 	delete(c.pending, cl.id)
+	c.owed--
 	late := !mine && cl.abandoned != nil && cl.unsent
 	cl.unsent = false
 	c.mu.Unlock()
@@ -175,6 +186,7 @@ func (c *clientConn) receive(h *head) error {
 	c.mu.Lock()
 	cl := c.pending[h.id]
 	delete(c.pending, h.id)
+	c.owed--
 	c.mu.Unlock()
 	if cl == nil { // its caller has gone
 		if h.body > bodyBytesMax || h.payload > PayloadBytesMax {
@@ -408,6 +420,9 @@ const sendAttempts = 3
 func roundTrip[Q, R any](ctx context.Context, c *Client, address string, route Route, m *method[Q, R], q *Q) (*R, error) {
 	if route.Lane == LaneBulk {
 		return bulkTrip(ctx, c, address, m, q)
+	}
+	if !m.parked {
+		defer turns.Receiving.Begin()()
 	}
 	t := newCall(m, q, address)
 	ready := c.signals.Get().(chan error)

@@ -29,6 +29,10 @@ type ClientConfig struct {
 
 	// DialTime bounds connecting, the handshake included. Default 3 s.
 	DialTime time.Duration
+	// DialTimeMax is what DialTime grows to, twice as long each time, while a server takes connections
+	// and is too busy for the handshakes: a thousand that give up and begin again keep it so. Default:
+	// it does not grow.
+	DialTimeMax time.Duration
 	// KeepAlive is as in ServerConfig.
 	KeepAlive time.Duration
 	// IdleTime is how long a connection without requests is kept. Default 2 min.
@@ -98,6 +102,7 @@ type remote struct {
 	mu    sync.Mutex
 	slots map[slotKey]*slot
 	bulk  bulkPool
+	slow  time.Duration // more than DialTime: handshakes took longer than that
 }
 
 type slotKey struct {
@@ -224,7 +229,10 @@ func (c *Client) spawn(f func()) bool {
 // connect makes a connection.
 func (r *remote) connect(ctx context.Context, lane Lane) (*link, error) {
 	config := &r.client.config
-	ctx, cancel := config.Clock.WithTimeout(ctx, config.DialTime)
+	r.mu.Lock()
+	limit := max(config.DialTime, r.slow)
+	r.mu.Unlock()
+	ctx, cancel := config.Clock.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, err := config.Network.Dial(ctx, r.address)
 	if err != nil {
@@ -233,7 +241,7 @@ func (r *remote) connect(ctx context.Context, lane Lane) (*link, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	l := newLink(conn)
 	l.number = r.client.made.Add(1)
-	p := party{identity: config.Identity(), key: config.Key, keepAlive: config.KeepAlive}
+	p := party{identity: config.Identity(), key: config.Key, keepAlive: config.KeepAlive, rests: true}
 	if config.Check != nil {
 		p.check = func(server Peer) error { return config.Check(r.address, server) }
 	}
@@ -241,6 +249,12 @@ func (r *remote) connect(ctx context.Context, lane Lane) (*link, error) {
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
+	r.mu.Lock()
+	r.slow = 0
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		r.slow = min(2*limit, config.DialTimeMax)
+	}
+	r.mu.Unlock()
 	if err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
@@ -295,13 +309,13 @@ func (c *Client) tend() {
 		bulk := order(c.bulk, func(l *bulkConn) uint64 { return l.number })
 		c.mu.Unlock()
 		for _, conn := range conns {
-			if err := conn.tend(c.config.KeepAlive); err != nil {
+			if err := conn.tend(c.config.KeepAlive, conn.waits()); err != nil {
 				conn.close(err)
 			}
 			conn.closeIdle(idleTicks)
 		}
 		for _, conn := range bulk {
-			if err := conn.tend(c.config.KeepAlive); err != nil {
+			if err := conn.tend(c.config.KeepAlive, conn.busy.Load()); err != nil {
 				conn.close(err)
 			}
 		}
@@ -331,7 +345,7 @@ func (c *Client) tidy(idleTicks int) {
 // just uses it on; the next one makes another. mu is held.
 func (r *remote) unused(now clock.Instant) bool {
 	for _, s := range r.slots {
-		if s.dialing != nil || s.conn != nil && s.conn.usable() || s.failed != nil && now.Sub(s.failedAt) < redialTime {
+		if s.dialing != nil || s.conn != nil && s.conn.usable() || s.failed != nil && now.Sub(s.failedAt) < max(redialTime, r.slow) {
 			return false
 		}
 	}

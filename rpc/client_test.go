@@ -522,7 +522,7 @@ func TestMessages(t *testing.T) {
 		if fmt.Sprint(got) != fmt.Sprint(sent) {
 			t.Errorf("messages arrived as %v", got)
 		}
-		if used := e.server.budgets[LaneMessages].used; used != 0 {
+		if used := e.server.budgets[LaneMessages].Used(); used != 0 {
 			t.Errorf("%d bytes of payload are never given back", used)
 		}
 		wantKind(t, e.client.Send(t.Context(), e.address, Route{Lane: LaneBulk}, rawTestOp, &Raw{}), quarry.Invalid)

@@ -17,7 +17,7 @@
 // of its own, by lanes (lane.go).
 //
 // Within a machine there is a second network, [Beside] TCP, over which a server can pass files:
-// see [Lender].
+// see [Lender]. Package rpc/secure puts a network under TLS.
 //
 // # Order
 //
@@ -36,11 +36,10 @@
 //
 // # Failure
 //
-// Both sides send a sign of life when they have nothing else to send, and give up a peer
-// that is silent for three to four intervals, the longer ones of the two. When a connection is lost, its calls fail with
-// Unavailable, which says nothing about whether they were served, and the next call connects
-// again. A call whose context ends returns at once; the server is told, and the context of
-// its handler ends too, as it does at the deadline that travels with each request.
+// Both sides send a sign of life when they have nothing else to send, and give up a peer that is silent for three to four
+// intervals, the longer ones of the two; both take five times as long while no request is under way. When a connection is lost, its calls fail with Unavailable, which says nothing about
+// whether they were served, and the next call connects again. A call whose context ends returns at once; the server is told,
+// and the context of its handler ends too, as it does at the deadline that travels with each request.
 //
 // # Buffers
 //

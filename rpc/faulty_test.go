@@ -245,7 +245,7 @@ func testFaultyNetwork(t *testing.T, seed uint64) {
 	}
 	e.closeWith(f)
 	for i := range e.server.budgets {
-		if used := e.server.budgets[i].used; used != 0 {
+		if used := e.server.budgets[i].Used(); used != 0 {
 			t.Errorf("lane %d: %d bytes of payload are never given back", i, used)
 		}
 	}

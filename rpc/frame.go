@@ -3,11 +3,11 @@ package rpc
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -56,10 +56,8 @@ const (
 	kindGoAway    frameKind = 10 // server to client: send no more requests here
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // crc is the checksum of heads, bodies and payloads.
-func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+func crc(b []byte) uint32 { return crc32c.Checksum(b) }
 
 // head is a frame's head but for the checksum of the head itself.
 type head struct {

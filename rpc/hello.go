@@ -50,6 +50,7 @@ type Identity struct {
 	Incarnation quarry.Incarnation // of a chunk server
 	Disk        quarry.DiskID      // of a master: a node that lost its disk is another node
 	Release     string             // of the software, for people
+	Socket      string             // of a chunk server: the name at which processes on its machine reach it, see Beside; "": none
 }
 
 // Peer is who is at the other end of a connection.
@@ -60,7 +61,9 @@ type Peer struct {
 	Proven  bool   // it has shown that it knows the cluster's key
 	Local   bool   // it is on this machine, and descriptors can be passed to it
 
+	conn      *localConn    // if Local, and the peer is a client
 	keepAlive time.Duration // the interval in which it sends signs of life and wants to see some; 0: not told
+	rests     bool          // both sides send fewer while nobody waits
 }
 
 type peerKey struct{}
@@ -85,7 +88,7 @@ func PeerFrom(ctx context.Context) (Peer, bool) {
 //	                            <-  welcome, or an error at any point
 //
 // HMAC is HMAC-SHA256 with the cluster's key over the label, the body of the client's hello,
-// and the body of the server's without the proof. So each side shows that it knows the key,
+// the body of the server's without the proof, and, on a socket within a machine, its name. So each side shows that it knows the key,
 // nothing that was shown can be used again, and nobody on the way can change what was said.
 // What follows the handshake is not protected by the key: that takes TLS.
 type hello struct {
@@ -95,6 +98,7 @@ type hello struct {
 	Nonce                  [32]byte
 	Keyed                  bool   // the sender has a key
 	KeepAliveMS            uint32 // the interval of the sender's signs of life; 0: that of the receiver
+	Rests                  bool   // the sender knows that there are fewer while nobody waits
 }
 
 type proof struct{ MAC []byte }
@@ -111,6 +115,7 @@ func helloFields(w *wire.Walk, m *hello) {
 	}
 	wire.Bool(w, 6, &m.Keyed)
 	wire.Uint(w, 7, &m.KeepAliveMS)
+	wire.Bool(w, 8, &m.Rests)
 }
 
 func identityFields(w *wire.Walk, m *Identity) {
@@ -121,6 +126,7 @@ func identityFields(w *wire.Walk, m *Identity) {
 	wire.Uint(w, 5, &m.Incarnation)
 	wire.Fixed16(w, 6, &m.Disk)
 	wire.String(w, 7, &m.Release, 64)
+	wire.String(w, 8, &m.Socket, 64)
 }
 
 func proofFields(w *wire.Walk, m *proof) { wire.Bytes(w, 1, &m.MAC, sha256.Size) }
@@ -132,6 +138,7 @@ type party struct {
 	check    func(Peer) error
 	// keepAlive is the interval of this side's signs of life; 0: it is not told.
 	keepAlive time.Duration
+	rests     bool // signs of life may be rarer while nobody waits
 }
 
 // interval returns how often the sender of a hello gives a sign of life.
@@ -141,7 +148,7 @@ func (m *hello) interval() time.Duration {
 
 // greet is the client's part of the handshake.
 func (p *party) greet(conn Conn, r *frameReader, lane Lane) (*Peer, error) {
-	mine := hello{VersionMin: VersionMin, VersionMax: VersionMax, Identity: p.identity, Lane: lane, Keyed: len(p.key) > 0, KeepAliveMS: uint32(p.keepAlive.Milliseconds())}
+	mine := hello{VersionMin: VersionMin, VersionMax: VersionMax, Identity: p.identity, Lane: lane, Keyed: len(p.key) > 0, KeepAliveMS: uint32(p.keepAlive.Milliseconds()), Rests: p.rests}
 	rand.Read(mine.Nonce[:])
 	said, err := p.say(conn, &mine, nil)
 	if err != nil {
@@ -155,16 +162,16 @@ func (p *party) greet(conn Conn, r *frameReader, lane Lane) (*Peer, error) {
 		return nil, quarry.Errorf("hello", quarry.Unsupported, "", "the server chose protocol version %d, this release speaks %d to %d",
 			theirs.VersionMax, VersionMin, VersionMax)
 	}
-	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: theirs.VersionMax, Local: passes(conn), keepAlive: theirs.interval()}
+	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: theirs.VersionMax, Local: asLocal(conn) != nil, keepAlive: theirs.interval(), rests: p.rests && theirs.Rests}
 	if err := p.checkCluster(peer); err != nil {
 		return nil, err
 	}
 	var answer proof
 	if len(p.key) > 0 {
-		if !hmac.Equal(mac, p.mac("server", said, heard)) {
+		if !hmac.Equal(mac, p.mac("server", said, heard, place(conn))) {
 			return nil, quarry.Errorf("hello", quarry.Permission, peer.Address, "the server does not know the cluster's key")
 		}
-		answer.MAC = p.mac("client", said, heard)
+		answer.MAC = p.mac("client", said, heard, place(conn))
 		peer.Proven = true
 	} else if theirs.Keyed {
 		return nil, quarry.Errorf("hello", quarry.Permission, peer.Address, "the cluster has a key, and this process was not given it")
@@ -199,14 +206,14 @@ func (p *party) receive(conn Conn, r *frameReader) (*Peer, Lane, error) {
 	if theirs.Lane > laneMax {
 		return nil, 0, quarry.Errorf("hello", quarry.Invalid, "", "there is no lane %d", theirs.Lane)
 	}
-	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: version, Local: passes(conn), keepAlive: theirs.interval()}
+	peer := &Peer{Identity: theirs.Identity, Address: conn.RemoteAddress(), Version: version, Local: asLocal(conn) != nil, conn: asLocal(conn), keepAlive: theirs.interval(), rests: p.rests && theirs.Rests}
 	if err := p.checkCluster(peer); err != nil {
 		return nil, 0, err
 	}
 	if keyed := len(p.key) > 0; keyed && !theirs.Keyed {
 		return nil, 0, quarry.Errorf("hello", quarry.Permission, "", "the cluster has a key, and the client was not given it")
 	}
-	mine := hello{VersionMin: version, VersionMax: version, Identity: p.identity, Lane: theirs.Lane, Keyed: len(p.key) > 0, KeepAliveMS: uint32(p.keepAlive.Milliseconds())}
+	mine := hello{VersionMin: version, VersionMax: version, Identity: p.identity, Lane: theirs.Lane, Keyed: len(p.key) > 0, KeepAliveMS: uint32(p.keepAlive.Milliseconds()), Rests: p.rests}
 	rand.Read(mine.Nonce[:])
 	said, err := p.say(conn, &mine, heard)
 	if err != nil {
@@ -221,7 +228,7 @@ func (p *party) receive(conn Conn, r *frameReader) (*Peer, Lane, error) {
 		return nil, 0, err
 	}
 	if len(p.key) > 0 {
-		if !hmac.Equal(answer.MAC, p.mac("client", heard, said)) {
+		if !hmac.Equal(answer.MAC, p.mac("client", heard, said, place(conn))) {
 			return nil, 0, quarry.Errorf("hello", quarry.Permission, "", "the client does not know the cluster's key")
 		}
 		peer.Proven = true
@@ -241,7 +248,7 @@ func (p *party) say(conn Conn, m *hello, heard []byte) ([]byte, error) {
 	said := wire.Marshal(nil, m, helloFields)
 	var mac []byte
 	if heard != nil && len(p.key) > 0 {
-		mac = p.mac("server", heard, said)
+		mac = p.mac("server", heard, said, place(conn))
 	}
 	h := head{kind: kindHello, payload: uint32(len(mac))}
 	_, err := conn.Write(append(appendRaw(nil, h, said), mac...))
@@ -309,8 +316,8 @@ func (p *party) checkCluster(peer *Peer) error {
 	return nil
 }
 
-// mac proves the knowledge of the key for one handshake.
-func (p *party) mac(label string, client, server []byte) []byte {
+// mac proves the knowledge of the key for one handshake at a place.
+func (p *party) mac(label string, client, server []byte, place string) []byte {
 	m := hmac.New(sha256.New, p.key)
 	var lengths [8]byte
 	lengths[0], lengths[1] = byte(len(client)), byte(len(client)>>8)
@@ -319,5 +326,6 @@ func (p *party) mac(label string, client, server []byte) []byte {
 	m.Write(lengths[:])
 	m.Write(client)
 	m.Write(server)
+	io.WriteString(m, place)
 	return m.Sum(nil)
 }

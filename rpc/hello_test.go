@@ -294,6 +294,31 @@ func TestHandshakeTakesTooLong(t *testing.T) {
 	})
 }
 
+// Who is too busy for a handshake is waited for longer each time, if that is wanted, and not for ever.
+func TestHandshakesThatTakeLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := NewMemory()
+		l, err := network.Listen("busy:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for longest, want := range map[time.Duration][]time.Duration{0: {3, 3, 3}, 10 * time.Second: {3, 6, 10, 10}} {
+			c := NewClient(ClientConfig{Network: network, Clock: clock.Simulated(), Identity: clientIdentity, DialTimeMax: longest})
+			for i, seconds := range want {
+				start := time.Now()
+				_, err = c.Peer(t.Context(), l.Address())
+				wantKind(t, err, quarry.Unavailable)
+				if took := time.Since(start); took != seconds*time.Second {
+					t.Errorf("at most %v: attempt %d took %v", longest, i, took)
+				}
+				sleep(t, 2*redialTime)
+			}
+			c.Close()
+		}
+	})
+}
+
 func FuzzHandshake(f *testing.F) {
 	m := hello{VersionMin: 1, VersionMax: 1, Identity: clientIdentity(), Keyed: true}
 	b, _ := appendFrame(nil, head{kind: kindHello}, &m, helloFields)

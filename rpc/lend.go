@@ -18,11 +18,13 @@ type Lender interface {
 	// Lend passes a descriptor of a replica's file, open for reading only, with the length up to
 	// which its bytes are committed and will never change, and their checksums. Unsupported if
 	// the caller is not on this machine, or the disk has no such files; Corrupt if bytes of the
-	// replica are known to be broken; Busy if nothing is committed yet.
+	// replica are known to be broken; Busy if nothing is committed yet, or a descriptor is on its way
+	// to the caller that was not taken, or too many are to all callers.
 	Lend(ctx context.Context, chunk *quarry.ChunkRef) (*LendReply, error)
 	// Vouch tells of each chunk whether a read of its committed bytes, one that is not
-	// validated, would be answered at this instant: the replica is here and sound, and the
-	// server has its read lease.
+	// validated, would be answered at this instant, from the file that was lent: the replica is
+	// here and sound, and the server has its read lease. StaleVersion if the edition is another
+	// one: the replica may be in another file since, which can be lent.
 	Vouch(ctx context.Context, req *VouchRequest) (*VouchReply, error)
 }
 
@@ -30,8 +32,10 @@ type Lender interface {
 type LendReply struct {
 	Length int64    // committed bytes, at least one
 	CRCs   []uint32 // CRC32C of each block of them; the last one ends at Length
-	// FD is the descriptor that the server passes, and Release is called when it has been. The
-	// client has Descriptor in their place, which it closes.
+	// Edition names the file among all in which the replica has been.
+	Edition uint64
+	// FD is the descriptor that the server passes, and Release, which is set, is called when it has
+	// been. The client has Descriptor in their place, which it closes.
 	FD         uintptr
 	Release    func()
 	Descriptor *passing.Descriptor
@@ -40,8 +44,14 @@ type LendReply struct {
 // VouchMax is the most chunks that one Vouch tells of.
 const VouchMax = 64
 
+// LentChunk is a chunk of which a file was lent, of an edition.
+type LentChunk struct {
+	quarry.ChunkRef
+	Edition uint64
+}
+
 // VouchRequest names chunks that are being read, at most VouchMax.
-type VouchRequest struct{ Chunks []quarry.ChunkRef }
+type VouchRequest struct{ Chunks []LentChunk }
 
 // VouchReply tells, for each chunk of the request in its order, why its replica cannot be
 // read; 0: it can.
@@ -69,18 +79,47 @@ var (
 func lendReplyFields(w *wire.Walk, m *LendReply) {
 	wire.Uint(w, 1, &m.Length)
 	wire.Uints(w, 2, &m.CRCs, quarry.ChunkBytesMax/quarry.BlockBytes)
+	wire.Uint(w, 3, &m.Edition)
+}
+
+func lentChunkFields(w *wire.Walk, m *LentChunk) {
+	wire.Message(w, 1, &m.ChunkRef, refFields)
+	wire.Uint(w, 2, &m.Edition)
 }
 
 func vouchRequestFields(w *wire.Walk, m *VouchRequest) {
-	wire.List(w, 1, &m.Chunks, VouchMax, refFields)
+	wire.List(w, 1, &m.Chunks, VouchMax, lentChunkFields)
 }
 
 func vouchReplyFields(w *wire.Walk, m *VouchReply) { wire.Uints(w, 1, &m.Refused, VouchMax) }
 
 // ServeLender has a server serve the operations of a lender.
 func ServeLender(s *Server, l Lender) {
-	handle(s, &lendMethod, l.Lend)
+	handle(s, &lendMethod, func(ctx context.Context, chunk *quarry.ChunkRef) (*LendReply, error) { return lendOver(ctx, l, chunk) })
 	handle(s, &vouchMethod, l.Vouch)
+}
+
+// lendOver has a lender lend a file, if the connection of the request has room for it on its way.
+func lendOver(ctx context.Context, l Lender, chunk *quarry.ChunkRef) (*LendReply, error) {
+	peer, _ := PeerFrom(ctx)
+	if peer.conn == nil {
+		return nil, quarry.Errorf("lend", quarry.Unsupported, chunk.Handle.String(), "files are lent to clients on the same machine only")
+	}
+	if !peer.conn.Begin() {
+		return nil, quarry.Errorf("lend", quarry.Busy, chunk.Handle.String(),
+			"a file is on its way to this client, or %d are to all of them, that nobody has taken yet", passing.WayMax)
+	}
+	reply, err := l.Lend(ctx, chunk)
+	if err != nil {
+		peer.conn.End()
+		return nil, err
+	}
+	release := reply.Release
+	reply.Release = func() {
+		release()
+		peer.conn.End()
+	}
+	return reply, nil
 }
 
 // Lender returns the lender at an address of a network of [Beside]. What it returns is checked:

@@ -9,14 +9,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/quarryfs/quarry/clock"
 )
 
 const (
 	// silentIntervals is how many intervals may pass without a byte from the other side, or
 	// without being able to send one, before it is given up.
 	silentIntervals = 3
+	// restIntervals is how many intervals may pass between signs of life while nobody waits for anything.
+	restIntervals = 5
 	// frameTime is how long one frame may take to arrive.
 	frameTime = time.Minute
 )
@@ -49,7 +49,8 @@ type link struct {
 
 	// For tend only.
 	lastReceived, lastFrames, lastWritten uint64
-	unsent, silent, slow, stuck           time.Duration // for how long, in ticks
+	awake                                 bool          // somebody waited at the last tick
+	unsent, silent, owing, slow, stuck    time.Duration // for how long, in ticks
 }
 
 // order returns links in the order in which they were made, not in that of a map.
@@ -104,8 +105,21 @@ func (l *link) next(h *head) error {
 // intervals is given up; so signs of life may be late by two. Both sides give them of their own
 // accord and none answers the other, so that a side that reads no more, because it has no room for
 // more requests, still shows that it lives.
-func (l *link) tend(tick time.Duration) error {
+//
+// While no request is under way nobody waits for the other side, and signs of life are restIntervals times
+// as rare, if both sides have told that they know that. waits says that one is: both sides know it by
+// themselves, because each request is answered, also one whose caller has gone. Who begins to wait gives the
+// other side three intervals from then on.
+func (l *link) tend(tick time.Duration, waits bool) error {
 	interval := max(tick, l.peer.keepAlive)
+	rest := interval
+	if l.peer.rests && l.lane != LaneMessages { // a message has no answer
+		rest *= restIntervals
+	}
+	sign := rest
+	if waits {
+		sign = interval
+	}
 	received, frames, written := l.received.Load(), l.frames.Load(), l.writer.progress.Load()
 	reading := l.reading.Load()
 	l.writer.mu.Lock()
@@ -114,6 +128,7 @@ func (l *link) tend(tick time.Duration) error {
 
 	l.unsent = counted(l.unsent, tick, written == l.lastWritten)
 	l.silent = counted(l.silent, tick, reading != readingNot && received == l.lastReceived)
+	l.owing = min(l.silent, counted(l.owing, tick, waits && l.awake))
 	l.slow = counted(l.slow, tick, reading == readingFrame && frames == l.lastFrames)
 	// A side that has no room for more requests reads nothing for as long as that lasts, and
 	// so what is written to it may be stuck; that it lives shows in what comes from it.
@@ -121,14 +136,14 @@ func (l *link) tend(tick time.Duration) error {
 	switch {
 	case failed != nil:
 		return failed
-	case max(l.silent, l.stuck) >= silentIntervals*interval:
-		return fmt.Errorf("%w for %v", errSilent, silentIntervals*interval)
+	case max(l.owing, l.stuck) >= silentIntervals*interval, l.silent >= silentIntervals*rest:
+		return fmt.Errorf("%w for %v", errSilent, max(l.silent, l.stuck))
 	case l.slow > frameTime:
 		return fmt.Errorf("one frame took more than %v to come", frameTime)
-	case !writing && l.unsent+2*tick > interval:
+	case !writing && l.unsent+2*tick > sign:
 		l.writer.enqueue(&outgoing{frame: appendRaw(nil, head{version: l.peer.Version, kind: kindKeepAlive}, nil)}, prompt)
 	}
-	l.lastReceived, l.lastFrames, l.lastWritten = received, frames, written
+	l.lastReceived, l.lastFrames, l.lastWritten, l.awake = received, frames, written, waits
 	return nil
 }
 
@@ -138,25 +153,4 @@ func counted[N int | time.Duration](n, more N, again bool) N {
 		return n + more
 	}
 	return 0
-}
-
-// closeAfter closes a connection after d, unless the returned function is called before. That
-// one tells whether it was too late.
-func closeAfter(clk clock.Clock, d time.Duration, conn Conn) (stop func() (late bool)) {
-	timer := clk.NewTimer(d)
-	stopped, ended := make(chan struct{}), make(chan bool, 1)
-	go func() {
-		defer timer.Stop()
-		select {
-		case <-timer.C():
-			conn.Close()
-			ended <- true
-		case <-stopped:
-			ended <- false
-		}
-	}()
-	return sync.OnceValue(func() bool {
-		close(stopped)
-		return <-ended
-	})
 }

@@ -60,8 +60,8 @@ func TestIntervalsThatDiffer(t *testing.T) {
 	}
 }
 
-// dialTold connects as a peer that tells an interval, and says nothing more by itself.
-func dialTold(t *testing.T, e *env, told time.Duration) (Conn, *frameReader) {
+// dialTold connects as a peer that tells an interval, and whether it rests, and says nothing more by itself.
+func dialTold(t *testing.T, e *env, told time.Duration, rests bool) (Conn, *frameReader) {
 	t.Helper()
 	conn, err := e.network.Dial(t.Context(), e.address)
 	if err != nil {
@@ -69,7 +69,7 @@ func dialTold(t *testing.T, e *env, told time.Duration) (Conn, *frameReader) {
 	}
 	t.Cleanup(func() { conn.Close() })
 	r := testReader(conn)
-	p := party{identity: clientIdentity(), keepAlive: told}
+	p := party{identity: clientIdentity(), keepAlive: told, rests: rests}
 	if _, err := p.greet(conn, r, LaneControl); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestSignsOfLife(t *testing.T) {
 			for _, requests := range []time.Duration{0, test.interval * 17 / 10, test.interval * 3 / 10} {
 				synctest.Test(t, func(t *testing.T) {
 					e := start(t)
-					conn, r := dialTold(t, e, test.told)
+					conn, r := dialTold(t, e, test.told, false)
 					ask := func(every time.Duration, frame []byte) {
 						go func() {
 							for clock.Simulated().Sleep(t.Context(), every) == nil {
@@ -132,7 +132,7 @@ func TestSignsOfLife(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				e := start(t)
-				conn, _ := dialTold(t, e, test.told)
+				conn, _ := dialTold(t, e, test.told, false)
 				began := clock.Simulated().Now()
 				io.Copy(io.Discard, conn)
 				if took := clock.Simulated().Now().Sub(began); took < silentIntervals*test.interval || took > silentIntervals*test.interval+2*tick {

@@ -7,21 +7,48 @@ import (
 	"github.com/quarryfs/quarry/rpc/passing"
 )
 
-// Beside returns the network by which a process reaches others on the same machine that listen
-// there as well as at an address of n, and over which files can be passed. An address is the
-// host:port that others are told; so nobody need be told another one. nil if n is not the
-// operating system's network, or the system cannot do it.
+// Beside returns the network of sockets within a machine, over which files can be passed, for
+// processes that are reached over n as well. Its addresses are names; to listen at "" is to listen
+// at one that nobody knows before, which a server tells as its Identity's Socket. nil if n is not
+// the operating system's network, or the system cannot do it. What stays within the machine is not
+// under TLS.
 func Beside(n Network) Network {
-	if _, ok := n.(tcpNetwork); !ok || !passing.Supported {
-		return nil
+	if secured, ok := n.(interface{ Under() Network }); ok {
+		n = secured.Under()
 	}
-	return localNetwork{}
+	if _, ok := n.(tcpNetwork); ok && passing.Supported {
+		return localNetwork{}
+	}
+	return nil
 }
 
-type localNetwork struct{}
+// Beside returns the network by which servers are reached that are on this machine. Its addresses
+// are those of the client's own network: over that, a server is asked for the name of its socket
+// whenever one is dialled, so nobody else can be taken for it who has the name after it, or had one
+// that can be guessed before it. nil if Beside of the client's network is.
+func (c *Client) Beside() Network {
+	if Beside(c.config.Network) == nil {
+		return nil
+	}
+	return localNetwork{servers: c}
+}
 
-func (localNetwork) Dial(ctx context.Context, address string) (Conn, error) {
-	c, err := passing.Dial(ctx, address)
+type localNetwork struct {
+	servers *Client // nil: addresses are names
+}
+
+func (n localNetwork) Dial(ctx context.Context, address string) (Conn, error) {
+	name := address
+	if n.servers != nil {
+		peer, err := n.servers.Peer(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		if name = peer.Socket; name == "" {
+			return nil, quarry.Errorf("dial", quarry.Unsupported, address, "the server has no socket for processes on its machine")
+		}
+	}
+	c, err := passing.Dial(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -49,10 +76,20 @@ func (l localListener) Accept() (Conn, error) {
 // localConn is a connection over which files can be passed.
 type localConn struct{ *passing.Conn }
 
-// passes reports whether files can be passed over a connection.
-func passes(c Conn) bool {
-	_, ok := c.(*localConn)
-	return ok
+// asLocal returns a connection over which files can be passed; nil if they cannot.
+func asLocal(c Conn) *localConn {
+	l, _ := c.(*localConn)
+	return l
+}
+
+// place is what a proof is good for: the name of the socket within a machine that the connection
+// was made to, and "" for every other one. Who has taken the name of another process can ask that
+// one for proofs over the network, or under its next name, but they are of no use to him.
+func place(c Conn) string {
+	if l := asLocal(c); l != nil {
+		return l.Name()
+	}
+	return ""
 }
 
 // passFile is the offset of a range that is the file itself: its descriptor is passed, with as many

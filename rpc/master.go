@@ -37,6 +37,7 @@ const (
 	opRemoved   Op = 31
 	opUndelete  Op = 32
 	opKeepTrash Op = 33
+	opSetAttr   Op = 34
 )
 
 var (
@@ -69,6 +70,7 @@ var (
 	moveSlotsMethod = method[quarry.MoveSlotsRequest, quarry.MoveSlotsReply]{op: opMoveSlots, name: "moveSlots", request: moveSlotsRequestFields, reply: moveSlotsReplyFields, replyMax: 1 << 20}
 	removedMethod   = method[quarry.RemovedRequest, quarry.RemovedReply]{op: opRemoved, name: "removed", request: removedRequestFields, reply: removedReplyFields, replyMax: 1 << 20}
 	undeleteMethod  = method[quarry.UndeleteRequest, quarry.AttrReply]{op: opUndelete, name: "undelete", request: undeleteRequestFields, reply: attrReplyFields}
+	setAttrMethod   = method[quarry.SetAttrRequest, quarry.AttrReply]{op: opSetAttr, name: "setAttr", request: setAttrRequestFields, reply: attrReplyFields}
 	keepTrashMethod = method[quarry.TrashRequest, nothing]{op: opKeepTrash, name: "keepTrash", request: trashRequestFields, reply: nothingFields}
 )
 
@@ -102,6 +104,7 @@ func ServeMaster(s *Server, m quarry.Master) {
 	handle(s, &moveSlotsMethod, m.MoveSlots)
 	handle(s, &removedMethod, m.Removed)
 	handle(s, &undeleteMethod, m.Undelete)
+	handle(s, &setAttrMethod, m.SetAttr)
 	handle(s, &keepTrashMethod, noReply(m.KeepTrash))
 }
 
@@ -250,6 +253,10 @@ func (s *masterStub) Removed(ctx context.Context, req *quarry.RemovedRequest) (*
 
 func (s *masterStub) Undelete(ctx context.Context, req *quarry.UndeleteRequest) (*quarry.AttrReply, error) {
 	return do(ctx, s.stub, &undeleteMethod, req)
+}
+
+func (s *masterStub) SetAttr(ctx context.Context, req *quarry.SetAttrRequest) (*quarry.AttrReply, error) {
+	return do(ctx, s.stub, &setAttrMethod, req)
 }
 
 func (s *masterStub) KeepTrash(ctx context.Context, req *quarry.TrashRequest) error {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -37,14 +38,14 @@ func (m *Memory) Dial(ctx context.Context, address string) (Conn, error) {
 	name := fmt.Sprintf("dialer:%d", m.number)
 	m.mu.Unlock()
 	if l == nil {
-		return nil, fmt.Errorf("dial %s: connection refused", address)
+		return nil, fmt.Errorf("dial %s: %w", address, syscall.ECONNREFUSED)
 	}
 	there, here := newMemoryPipe(), newMemoryPipe()
 	select {
 	case l.backlog <- &memoryConn{in: there, out: here, local: address, remote: name}:
 		return &memoryConn{in: here, out: there, local: name, remote: address}, nil
 	case <-l.closed:
-		return nil, fmt.Errorf("dial %s: connection refused", address)
+		return nil, fmt.Errorf("dial %s: %w", address, syscall.ECONNREFUSED)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

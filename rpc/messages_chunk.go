@@ -90,6 +90,7 @@ func sealRequestFields(w *wire.Walk, m *quarry.SealRequest) {
 	wire.Uint(w, 2, &m.Length)
 	wire.Uint(w, 3, &m.WritableVersion)
 	wire.Uint(w, 4, &m.PrevWritableVersion)
+	wire.Uint(w, 5, &m.Position)
 }
 
 func sealReplyFields(w *wire.Walk, m *quarry.SealReply) {
@@ -111,6 +112,7 @@ func copyRequestFields(w *wire.Walk, m *quarry.CopyRequest) {
 	wire.List(w, 11, &m.Sources, membersMax, memberFields)
 	wire.Uint(w, 12, &m.BytesPerSecond)
 	wire.List(w, 13, &m.Parts, quarry.CopyPartsMax, copyPartFields)
+	wire.Uint(w, 14, &m.BytesPerSecondLeast)
 }
 
 func copyPartFields(w *wire.Walk, m *quarry.CopyPart) {
@@ -154,10 +156,14 @@ func readRequestFields(w *wire.Walk, m *quarry.ReadRequest) {
 	wire.Uint(w, 2, &m.Offset)
 	wire.Uint(w, 3, &m.Length)
 	wire.Bool(w, 4, &m.Validated)
+	wire.Bool(w, 5, &m.Copying)
 }
 
 // readReplyFields leaves out Data and File, which are the payload.
-func readReplyFields(w *wire.Walk, m *quarry.ReadReply) { wire.Uints(w, 1, &m.CRCs, crcsMax) }
+func readReplyFields(w *wire.Walk, m *quarry.ReadReply) {
+	wire.Uints(w, 1, &m.CRCs, crcsMax)
+	wire.Bool(w, 2, &m.Pressed)
+}
 
 func endRequestFields(w *wire.Walk, m *quarry.EndRequest) {
 	wire.Message(w, 1, &m.ChunkRef, refFields)

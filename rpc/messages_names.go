@@ -48,6 +48,8 @@ func makeRequestFields(w *wire.Walk, m *quarry.MakeRequest) {
 	wire.Bool(w, 6, &m.Existing)
 	wire.Bool(w, 7, &m.Placed)
 	wire.Uint(w, 8, &m.Slot)
+	wire.Uint(w, 9, &m.UID)
+	wire.Uint(w, 10, &m.GID)
 }
 
 func linkRequestFields(w *wire.Walk, m *quarry.LinkRequest) {
@@ -59,6 +61,9 @@ func linkRequestFields(w *wire.Walk, m *quarry.LinkRequest) {
 	wire.Bool(w, 6, &m.Replace)
 	wire.Uint(w, 7, &m.Owner)
 	wire.String(w, 8, &m.Path, quarry.PathBytesMax)
+	wire.Uint(w, 9, &m.UID)
+	wire.Uint(w, 10, &m.GID)
+	wire.Uint(w, 11, &m.ModifiedNS)
 }
 
 func renameRequestFields(w *wire.Walk, m *quarry.RenameRequest) {
@@ -78,6 +83,19 @@ func removeRequestFields(w *wire.Walk, m *quarry.RemoveRequest) {
 	wire.Bool(w, 4, &m.Dir)
 	wire.String(w, 5, &m.Path, quarry.PathBytesMax)
 	wire.Bool(w, 6, &m.Now)
+}
+
+func setAttrRequestFields(w *wire.Walk, m *quarry.SetAttrRequest) {
+	wire.Message(w, 1, &m.Op, opFields)
+	wire.Uint(w, 2, &m.Inode)
+	wire.Bool(w, 3, &m.SetMode)
+	wire.Bool(w, 4, &m.SetUID)
+	wire.Bool(w, 5, &m.SetGID)
+	wire.Bool(w, 6, &m.SetModified)
+	wire.Uint(w, 7, &m.Mode)
+	wire.Uint(w, 8, &m.UID)
+	wire.Uint(w, 9, &m.GID)
+	wire.Uint(w, 10, &m.ModifiedNS)
 }
 
 func removedRequestFields(w *wire.Walk, m *quarry.RemovedRequest) {

@@ -128,6 +128,8 @@ func shardStatusFields(w *wire.Walk, m *quarry.ShardStatus) {
 	wire.List(w, 16, &m.Learners, votersMax, learnerStatusFields)
 	wire.Uint(w, 20, &m.Removed)
 	wire.Uint(w, 21, &m.RemovedSize)
+	wire.Uint(w, 22, &m.Freeing)
+	wire.Uint(w, 23, &m.FreeingSize)
 }
 
 func learnerStatusFields(w *wire.Walk, m *quarry.LearnerStatus) {

@@ -89,7 +89,7 @@ func contractMethods() []anyMethod {
 		&sessionMethod, &lookupMethod, &statMethod, &listMethod, &makeMethod, &linkMethod, &renameMethod, &removeMethod,
 		&locateMethod, &rollMethod, &allocateMethod, &finishMethod, &chunkMethod, &reportMethod, &registerMethod,
 		&heartbeatMethod, &inventoryMethod, &topologyMethod, &statusMethod, &identifyMethod, &initMethod, &joinMethod,
-		&replaceMethod, &transferMethod, &addShardMethod, &moveSlotsMethod, &removedMethod, &undeleteMethod, &keepTrashMethod, &createMethod, &activateMethod, &appendMethod, &prepareMethod, &commitMethod, &fenceMethod,
+		&replaceMethod, &transferMethod, &addShardMethod, &moveSlotsMethod, &removedMethod, &undeleteMethod, &keepTrashMethod, &setAttrMethod, &createMethod, &activateMethod, &appendMethod, &prepareMethod, &commitMethod, &fenceMethod,
 		&sealMethod, &copyMethod, &addMethod, &dropMethod, &fateMethod, &readMethod, &endMethod, &waitMethod, &recordsMethod, &reopenMethod,
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/buffers"
+	"github.com/quarryfs/quarry/rpc/files"
 )
 
 // Network is the seam through which Quarry's processes reach each other. TCP is the real
@@ -82,11 +84,11 @@ func sendFile(c Conn, before []byte, file quarry.FileRange) error {
 
 // copyFile sends a part of a file through a buffer.
 func copyFile(c Conn, file quarry.FileRange) error {
-	buf := getBuffer(int(min(file.Length, 256<<10)))
-	defer putBuffer(buf)
+	buf := buffers.Get(int(min(file.Length, 256<<10)))
+	defer buffers.Put(buf)
 	for file.Length > 0 {
 		b := buf[:min(int64(len(buf)), file.Length)]
-		n, err := pread(file.FD, b, file.Offset)
+		n, err := files.ReadAt(file.FD, b, file.Offset)
 		if err != nil {
 			return err
 		}

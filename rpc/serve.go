@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/buffers"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -102,13 +103,13 @@ func (c *serverConn) request(h *head) error {
 // receivePayload receives a request's payload into a buffer of the pool, when there is room.
 func (c *serverConn) receivePayload(in *inbound, h *head) error {
 	c.reading.Store(readingNot)
-	n, ok := c.server.budgets[c.lane].acquire(int64(h.payload), c.gone)
+	n, ok := c.server.budgets[c.lane].Acquire(int64(h.payload), c.gone)
 	if !ok {
 		return c.cause
 	}
 	in.budgeted = n
 	c.reading.Store(readingFrame)
-	in.payload = getBuffer(int(h.payload))
+	in.payload = buffers.Get(int(h.payload))
 	err := c.reader.payload(in.payload, 0)
 	if err == nil {
 		err = h.checkPayload(in.payload)
@@ -122,8 +123,8 @@ func (c *serverConn) receivePayload(in *inbound, h *head) error {
 // release gives back the request's payload.
 func (in *inbound) release() {
 	if in.budgeted > 0 {
-		putBuffer(in.payload)
-		in.conn.server.budgets[in.conn.lane].release(in.budgeted)
+		buffers.Put(in.payload)
+		in.conn.server.budgets[in.conn.lane].Release(in.budgeted)
 		in.payload, in.budgeted = nil, 0
 	}
 }
@@ -185,6 +186,13 @@ func (c *serverConn) cancel(id uint64) {
 	if in != nil {
 		in.ctx.end(context.Canceled)
 	}
+}
+
+// waits reports whether a request is under way.
+func (c *serverConn) waits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.requests) > 0 || c.inService > 0 || c.reading.Load() != readingHead
 }
 
 // replied is told that the replies to n requests have left.

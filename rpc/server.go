@@ -11,6 +11,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/rpc/buffers"
 )
 
 // ServerConfig says how a server takes connections. Only Clock and Identity must be set.
@@ -27,8 +28,8 @@ type ServerConfig struct {
 
 	// ConnectionsMax bounds the connections of clients and, apart from these, those of masters
 	// and chunk servers: however many clients come, they shut no server out. Who comes then is
-	// refused with Unavailable and told why. Default 4096. At most 1024 further ones may be in
-	// their handshake, for 3 s each; those that come then wait.
+	// refused with Unavailable and told why. Default 4096. At most 1024 further ones of each
+	// listener may be in their handshake, for 3 s each; those that come then wait.
 	ConnectionsMax int
 	// RequestsMax bounds the requests in service of one connection; beyond it nothing more
 	// is read from there. Default 1024. Requests that wait for something to happen are
@@ -41,7 +42,8 @@ type ServerConfig struct {
 	// connection is the longer one of both sides' KeepAlive: each side sends something at
 	// least that often, if only a sign of life, and gives the other one up when nothing has
 	// come, or nothing could be sent, for three intervals; it notices that within two of its
-	// own KeepAlive more. Default 2 s, at most 10 s: more counts as 10 s.
+	// own KeepAlive more. While no request is under way, all of that is five times as long. Default 2 s, at
+	// most 10 s: more counts as 10 s.
 	KeepAlive time.Duration
 }
 
@@ -80,9 +82,8 @@ func (c ServerConfig) withDefaults() ServerConfig {
 type Server struct {
 	config   ServerConfig
 	services [opMax]*service
-	budgets  [laneMax + 1]budget
+	budgets  [laneMax + 1]buffers.Budget
 	stop     chan struct{} // closed by Close
-	shaking  chan struct{} // has a token for each connection in its handshake, or about to be taken
 
 	mu        sync.Mutex
 	changed   sync.Cond // a connection has gone
@@ -121,11 +122,11 @@ type service struct {
 
 // NewServer returns a server without operations.
 func NewServer(config ServerConfig) *Server {
-	s := &Server{config: config.withDefaults(), stop: make(chan struct{}), shaking: make(chan struct{}, handshakesMax),
+	s := &Server{config: config.withDefaults(), stop: make(chan struct{}),
 		listeners: map[Listener]struct{}{}, conns: map[Conn]struct{}{}, links: map[*serverConn]struct{}{}}
 	s.changed.L = &s.mu
 	for i := range s.budgets {
-		s.budgets[i].total = s.config.PayloadMax
+		s.budgets[i].Total = s.config.PayloadMax
 	}
 	return s
 }
@@ -158,18 +159,19 @@ func (s *Server) Serve(l Listener) error {
 		delete(s.listeners, l)
 		s.mu.Unlock()
 	}()
+	shaking := make(chan struct{}, handshakesMax) // a token for each connection in its handshake, or about to be taken
 	for {
 		select {
-		case s.shaking <- struct{}{}:
+		case shaking <- struct{}{}:
 		case <-s.stop:
 			return nil
 		}
 		conn, err := l.Accept()
 		if err == nil {
-			s.take(conn)
+			s.take(conn, shaking)
 			continue
 		}
-		<-s.shaking
+		<-shaking
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -196,18 +198,18 @@ func (s *Server) pause(d time.Duration) bool {
 }
 
 // take starts to serve a connection. It gives back the token of the handshake.
-func (s *Server) take(conn Conn) {
+func (s *Server) take(conn Conn, shaking <-chan struct{}) {
 	s.mu.Lock()
 	if s.closed || s.going {
 		s.mu.Unlock()
 		conn.Close()
-		<-s.shaking
+		<-shaking
 		return
 	}
 	s.conns[conn] = struct{}{}
 	s.mu.Unlock()
 	go func() {
-		s.serve(conn)
+		s.serve(conn, shaking)
 		s.mu.Lock()
 		delete(s.conns, conn)
 		s.changed.Broadcast()
@@ -216,12 +218,12 @@ func (s *Server) take(conn Conn) {
 }
 
 // serve does a connection's handshake and then serves its requests until it ends.
-func (s *Server) serve(conn Conn) {
+func (s *Server) serve(conn Conn, shaking <-chan struct{}) {
 	defer conn.Close()
 	c := &serverConn{link: newLink(conn), server: s, requests: map[uint64]*inbound{}}
 	c.free.L = &c.mu
 	peer, lane, admitted, err := s.greet(conn, c.reader)
-	<-s.shaking
+	<-shaking
 	if admitted != nil {
 		defer s.leave(admitted)
 	}
@@ -257,7 +259,7 @@ func (s *Server) serve(conn Conn) {
 // the system break the connection before the refusal is there. admitted is the count in which
 // the connection is, if it is in one.
 func (s *Server) greet(conn Conn, r *frameReader) (peer *Peer, lane Lane, admitted *int, err error) {
-	p := party{identity: s.config.Identity(), key: s.config.Key, keepAlive: s.config.KeepAlive}
+	p := party{identity: s.config.Identity(), key: s.config.Key, keepAlive: s.config.KeepAlive, rests: true}
 	p.check = func(peer Peer) (err error) {
 		if s.config.Check != nil {
 			err = s.config.Check(peer)
@@ -267,9 +269,11 @@ func (s *Server) greet(conn Conn, r *frameReader) (peer *Peer, lane Lane, admitt
 		}
 		return err
 	}
-	stop := closeAfter(s.config.Clock, handshakeTime, conn)
+	ctx, cancel := s.config.Clock.WithTimeout(context.Background(), handshakeTime)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	peer, lane, err = p.receive(conn, r)
-	if late := stop(); late {
+	if !stop() {
 		return nil, 0, admitted, fmt.Errorf("the handshake took more than %v", handshakeTime)
 	}
 	if err != nil {
@@ -342,7 +346,7 @@ func (s *Server) tend() {
 			return
 		}
 		for _, c := range s.connected() {
-			if err := c.tend(s.config.KeepAlive); err != nil {
+			if err := c.tend(s.config.KeepAlive, c.waits()); err != nil {
 				c.close(err)
 			}
 		}

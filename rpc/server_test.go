@@ -324,7 +324,7 @@ func TestPayloadsAreBounded(t *testing.T) {
 		})
 		e.server.config.PayloadMax = 100 << 20
 		for i := range e.server.budgets {
-			e.server.budgets[i].total = 100 << 20
+			e.server.budgets[i].Total = 100 << 20
 		}
 		e.serve()
 		server := e.client.ChunkServer(e.address)
@@ -378,7 +378,7 @@ func TestFrameTakesTooLong(t *testing.T) {
 		if took := time.Since(start); took < frameTime || took > frameTime+5*defaultKeepAlive {
 			t.Errorf("the connection was closed after %v", took)
 		}
-		if used := e.server.budgets[LaneControl].used; used != 0 {
+		if used := e.server.budgets[LaneControl].Used(); used != 0 {
 			t.Errorf("%d bytes of payload are never given back", used)
 		}
 		e.close()
@@ -458,68 +458,5 @@ func TestRequestContext(t *testing.T) {
 		c = newRequestContext(clock.Simulated(), peer, 0)
 		c.end(context.Canceled)
 		<-c.Done()
-	})
-}
-
-func TestBudget(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &budget{total: 10}
-		stop := make(chan struct{})
-		if n, ok := b.acquire(25, stop); n != 10 || !ok {
-			t.Fatalf("took %d, %v; want all there is", n, ok)
-		}
-		var order []int64
-		var mu sync.Mutex
-		var waiters sync.WaitGroup
-		for _, n := range []int64{8, 3, 2} { // 3 would fit beside nothing before 8 has had its turn
-			waiters.Go(func() {
-				if n, ok := b.acquire(n, stop); ok {
-					mu.Lock()
-					order = append(order, n)
-					mu.Unlock()
-				}
-			})
-			synctest.Wait()
-		}
-		b.release(5)
-		waiters.Go(func() { // this would fit now
-			if n, ok := b.acquire(4, stop); ok {
-				b.release(n)
-			}
-		})
-		synctest.Wait()
-		if len(order) != 0 || len(b.waiting) != 4 {
-			t.Errorf("%v went before the first, %d are waiting", order, len(b.waiting))
-		}
-		b.release(5)
-		synctest.Wait()
-		if len(order) != 1 || order[0] != 8 {
-			t.Errorf("%v were served, want the first", order)
-		}
-		b.release(8)
-		waiters.Wait()
-		if b.used != 5 {
-			t.Errorf("%d are used, want 5", b.used)
-		}
-		gone, canceled := make(chan struct{}), make(chan bool)
-		go func() {
-			_, ok := b.acquire(10, gone)
-			canceled <- ok
-		}()
-		synctest.Wait()
-		behind := make(chan bool)
-		go func() {
-			_, ok := b.acquire(5, stop)
-			behind <- ok
-		}()
-		synctest.Wait()
-		close(gone)
-		if <-canceled {
-			t.Error("whoever stops waiting takes all the same")
-		}
-		if !<-behind || b.used != 10 {
-			t.Errorf("whoever was behind waits on; %d are used", b.used)
-		}
-		close(stop)
 	})
 }

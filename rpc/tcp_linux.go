@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/turns"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,7 +69,9 @@ func (c *tcpConn) Fill(b []byte, more int, received func()) error {
 	var failed error
 	err := c.raw.Read(func(fd uintptr) bool {
 		for len(b) > 0 {
-			n, err := unix.Read(int(fd), b)
+			var n int
+			var err error
+			turns.Receiving.Take(func() { n, err = unix.Read(int(fd), b) })
 			switch {
 			case errors.Is(err, unix.EINTR):
 			case errors.Is(err, unix.EAGAIN):

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/buffers"
 )
 
 const (
@@ -118,17 +119,17 @@ func (w *writer) add(out *outgoing) {
 	if n := len(w.pieces); n > 0 && w.pieces[n-1].small != nil && len(w.pieces[n-1].small)+copied <= batchBytes {
 		last = &w.pieces[n-1]
 	} else {
-		w.pieces = append(w.pieces, piece{small: getBuffer(copied)[:0]})
+		w.pieces = append(w.pieces, piece{small: buffers.Get(copied)[:0]})
 		last = &w.pieces[n]
 	}
-	last.small = appendPooled(last.small, out.frame)
+	last.small = buffers.Append(last.small, out.frame)
 	w.bytes += int64(copied)
 	switch {
 	case rest.payload != nil || rest.file != nil:
 		w.pieces = append(w.pieces, rest)
 		w.bytes += payload{bytes: rest.payload, file: rest.file}.size()
 	default:
-		last.small = appendPooled(last.small, out.payload)
+		last.small = buffers.Append(last.small, out.payload)
 		if out.after != nil {
 			w.notify = append(w.notify, out.after)
 		}
@@ -136,17 +137,6 @@ func (w *writer) add(out *outgoing) {
 	if out.reply {
 		w.replies++
 	}
-}
-
-// appendPooled is append for buffers of getBuffer.
-func appendPooled(b, more []byte) []byte {
-	if len(b)+len(more) > cap(b) {
-		larger := getBuffer(len(b) + len(more))
-		copy(larger, b)
-		b, larger = larger[:len(b)], b
-		putBuffer(larger)
-	}
-	return append(b, more...)
 }
 
 // queued returns how many bytes are to be written.
@@ -272,7 +262,7 @@ func (w *writer) done(b batch, err error) {
 	for i := range b.pieces {
 		p := &b.pieces[i]
 		if p.small != nil {
-			putBuffer(p.small)
+			buffers.Put(p.small)
 		}
 		if p.after != nil {
 			p.after()

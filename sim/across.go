@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -13,7 +14,8 @@ import (
 	"github.com/quarryfs/quarry/sim/lives"
 )
 
-// nothingLeft returns nil when no shard keeps anything of a transaction or of a move of slots, and
+// nothingLeft returns nil when no shard keeps anything of a transaction or of a move of slots, all groups
+// have the same members, and
 // there is no directory and no file without a name, and no chunk that nothing will free.
 func (c *Cluster) nothingLeft(ctx context.Context, files client.FileSystem) error {
 	var dirs, kept int64
@@ -28,6 +30,9 @@ func (c *Cluster) nothingLeft(ctx context.Context, files client.FileSystem) erro
 		dirs, kept = dirs+n.Dirs, kept+n.Files
 	}
 	if err := c.slotsSettled(ctx); err != nil {
+		return err
+	}
+	if err := c.mastersAgree(); err != nil {
 		return err
 	}
 	if err := c.noChunkLost(ctx); err != nil {
@@ -101,12 +106,13 @@ const cleanTime = 30 * time.Second
 func (r *run) clean(files client.FileSystem) {
 	ctx, cancel := newNodeClock(r.w, nil).WithTimeout(context.Background(), cleanTime)
 	defer cancel()
-	err := r.c.nothingLeft(ctx, files)
-	for err != nil && ctx.Err() == nil {
+	var left error // what was left when there was time to look
+	for err := r.c.nothingLeft(ctx, files); err != nil; err = r.c.nothingLeft(ctx, files) {
+		if ctx.Err() != nil {
+			r.violation("left over: %v after everything is healed: %v", cleanTime, cmp.Or(left, err))
+			return
+		}
+		left = err
 		r.w.Sleep(time.Second)
-		err = r.c.nothingLeft(ctx, files)
-	}
-	if err != nil {
-		r.violation("left over: %v after everything is healed: %v", cleanTime, err)
 	}
 }

@@ -11,5 +11,11 @@ func (o *observer) asked(req *quarry.CreateRequest) {
 	if c.made && (c.file != req.File || c.position != req.Position) {
 		o.violated("I13 handles are used once", "chunk %v is to be made at %d of file %v, and was for %d of file %v", req.Handle, req.Position, req.File, c.position, c.file)
 	}
-	c.made, c.file, c.position = true, req.File, req.Position
+	if c.made, c.file, c.position = true, req.File, req.Position; c.ahead() {
+		o.log.Count("a replica is made ahead")
+	}
 }
+
+// ahead reports whether a chunk was made before it was known where it would begin: no file of a
+// simulation is as long as it says.
+func (c *seenChunk) ahead() bool { return c.position >= quarry.ChunkBytesMax }

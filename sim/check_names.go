@@ -19,10 +19,14 @@ func (m *observedMaster) probeNames(most int) {
 		if m.p.gone() || m.p.host.held() {
 			return
 		}
+		came := m.p.host.w.Now()
 		ctx, cancel := m.p.host.true.WithTimeout(context.Background(), time.Second)
 		_, err := m.Master.Lookup(ctx, &quarry.LookupRequest{From: at.Dir, Path: at.Name})
 		cancel()
 		m.o.end(m.p, func() {
+			if err == nil || quarry.KindOf(err) == quarry.NotFound {
+				m.o.answered(m.p, came)
+			}
 			if quarry.KindOf(err) == quarry.NotFound && m.o.names.Untouched(at, since[i]) {
 				m.o.violated("masters tell the newest", "%s does not know name %q in %v, which was made and not touched since", m.p.host.name, at.Name, at.Dir)
 			}

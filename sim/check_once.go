@@ -40,7 +40,8 @@ func (o *observer) committed(handle quarry.Handle, s sequence, offset int64, who
 	o.inOrder(key, at)
 }
 
-// inOrder judges that a record stands behind the one before it, and before the one behind it.
+// inOrder judges that a record stands behind the one before it, and before the one behind it. What
+// is made for a file stands there in the order of handles.
 func (o *observer) inOrder(key recordKey, at position) {
 	if key.file == 0 {
 		return // its place says nothing yet
@@ -57,7 +58,7 @@ func (o *observer) inOrder(key recordKey, at position) {
 			first, second = at, there
 		}
 		a, b := o.chunk(first.handle), o.chunk(second.handle)
-		if first.handle == second.handle && first.offset > second.offset || first.handle != second.handle && a.made && b.made && a.position > b.position {
+		if first.handle == second.handle && first.offset > second.offset || first.handle != second.handle && a.made && b.made && first.handle > second.handle {
 			o.violated("I7 records are committed once", "record %d of session %d is at %d of chunk %v, and the one on the other side of it, %d, at %d of chunk %v",
 				key.record.number, key.record.session, at.offset, at.handle, next.record.number, there.offset, there.handle)
 		}

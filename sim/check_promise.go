@@ -42,7 +42,7 @@ func (o *observer) obeyed(from moment, h *Host, ref *quarry.ChunkRef, what strin
 
 // over reports whether a host is asked for a replica of a chunk that it has promised a later version
 // of, and that nothing needs any more, as far as a master can tell: it may have dropped its replica,
-// and its promise with it. What an old request makes then is garbage that the next inventory finds.
+// and its promise with it. What old requests make and write then is garbage that the next inventory finds.
 func (o *observer) over(h *Host, ref *quarry.ChunkRef) bool {
 	o.mu.Lock()
 	list, shard := o.promises[o.replica(h, ref.Handle)], o.owner(ref.Handle.Slot())
@@ -133,6 +133,9 @@ func (o *observer) named(req *quarry.ActivateRequest) {
 		o.probed = append(o.probed, req.Handle)
 	}
 	c.highest = max(c.highest, req.Version)
+	if req.Version == 1 && c.ahead() {
+		o.log.Count("a chunk that was made ahead is used")
+	}
 }
 
 // opened notes a writable version of a chunk that a server is told of.

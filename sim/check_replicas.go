@@ -3,15 +3,13 @@ package sim
 import (
 	"context"
 	"fmt"
-	"hash/crc32"
 	"maps"
 	"slices"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/sim/image"
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // When everything is healed, all replicas of every sealed chunk of every file have the same
 // bytes, those that were shown while the simulation ran.
@@ -80,7 +78,7 @@ func (c *Cluster) compareChunk(ctx context.Context, chunk *quarry.Chunk) error {
 		}
 		o := c.watch
 		o.mu.Lock()
-		if !slices.Equal(data, first) || chunk.CRCKnown && crc32.Checksum(data, castagnoli) != chunk.CRC {
+		if !slices.Equal(data, first) || chunk.CRCKnown && crc32c.Checksum(data) != chunk.CRC {
 			o.violated("I4 replicas agree", "%s has other bytes of chunk %v than %s, or than the master's checksum tells", name(m), chunk.Handle, name(chunk.Members[0]))
 		}
 		o.shown(o.at(m), chunk.Handle, 0, data, "a last look")

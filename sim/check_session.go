@@ -175,6 +175,12 @@ func (m *observedMaster) Undelete(ctx context.Context, req *quarry.UndeleteReque
 	return reply, err
 }
 
+func (m *observedMaster) SetAttr(ctx context.Context, req *quarry.SetAttrRequest) (reply *quarry.AttrReply, err error) {
+	m.change(&req.Op, func() error { reply, err = m.Master.SetAttr(ctx, req); return err })
+	m.o.end(m.p, func() { m.o.count("set attributes", err) })
+	return reply, err
+}
+
 func (m *observedMaster) Allocate(ctx context.Context, req *quarry.AllocateRequest) (reply *quarry.AllocateReply, err error) {
 	from := m.o.begin()
 	m.change(&req.Op, func() error { reply, err = m.Master.Allocate(ctx, req); return err })

@@ -8,6 +8,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
+	"github.com/quarryfs/quarry/meta/slots"
 )
 
 // A slot is owned by at most one shard at any instant, and by exactly one when nothing moves. The
@@ -85,33 +86,21 @@ func (c *Cluster) lookAtSlots() {
 			continue
 		}
 		for _, before := range all {
-			if _, both := common(before.slots, owns.slots); !both {
+			if !slots.Meet(before.slots, owns.slots) {
 				continue
 			}
 			after, err := c.slotsOf(ctx, before.shard)
 			if err != nil || after.moved != before.moved {
 				continue
 			}
-			if slot, both := common(after.slots, owns.slots); both {
+			if both := slots.Cut(owns.slots, slots.Cut(owns.slots, after.slots)); len(both) > 0 {
 				c.watch.mu.Lock()
-				c.watch.violated("a slot has one owner", "shards %d and %d own slot %d", before.shard, id, slot)
+				c.watch.violated("a slot has one owner", "shards %d and %d own slots %v", before.shard, id, both)
 				c.watch.mu.Unlock()
 			}
 		}
 		all = append(all, owns)
 	}
-}
-
-// common returns a slot that is in both lists of ranges, if there is one.
-func common(a, b []quarry.SlotRange) (quarry.Slot, bool) {
-	for _, x := range a {
-		for _, y := range b {
-			if first := max(x.First, y.First); first <= min(x.Last, y.Last) {
-				return first, true
-			}
-		}
-	}
-	return 0, false
 }
 
 // slotsSettled returns nil when nothing moves any more, each slot is owned by one shard, and the

@@ -17,7 +17,7 @@ func (c *Cluster) compareStates() (compared bool, err error) {
 	for id := quarry.RootShard; int(id) <= c.shards; id++ {
 		var first uint64
 		var sum [32]byte
-		for i, h := range c.Masters {
+		for i, h := range c.fleet.Members() {
 			p := h.life()
 			if p == nil || p.master.Load() == nil {
 				return false, nil
@@ -27,7 +27,7 @@ func (c *Cluster) compareStates() (compared bool, err error) {
 			case err != nil || i > 0 && applied != first:
 				return false, nil // it is looked at again
 			case i > 0 && s != sum:
-				return true, fmt.Errorf("masters agree: the states of group %d at entry %d differ on m1 and %s", id, applied, h.name)
+				return true, fmt.Errorf("masters agree: the states of group %d at entry %d differ on %s and %s", id, applied, c.fleet.Members()[0].name, h.name)
 			}
 			first, sum = applied, s
 		}
@@ -39,7 +39,7 @@ func (c *Cluster) compareStates() (compared bool, err error) {
 func (c *Cluster) counters(id quarry.ShardID) (meta.Counters, error) {
 	var last uint64
 	var n meta.Counters
-	for _, h := range c.Masters {
+	for _, h := range c.fleet.Members() {
 		p := h.life()
 		if p == nil || p.master.Load() == nil {
 			return n, fmt.Errorf("%s does not run", h.name)
@@ -59,6 +59,7 @@ func (c *Cluster) counters(id quarry.ShardID) (meta.Counters, error) {
 func (p *process) observeMaster(m quarry.Master) {
 	if real, ok := m.(*master.Master); ok {
 		p.master.Store(real)
+		real.OnMembers(p.membersTold)
 		real.OnStep(func(step string) { p.stepped(step) })
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/chunk"
+	"github.com/quarryfs/quarry/raft"
 	"github.com/quarryfs/quarry/sim/newest"
 )
 
@@ -29,7 +30,7 @@ func newScene(w *World) *scene {
 	log := NewLog(w, nil)
 	n := newNetwork(w, log)
 	s := &scene{observer: newObserver(log)}
-	s.observer.host = n.host
+	s.observer.host, s.observer.masters = n.host, []*Host{newHost(n, "m", 9)}
 	for i, name := range []string{"a", "b", "c"} {
 		s.hosts = append(s.hosts, newHost(n, name, i+1))
 		s.members = append(s.members, quarry.Member{Server: quarry.ServerID(i + 1), Incarnation: 1, Address: name + ":1"})
@@ -98,6 +99,26 @@ func (s *scene) endSaid(h quarry.Handle, commit int64) {
 func (s *scene) fate(number quarry.Sequence, state quarry.FateState, offset int64) {
 	s.fates(s.hosts[1], &quarry.FateRequest{ChunkRef: ref(sceneChunk, 2), Session: 9},
 		&quarry.FateReply{Version: 2, Length: 6, Fates: []quarry.Fate{{Sequence: number, State: state, Offset: offset}}})
+}
+
+// told1 has a master tell of other members of group 1.
+func (s *scene) told1(index uint64, voters, outgoing []quarry.NodeID) {
+	s.holds(masterMajorities, s.hosts[0], s.groups.Changed(1, raft.Changed{Index: index, Term: 1, Voters: voters, Outgoing: outgoing}))
+}
+
+// removed has a node be a member of group 1, and then be none.
+func (s *scene) removed(others, node quarry.NodeID) {
+	s.told1(2, []quarry.NodeID{1, others, node}, nil)
+	s.told1(4, []quarry.NodeID{1, others}, nil)
+}
+
+// outLong has a node that was removed answer a while later.
+func (s *scene) outLong(node quarry.NodeID) {
+	for group := quarry.RootShard; int(group) <= s.shards; group++ {
+		s.out(memberKey{group, node}, s.hosts[2], false, s.log.w.Now())
+	}
+	s.log.w.Sleep(2 * outTime)
+	s.answered(&process{host: s.hosts[2], node: node}, s.log.w.Now())
 }
 
 type forgetful struct{ quarry.Master }
@@ -197,13 +218,19 @@ var checkCases = []struct {
 	{"the file has gone on", "I9", func(s *scene) {
 		s.append(1, 0, "abc")
 		c := s.chunk(nextChunk)
-		c.made, c.file, c.position = true, sceneFile, 3
+		c.made, c.file = true, sceneFile
 		c.acked.add(s.clock, 1)
 		s.endSaid(sceneChunk, 3)
 	}},
 	{"records change their order", "I7", func(s *scene) {
 		s.append(2, 0, "abc")
 		s.append(1, 3, "abd")
+	}},
+	{"records change their order from chunk to chunk", "I7", func(s *scene) {
+		c := s.chunk(nextChunk)
+		c.made, c.file = true, sceneFile
+		s.committed(nextChunk, sequence{9, 1}, 0, "")
+		s.append(2, 0, "abc")
 	}},
 	{"leases are used in time", "", func(s *scene) {
 		s.grant()
@@ -273,6 +300,41 @@ var checkCases = []struct {
 		s.names.Settle(quarry.Op{}, nil, s.names.Touch(at), at)
 		(&observedMaster{forgetful{}, s.observer, s.server(0).p}).probeNames(1)
 	}},
+	{"members change jointly", "", func(s *scene) {
+		s.told1(2, []quarry.NodeID{1, 2, 3}, nil)
+		s.told1(4, []quarry.NodeID{1, 4, 5}, []quarry.NodeID{1, 2, 3})
+		s.told1(6, []quarry.NodeID{1, 4, 5}, nil)
+		s.mastersJudged()
+	}},
+	{"members change at once", "majorities of", func(s *scene) {
+		s.told1(2, []quarry.NodeID{1, 2, 3}, nil)
+		s.told1(4, []quarry.NodeID{1, 4, 5}, nil)
+		s.mastersJudged()
+	}},
+	{"a master leads that has just been removed", "", func(s *scene) {
+		s.removed(2, 3)
+		for range 20 {
+			s.out(memberKey{1, 3}, s.hosts[2], true, s.log.w.Now())
+			s.log.w.Sleep(outTime / 40)
+		}
+	}},
+	{"a master leads that was removed long ago", "who was removed", func(s *scene) {
+		s.removed(2, 3)
+		for range 50 {
+			s.out(memberKey{1, 3}, s.hosts[2], true, s.log.w.Now())
+			s.log.w.Sleep(outTime / 40)
+		}
+	}},
+	{"a master answers that was removed from one of two groups", "", func(s *scene) {
+		s.shards = 2
+		s.removed(2, 3)
+		s.outLong(3)
+	}},
+	{"a master answers that was removed from all groups", "who was removed", func(s *scene) {
+		s.shards = 1
+		s.removed(2, 3)
+		s.outLong(3)
+	}},
 	{"a length falls", "I12", func(s *scene) {
 		s.lengthTold(s.begin(), &quarry.Attr{Kind: quarry.KindFile, Inode: sceneFile, Length: 3})
 		s.lengthTold(s.begin()+1, &quarry.Attr{Kind: quarry.KindFile, Inode: sceneFile, Length: 2})
@@ -299,15 +361,5 @@ func TestCheckers(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestCommonSlot(t *testing.T) {
-	a := []quarry.SlotRange{{First: 0, Last: 9}, {First: 20, Last: 29}}
-	if slot, both := common(a, []quarry.SlotRange{{First: 10, Last: 19}, {First: 29, Last: 40}}); !both || slot != 29 {
-		t.Errorf("the slot in both is %d, %v", slot, both)
-	}
-	if slot, both := common(a, []quarry.SlotRange{{First: 10, Last: 19}, {First: 30, Last: 40}}); both {
-		t.Errorf("slot %d is in one of them only", slot)
 	}
 }

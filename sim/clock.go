@@ -2,10 +2,10 @@ package sim
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/quarryfs/quarry/clock"
+	"github.com/quarryfs/quarry/sim/alarm"
 	"github.com/quarryfs/quarry/sim/deadline"
 )
 
@@ -39,89 +39,19 @@ func (c *nodeClock) after(d time.Duration, f func()) *event {
 	return c.w.schedule(c.Now().Add(max(d, 0)), c.key, c.host, f)
 }
 
+// alarms makes timers of the world's events.
+func (c *nodeClock) alarms() *alarm.Events {
+	return &alarm.Events{Wall: c.Wall, After: func(d time.Duration, f func()) func() bool {
+		e := c.after(d, f)
+		return func() bool { return c.w.cancel(e) }
+	}}
+}
+
 // NewTimer implements Clock.
-func (c *nodeClock) NewTimer(d time.Duration) clock.Timer {
-	t := &timer{clock: c, c: make(chan time.Time, 1)}
-	t.Reset(d)
-	return t
-}
-
-type timer struct {
-	clock *nodeClock
-	c     chan time.Time
-	mu    sync.Mutex
-	event *event
-}
-
-func (t *timer) C() <-chan time.Time { return t.c }
-
-func (t *timer) fire() {
-	select {
-	case t.c <- t.clock.Wall():
-	default:
-	}
-}
-
-// Stop implements Timer.
-func (t *timer) Stop() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.stop()
-}
-
-func (t *timer) stop() bool {
-	if t.event == nil {
-		return false
-	}
-	stopped := t.clock.w.cancel(t.event)
-	t.event = nil
-	select {
-	case <-t.c: // no stale value is left
-		stopped = true
-	default:
-	}
-	return stopped
-}
-
-// Reset implements Timer.
-func (t *timer) Reset(d time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.stop()
-	t.event = t.clock.after(d, t.fire)
-}
+func (c *nodeClock) NewTimer(d time.Duration) clock.Timer { return c.alarms().NewTimer(d) }
 
 // NewTicker implements Clock.
-func (c *nodeClock) NewTicker(d time.Duration) clock.Ticker {
-	t := &ticker{timer: timer{clock: c, c: make(chan time.Time, 1)}, every: d}
-	t.mu.Lock()
-	t.event = c.after(d, t.tick)
-	t.mu.Unlock()
-	return t
-}
-
-type ticker struct {
-	timer
-	every   time.Duration
-	stopped bool
-}
-
-func (t *ticker) tick() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.stopped {
-		return
-	}
-	t.fire()
-	t.event = t.clock.after(t.every, t.tick)
-}
-
-func (t *ticker) Stop() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.stopped = true
-	t.stop()
-}
+func (c *nodeClock) NewTicker(d time.Duration) clock.Ticker { return c.alarms().NewTicker(d) }
 
 // Sleep implements Clock.
 func (c *nodeClock) Sleep(ctx context.Context, d time.Duration) error {

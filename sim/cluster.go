@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -15,6 +14,7 @@ import (
 	"github.com/quarryfs/quarry/disk"
 	"github.com/quarryfs/quarry/rpc"
 	"github.com/quarryfs/quarry/rpc/route"
+	"github.com/quarryfs/quarry/sim/fleet"
 )
 
 // Sizes and times that are small, so that a short simulation sees what takes a real cluster
@@ -39,7 +39,7 @@ type Cluster struct {
 	w       *World
 	net     *Network
 	key     []byte
-	Masters []*Host
+	Masters []*Host // all machines that are masters at some time; see masters
 	Servers []*Host
 	admin   *Host
 	shards  int // beside the root group
@@ -50,8 +50,7 @@ type Cluster struct {
 	log   *Log
 	watch *observer
 
-	mu   sync.Mutex
-	gone quarry.NodeID // the master that is being replaced
+	fleet *fleet.Fleet[*Host] // the masters among them, and those that may be some
 }
 
 // NewCluster makes the hosts of a cluster; Start starts it.
@@ -61,7 +60,7 @@ func NewCluster(w *World, masters, servers int, log *Log) *Cluster {
 	c.net.SetAll(Link{Delay: 50 * time.Microsecond, Jitter: 300 * time.Microsecond})
 	c.watch = newObserver(log)
 	c.watch.host = c.net.host
-	for i := range masters {
+	for i := range masters + spareMachines {
 		h := c.host(fmt.Sprintf("m%d", i+1), 1+i)
 		h.state = vfs.NewCrashableMem()
 		h.run = func(ctx context.Context, p *process) (closer, error) { return c.startMaster(p) }
@@ -72,7 +71,8 @@ func NewCluster(w *World, masters, servers int, log *Log) *Cluster {
 		h.run = func(ctx context.Context, p *process) (closer, error) { return c.startServer(ctx, p) }
 		c.Servers = append(c.Servers, h)
 	}
-	c.watch.masters = c.Masters
+	c.fleet = fleet.New(c.Masters, masters, w.Now())
+	c.watch.masters, c.watch.shards = c.Masters, c.shards
 	c.admin = c.host("admin", 201)
 	return c
 }
@@ -82,15 +82,6 @@ func (c *Cluster) host(name string, number int) *Host {
 	h.log = slog.New(c.log.handler(h))
 	h.disk.Set(healthyDisk)
 	return h
-}
-
-// addresses returns where the masters are.
-func (c *Cluster) addresses() []string {
-	var list []string
-	for _, h := range c.Masters {
-		list = append(list, h.name+":7400")
-	}
-	return list
 }
 
 func (c *Cluster) common(p *process, port string) cluster.Common {
@@ -116,13 +107,13 @@ func (c *Cluster) startServer(ctx context.Context, p *process) (closer, error) {
 	return cluster.StartChunkServer(ctx, cluster.ChunkServerOptions{
 		Common: c.common(p, "7500"), Dirs: []string{"/"}, Masters: c.addresses(), Rack: "rack-" + p.host.name,
 		ReserveBytes: reserveBytes, JournalBytes: journalBytes, Observe: c.watch.server(p),
-		IdleAfter: idleAfter[c.w.seed%uint64(len(idleAfter))],
+		IdleAfter: idleAfter[c.w.seed%uint64(len(idleAfter))], FilesMax: 256, // whatever the machine allows
 	})
 }
 
 // Start starts all servers and makes them a cluster.
 func (c *Cluster) Start(ctx context.Context) error {
-	for _, h := range c.Masters {
+	for _, h := range c.masters() {
 		h.Start()
 	}
 	c.connections = rpc.NewClient(rpc.ClientConfig{
@@ -147,16 +138,17 @@ func (c *Cluster) Start(ctx context.Context) error {
 }
 
 // Hosts returns the masters and the chunk servers.
-func (c *Cluster) Hosts() []*Host { return append(append([]*Host(nil), c.Masters...), c.Servers...) }
+func (c *Cluster) Hosts() []*Host { return append(c.masters(), c.Servers...) }
 
 // Close ends everything at once, and returns when nothing runs any more.
 func (c *Cluster) Close() {
 	_ = c.operator.Close()
 	_ = c.connections.Close()
-	for _, h := range append(c.Hosts(), c.admin) {
+	all := slices.Concat(c.Masters, c.Servers, []*Host{c.admin})
+	for _, h := range all {
 		h.Kill()
 	}
-	for _, h := range append(c.Hosts(), c.admin) {
+	for _, h := range all {
 		h.work.Wait()
 	}
 }
@@ -194,14 +186,6 @@ func (c *Cluster) ailing(ctx context.Context) string {
 func (c *Cluster) moveLeadership(shard quarry.ShardID, to *Host) {
 	ctx, cancel := c.admin.clock.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	node := quarry.NodeID(1 + slices.Index(c.Masters, to))
-	if topology, err := c.operator.Topology(ctx); err == nil { // it may have been replaced
-		for _, m := range topology.Masters {
-			if m.Address == to.name+":7400" {
-				node = max(node, m.Node)
-			}
-		}
-	}
-	err := c.operator.Transfer(ctx, &quarry.TransferRequest{Shard: shard, To: node})
+	err := c.operator.Transfer(ctx, &quarry.TransferRequest{Shard: shard, To: c.fleet.Number(to)})
 	c.log.Printf("sim  leadership of group %d to %s: %v", shard, to.name, err)
 }

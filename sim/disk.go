@@ -22,6 +22,8 @@ type DiskFaults struct {
 	FailSync, FailWrite float64
 	// Full: files of chunks cannot grow. What else a server needs has a reserve.
 	Full bool
+	// Hangs: no write and no sync comes back until that is over.
+	Hangs bool
 }
 
 // healthyDisk is a disk without faults.
@@ -73,6 +75,10 @@ func (d *Disk) fault(p *process, op disk.Op) disk.Fault {
 	case disk.OpSync, disk.OpRead, disk.OpWrite:
 	default:
 		return disk.Fault{}
+	}
+	for f.Hangs && op.Kind != disk.OpRead && !p.gone() {
+		_ = d.host.true.Sleep(context.Background(), 20*time.Millisecond)
+		f = d.Faults()
 	}
 	w := d.host.w
 	r := w.chance(op.Name, uint64(d.host.number), uint64(op.Kind), uint64(op.Off), uint64(op.N), uint64(w.Now()))

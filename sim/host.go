@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/master"
 )
@@ -61,7 +62,8 @@ type process struct {
 	abort  atomic.Bool                   // as a crash, not as planned
 	master atomic.Pointer[master.Master] // if it is one
 	server atomic.Pointer[observedServer]
-	watch  *observer // of a master: set before its first step
+	watch  *observer     // of a master: set before its first step
+	node   quarry.NodeID // of a master, when it is known; guarded by observer.mu
 }
 
 // gone reports whether the process has been killed or has ended.

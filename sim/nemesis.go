@@ -28,7 +28,7 @@ type nemesis struct {
 	busy     map[*Host]bool // hosts whose process or disk is being broken
 	faults   int
 	damages  int  // faults that took data away for ever
-	replaced bool // a master was
+	doubtful bool // it may be that not all groups have all masters
 	healing  sync.WaitGroup
 }
 
@@ -62,16 +62,19 @@ var faultKinds = []choice{
 	{"time of day jumped", 2, (*nemesis).jump},
 	{"slow disk", 3, (*nemesis).slowDisk},
 	{"full disk", 2, (*nemesis).fullDisk},
+	{"hung disk", 3, (*nemesis).hungDisk},
 	{"master's sync failed", 1, (*nemesis).failMasterSync},
 	{"master long away", 2, (*nemesis).longAway},
 	{"leadership moved", 2, (*nemesis).moveLeadership},
 	{"master replaced", 2, (*nemesis).replaceMaster},
+	{"masters changed", 3, (*nemesis).changeMasters},
 	{"client killed", 2, (*nemesis).killClient},
 	{"leader apart", 3, (*nemesis).leaderApart},
 	{"primary apart", 3, (*nemesis).primaryApart},
 	{"leader held apart", 3, (*nemesis).leaderHeld},
 	{"primary behind a new leader", 3, (*nemesis).primaryBehind},
 	{"slots moved", 5, (*nemesis).moveSlots},
+	{"chunks filled", 4, (*nemesis).fillChunks},
 	{"power failed after a name", 2, (*nemesis).nameAndPower},
 	{"aimed", 4, (*nemesis).aimed},
 }
@@ -82,7 +85,7 @@ var damageKinds = []choice{
 	{"disk emptied", 3, (*nemesis).wipe},
 	{"sync failed", 3, (*nemesis).failSync},
 	{"write failed", 3, (*nemesis).failWrite},
-	{"bit rot", 3, (*nemesis).rot},
+	{"bit rot", 5, (*nemesis).rot},
 }
 
 // damagesMax bounds the faults that take data away in one run: each needs a time of rest.
@@ -337,7 +340,7 @@ func (n *nemesis) oldRequests(d time.Duration) func() {
 func (n *nemesis) loseMessages(d time.Duration) func() {
 	drop, late := 0.4*n.r.Float64(), 0.4*n.r.Float64()
 	n.tell("%.0f %% of the messages between masters are lost and %.0f %% are late for %v", 100*drop, 100*late, d)
-	return n.between(n.c.Masters, n.c.Masters, false, func(l *Link) { l.Drop, l.Late, l.Twice = drop, late, 0.1 })
+	return n.between(n.c.masters(), n.c.masters(), false, func(l *Link) { l.Drop, l.Late, l.Twice = drop, late, 0.1 })
 }
 
 // Faults of processes.
@@ -392,7 +395,7 @@ func (n *nemesis) planned(d time.Duration) func() {
 }
 
 func (n *nemesis) killTwo(d time.Duration) func() {
-	a, b := n.take(n.c.Masters), n.take(n.c.Servers)
+	a, b := n.take(n.c.masters()), n.take(n.c.Servers)
 	var heal []func()
 	for _, h := range []*Host{a, b} {
 		if h != nil {
@@ -412,7 +415,7 @@ func (n *nemesis) killTwo(d time.Duration) func() {
 // longAway takes a master away for so long that the others' logs no longer hold what it has
 // missed.
 func (n *nemesis) longAway(d time.Duration) func() {
-	h := n.take(n.c.Masters)
+	h := n.take(n.c.masters())
 	if h == nil {
 		return nil
 	}
@@ -469,7 +472,7 @@ func (n *nemesis) hold(d time.Duration) func() {
 }
 
 func (n *nemesis) moveLeadership(time.Duration) func() {
-	to, shard := n.any(n.c.Masters), quarry.ShardID(n.r.IntN(1+n.c.shards))
+	to, shard := n.any(n.c.fleet.Members()), quarry.ShardID(n.r.IntN(1+n.c.shards))
 	n.tell("leadership of group %d is moved to %s", shard, to.name)
 	go n.c.moveLeadership(shard, to)
 	return func() {}

@@ -3,6 +3,7 @@ package sim
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -25,8 +26,9 @@ var aims = []string{
 	"name changed", "chunk told", "granted", "created", "activated", "batch come", "batch durable", "acknowledged", "fenced", "sealed", "seal come", "copied", "registered",
 }
 
-// aimTime is how much longer than it is to last an aimed fault waits for its instant.
-const aimTime = 4 * time.Second
+// aimTime is how much longer than it is to last an aimed fault waits for its instant, and for a
+// step of a transaction, of a move or of a change of masters: those are rare.
+const aimTime, stepAimTime = 4 * time.Second, 20 * time.Second
 
 // aimAt has a fault wait; the returned function ends that.
 func (o *observer) aimAt(a *aim) (end func()) {
@@ -88,23 +90,31 @@ func (n *nemesis) aimed(d time.Duration) func() {
 	if what == "" {
 		return nil
 	}
+	return n.aim(what, min(d, 5*time.Second))
+}
+
+// aim has a fault of length d wait for something, and returns what heals it.
+func (n *nemesis) aim(what string, d time.Duration) func() {
 	a := &aim{what: what, skip: n.r.IntN(4), before: n.r.IntN(2) == 0}
 	whom, how, one := n.r.IntN(5), n.r.IntN(6), n.r.IntN(8)
-	d = min(d, 5*time.Second)
 	hit, slow := make(chan []func(), 1), []*Host(nil)
 	a.strike = func(p *process, members []quarry.Member) {
 		hit <- n.strike(a.what, n.victims(p, members, whom, one), how, d)
 	}
 	if a.what == "name changed" && one%2 == 0 { // all masters lose what they have not synced, which is slow
 		whom, how, a.before = 0, 0, false
-		slow = n.c.Masters
+		slow = n.c.masters()
 	}
 	for _, h := range slow {
 		h.disk.Set(DiskFaults{SyncMin: 2 * time.Millisecond, SyncMax: 200 * time.Millisecond})
 	}
+	patience := aimTime
+	if strings.HasPrefix(what, stepPrefix) {
+		patience, a.skip = stepAimTime, a.skip%2
+	}
 	end := n.c.watch.aimAt(a)
 	return func() {
-		for more := aimTime; more > 0 && len(hit) == 0 && n.wait(probeEvery); more -= probeEvery {
+		for more := patience; more > 0 && len(hit) == 0 && n.wait(probeEvery); more -= probeEvery {
 		}
 		end()
 		for _, h := range slow {
@@ -123,8 +133,8 @@ func (n *nemesis) aimed(d time.Duration) func() {
 
 // victims returns those whom a fault strikes that was aimed at a process.
 func (n *nemesis) victims(p *process, members []quarry.Member, whom, one int) (hosts []*Host) {
-	all := n.c.Masters
-	if !slices.Contains(n.c.Masters, p.host) {
+	all := n.c.masters()
+	if !slices.Contains(n.c.masters(), p.host) {
 		all = nil
 		for _, m := range members {
 			all = append(all, n.c.watch.at(m))
@@ -170,7 +180,7 @@ func (n *nemesis) strike(what string, hosts []*Host, how int, d time.Duration) (
 			heals = append(heals, n.crash(h, false, d))
 		case 4:
 			n.tell("%s is cut off from the masters for %v", h.name, d)
-			heals = append(heals, n.between([]*Host{h}, n.c.Masters, true, block), func() { n.give(h) })
+			heals = append(heals, n.between([]*Host{h}, n.c.masters(), true, block), func() { n.give(h) })
 		case 5:
 			n.tell("%s stands still for %v", h.name, d)
 			h.Hold(d)
@@ -200,7 +210,7 @@ func (n *nemesis) leaderApart(time.Duration) func() {
 	if leader == nil {
 		return nil
 	}
-	side, others := []*Host{leader}, slices.DeleteFunc(slices.Clone(n.c.Masters), func(h *Host) bool { return h == leader })
+	side, others := []*Host{leader}, slices.DeleteFunc(n.c.masters(), func(h *Host) bool { return h == leader })
 	if n.r.IntN(2) == 0 { // the others do not reach those who are with it, either
 		for _, h := range append(slices.Clone(n.c.Servers), n.clients...) {
 			if n.r.IntN(3) == 0 {
@@ -222,16 +232,17 @@ func (n *nemesis) leaderApart(time.Duration) func() {
 	}
 }
 
-// primaryApart cuts the primary of an open chunk off from the masters for longer than a lease.
-// Clients reach it.
+// primaryApart cuts an open chunk's primary off from some for longer than a lease, or has it hear and not be heard.
 func (n *nemesis) primaryApart(time.Duration) func() {
 	h := n.c.watch.aPrimary(n.r.IntN(probedMax))
 	if h == nil {
 		return nil
 	}
-	others := slices.Clone(n.c.Masters)
-	if n.r.IntN(2) == 0 {
-		others = append(others, n.c.Servers...)
+	var others []*Host
+	for i, side := range [][]*Host{n.c.masters(), n.c.Servers, n.clients} {
+		if n.r.IntN(4) > i {
+			others = append(others, side...)
+		}
 	}
 	more := time.Duration(2500+n.r.IntN(4000)) * time.Millisecond
 	n.tell("%s, the primary of an open chunk, is apart from %v for %v", h.name, names(others), more)

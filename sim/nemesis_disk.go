@@ -15,13 +15,28 @@ func (n *nemesis) slowDisk(d time.Duration) func() {
 	}
 	most := time.Duration(5+n.r.IntN(1500)) * time.Millisecond
 	n.tell("the disk of %s takes up to %v for %v", h.name, most, d)
+	return n.ails(h, func(f *DiskFaults) { f.SyncMax, f.ReadMax = most, most })
+}
+
+// ails has a host's disk fail in some way, and returns what heals it.
+func (n *nemesis) ails(h *Host, change func(*DiskFaults)) (heal func()) {
 	f := healthyDisk
-	f.SyncMax, f.ReadMax = most, most
+	change(&f)
 	h.disk.Set(f)
 	return func() {
 		h.disk.Set(healthyDisk)
 		n.give(h)
 	}
+}
+
+// hungDisk has the disk of an open chunk's primary hang, for less time than it takes to be given up.
+func (n *nemesis) hungDisk(d time.Duration) func() {
+	h := n.c.watch.aPrimary(n.r.IntN(probedMax))
+	if h == nil || !n.claim(h) {
+		return nil
+	}
+	n.tell("the disk of %s hangs for %v", h.name, d)
+	return n.ails(h, func(f *DiskFaults) { f.Hangs = true })
 }
 
 func (n *nemesis) fullDisk(d time.Duration) func() {
@@ -30,28 +45,16 @@ func (n *nemesis) fullDisk(d time.Duration) func() {
 		return nil
 	}
 	n.tell("the disk of %s is full for %v", h.name, d)
-	f := healthyDisk
-	f.Full = true
-	h.disk.Set(f)
-	return func() {
-		h.disk.Set(healthyDisk)
-		n.give(h)
-	}
+	return n.ails(h, func(f *DiskFaults) { f.Full = true })
 }
 
 func (n *nemesis) failMasterSync(d time.Duration) func() {
-	h := n.take(n.c.Masters)
+	h := n.take(n.c.masters())
 	if h == nil {
 		return nil
 	}
 	n.tell("a sync of %s fails", h.name)
-	f := healthyDisk
-	f.FailSync = 1
-	h.disk.Set(f)
-	return func() {
-		h.disk.Set(healthyDisk)
-		n.give(h)
-	}
+	return n.ails(h, func(f *DiskFaults) { f.FailSync = 1 })
 }
 
 // Faults that take data away.
@@ -130,15 +133,12 @@ func (n *nemesis) breakDisk(what string, d time.Duration, change func(*DiskFault
 		return nil
 	}
 	n.tell("%s of %s fail; it gets an empty disk after %v", what, h.name, d)
-	f := healthyDisk
-	change(&f)
-	h.disk.Set(f)
+	heal := n.ails(h, change)
 	return func() {
 		h.Kill()
 		h.Wipe()
-		h.disk.Set(healthyDisk)
+		heal()
 		h.Start()
-		n.give(h)
 	}
 }
 

@@ -66,6 +66,10 @@ func (n *nemesis) primaryBehind(time.Duration) func() {
 		return nil
 	}
 	to := n.follower(leader)
+	if to == nil {
+		n.give(primary)
+		return nil
+	}
 	others := slices.DeleteFunc(n.all(), func(h *Host) bool { return h == primary })
 	more := time.Duration(1500+n.r.IntN(3000)) * time.Millisecond
 	n.tell("%s is to lead shard %d, and connections of %s, the primary of an open chunk, break for %v", to.name, shard, primary.name, more)
@@ -81,9 +85,13 @@ func (n *nemesis) primaryBehind(time.Duration) func() {
 	}
 }
 
-// follower draws a master that is not the leader.
+// follower draws a master that is not the leader; nil if there is none.
 func (n *nemesis) follower(leader *Host) *Host {
-	return n.any(slices.DeleteFunc(slices.Clone(n.c.Masters), func(h *Host) bool { return h == leader }))
+	others := slices.DeleteFunc(n.c.fleet.Members(), func(h *Host) bool { return h == leader })
+	if len(others) == 0 {
+		return nil
+	}
+	return n.any(others)
 }
 
 // jump moves a host's time of day. Of a leader that is soon followed by another one the time
@@ -92,7 +100,8 @@ func (n *nemesis) jump(time.Duration) func() {
 	d := time.Duration(n.r.Int64N(int64(96*time.Hour))) - 48*time.Hour
 	h, soon := n.any(n.all()), time.Duration(200+n.r.IntN(1200))*time.Millisecond
 	_, leader, shard := n.c.watch.led(n.r.IntN(probedMax))
-	if leader == nil || n.r.IntN(3) == 0 {
+	to := n.follower(leader)
+	if leader == nil || to == nil || n.r.IntN(3) == 0 {
 		n.tell("the time of day of %s jumps by %v", h.name, d)
 		h.clock.JumpWall(d)
 		return func() {}
@@ -100,7 +109,6 @@ func (n *nemesis) jump(time.Duration) func() {
 	if h = leader; n.r.IntN(4) > 0 {
 		d = d.Abs()
 	}
-	to := n.follower(leader)
 	n.tell("the time of day of %s, which leads shard %d, jumps by %v, and %s follows it after %v", h.name, shard, d, to.name, soon)
 	h.clock.JumpWall(d)
 	n.healing.Go(func() {
@@ -121,7 +129,7 @@ func (n *nemesis) nameAndPower(d time.Duration) func() {
 	a := &aim{what: "name changed", skip: n.r.IntN(3), strike: func(p *process, _ []quarry.Member) {
 		w := p.host.w
 		w.schedule(w.Now().Add(after), mix("name and power"), nil, func() {
-			for _, h := range n.c.Masters {
+			for _, h := range n.c.masters() {
 				if n.claim(h) {
 					heals = append(heals, n.crash(h, true, d))
 				}
@@ -130,7 +138,7 @@ func (n *nemesis) nameAndPower(d time.Duration) func() {
 		})
 	}}
 	slow := DiskFaults{SyncMin: 30 * time.Millisecond, SyncMax: 200 * time.Millisecond}
-	for _, h := range n.c.Masters {
+	for _, h := range n.c.masters() {
 		h.disk.Set(slow)
 	}
 	end := n.c.watch.aimAt(a)
@@ -144,7 +152,7 @@ func (n *nemesis) nameAndPower(d time.Duration) func() {
 		}
 		end()
 		n.c.w.Sleep(2 * after) // it may have been a name just now
-		for _, h := range n.c.Masters {
+		for _, h := range n.c.masters() {
 			h.disk.Set(healthyDisk)
 		}
 		select {

@@ -67,14 +67,15 @@ func (o *observer) usedSlot(which int) (slot int, used bool) {
 // stepPrefix is before the names of what a fault can wait for when these are steps of masters.
 const stepPrefix = "step: "
 
-// steps are those of transactions, and of moves of slots, with their observer's names.
-var steps = [2][]string{
+// steps are those of transactions, of moves of slots, and of changes of masters, with their observer's names.
+var steps = [3][]string{
 	{"begun", "ordered", "part", "part applied", "prepared", "decide", "decided", "told", "finished", "forgotten"},
 	{"move begins", "leaving", "expecting", "taking", "batch", "move copied", "closed", "released", "move activates", "activated", "move ended", "left", "move undone here", "move undone there"},
+	{"master numbered", "master invited", "member learns", "snapshot installed", "members joint", "members changed", "masters out of shards", "master forgotten", "master leaves"},
 }
 
-// aimable draws what a fault is to wait for: what servers answer, or a step of a transaction or of a
-// move; "" if nothing of the sort has happened yet.
+// aimable draws what a fault is to wait for: what servers answer, or a step of a transaction, of
+// a move or of a change of masters; "" if nothing of the sort has happened yet.
 func (n *nemesis) aimable() string {
 	list := n.c.watch.frequent(aims)
 	if which := n.r.IntN(5); which < len(steps) {
@@ -98,7 +99,7 @@ func (n *nemesis) aimable() string {
 func (o *observer) reachedSteps() (list []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, s := range slices.Concat(steps[0], steps[1]) {
+	for _, s := range slices.Concat(steps[:]...) {
 		if o.happened[stepPrefix+s] > 0 {
 			list = append(list, s)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/sim/newest"
+	"github.com/quarryfs/quarry/sim/voters"
 )
 
 // observer stands between the network and every server: it is told of each request when it
@@ -22,6 +23,7 @@ type observer struct {
 	log     *Log
 	host    func(address string) *Host
 	masters []*Host
+	shards  int
 
 	mu     sync.Mutex
 	clock  moment // of the last thing that was observed
@@ -41,6 +43,9 @@ type observer struct {
 	leaders  map[quarry.ShardID]*Host // those that were last seen to grant for a shard
 	leader   *Host                    // the master that was last seen to lead
 	probed   []quarry.Handle          // that the prober asks about
+	groups   voters.Groups            // of the masters
+
+	outSince, leadsSince map[memberKey]clock.Instant // of masters that were removed; see out
 }
 
 // moment orders what is observed.
@@ -107,7 +112,7 @@ func newObserver(log *Log) *observer {
 		log: log, chunks: map[quarry.Handle]*seenChunk{}, records: map[recordKey]position{},
 		files: map[quarry.Inode]*fileLength{}, promises: map[replicaKey][]promise{}, durable: map[replicaKey]int64{},
 		leases: map[lease]seenLease{}, sessions: map[quarry.SessionID]*seenSession{}, happened: map[string]int{},
-		leaders: map[quarry.ShardID]*Host{},
+		leaders: map[quarry.ShardID]*Host{}, outSince: map[memberKey]clock.Instant{}, leadsSince: map[memberKey]clock.Instant{},
 	}
 }
 
@@ -276,12 +281,13 @@ func (m *observedMaster) Chunk(ctx context.Context, req *quarry.ChunkRequest) (*
 }
 
 func (m *observedMaster) Locate(ctx context.Context, req *quarry.LocateRequest) (*quarry.LocateReply, error) {
-	from := m.o.begin()
+	from, came := m.o.begin(), m.p.host.w.Now()
 	reply, err := m.Master.Locate(ctx, req)
 	m.o.end(m.p, func() {
 		if err != nil {
 			return
 		}
+		m.o.answered(m.p, came)
 		for i := range reply.Chunks {
 			m.o.told(from, &reply.Chunks[i])
 		}
@@ -291,10 +297,11 @@ func (m *observedMaster) Locate(ctx context.Context, req *quarry.LocateRequest) 
 }
 
 func (m *observedMaster) Stat(ctx context.Context, req *quarry.StatRequest) (*quarry.StatReply, error) {
-	from := m.o.begin()
+	from, came := m.o.begin(), m.p.host.w.Now()
 	reply, err := m.Master.Stat(ctx, req)
 	m.o.end(m.p, func() {
 		if err == nil {
+			m.o.answered(m.p, came)
 			m.o.lengthTold(from, &reply.Attr)
 		}
 	})

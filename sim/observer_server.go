@@ -34,6 +34,7 @@ func (s *observedServer) Create(ctx context.Context, req *quarry.CreateRequest) 
 	s.o.end(s.p, func() { s.o.asked(req) })
 	err := s.ChunkServer.Create(ctx, req)
 	if err == nil && s.o.over(s.p.host, &req.ChunkRef) {
+		s.o.end(s.p, func() { delete(s.o.promises, s.o.replica(s.p.host, req.Handle)) })
 		s.o.log.Count("a chunk that nothing needs is made once more by an old request")
 		return nil
 	}
@@ -139,7 +140,9 @@ func (s *observedServer) Commit(ctx context.Context, req *quarry.CommitRequest) 
 func (s *observedServer) Fence(ctx context.Context, req *quarry.FenceRequest) (*quarry.FenceReply, error) {
 	reply, err := s.ChunkServer.Fence(ctx, req)
 	s.o.end(s.p, func() {
-		if err == nil {
+		if err == nil && reply.Status == quarry.ReplicaWaiting {
+			s.o.log.Count("fences answered before the disk has")
+		} else if err == nil {
 			s.o.fenced(s.p.host, req, reply)
 			if reply.Status == quarry.ReplicaGood {
 				s.o.onDisk(s.p.host, req.Handle, "it is fenced", func(d *chunk.State) bool {

@@ -39,6 +39,7 @@ func (o *observer) probe(w *World, masters []*Host, shards int) (stop func()) {
 					if p := h.life(); p != nil && p.master.Load() != nil {
 						m := &observedMaster{p.master.Load(), o, p}
 						probes.Go(func() { m.probeNames(1) })
+						m.lookAtGroups(p.master.Load())
 						if round%lookEvery == 0 {
 							m.look(p.master.Load(), shards)
 						}

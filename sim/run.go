@@ -156,6 +156,7 @@ func (r *run) work(files []client.FileSystem, mortals []*mortal) {
 		r.violation("stuck: %v after everything is healed: %s", recoverTime, r.c.ailing(settle))
 	}
 	r.clean(files[0])
+	r.c.watch.mastersJudged()
 	r.compare()
 	r.result.History = r.rec.History()
 	r.result.Operations = len(r.result.History.Ops)

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	seedsFlag   = flag.Int("seeds", 24, "how many seeds to run")
+	seedsFlag   = flag.Int("seeds", 12, "how many seeds to run")
 	fromFlag    = flag.Uint64("from", 1, "the first of them")
 	seedFlag    = flag.Uint64("seed", 0, "run this seed only, in this process, and print the whole log")
 	traceFlag   = flag.Bool("trace", false, "with -seed: print every event, too")

@@ -7,8 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,9 +22,10 @@ import (
 // for dead, nothing is lost, and a leader still fails over. The binary is that of a test build,
 // whose servers do so at a signal.
 func TestWallClockJumps(t *testing.T) {
-	jumpy := filepath.Join(t.TempDir(), "quarry")
-	if out, err := exec.Command("go", "build", "-tags", "mutant", "-o", jumpy, "github.com/quarryfs/quarry/cmd/quarry").CombinedOutput(); err != nil {
-		t.Fatalf("the test build: %v\n%s", err, out)
+	t.Parallel()
+	jumpy, err := mutant()
+	if err != nil {
+		t.Fatal(err)
 	}
 	s := newSystem(t, options{program: jumpy})
 	const path, appenders = "/log", 4

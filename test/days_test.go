@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,10 +14,12 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry/client"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // TestFirstMinutes is what README tells a newcomer, and then the power fails.
 func TestFirstMinutes(t *testing.T) {
+	t.Parallel()
 	c := newDev(t)
 	dir, do := t.TempDir(), c.do
 	local := filepath.Join(dir, "file")
@@ -89,6 +90,7 @@ func (s *system) check(path string, want [32]byte) {
 
 // TestServerLosesItsFolder empties the folder of a chunk server: its replicas are made anew.
 func TestServerLosesItsFolder(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{masterArgs: []string{"--dead-after", "3s"}})
 	sum := s.put("/file", 150<<20)
 	victim := s.servers[0]
@@ -113,6 +115,7 @@ func TestServerLosesItsFolder(t *testing.T) {
 // be reached: no broken byte is returned, each is read from the other replica, and the
 // broken replicas are reported and replaced.
 func TestFlippedBit(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{})
 	sum := s.put("/file", 60<<20)
 	var holders []int
@@ -177,6 +180,7 @@ func flip(t *testing.T, name string, quarters int64) {
 
 // TestFileLargerThanAnyDisk stores a file that no server could hold.
 func TestFileLargerThanAnyDisk(t *testing.T) {
+	t.Parallel()
 	quota := 256 << 20
 	s := newSystem(t, options{servers: 8, serverArgs: []string{"--quota", strconv.Itoa(quota)}})
 	source, err := toolchain()
@@ -214,6 +218,7 @@ func fileSum(t *testing.T, name string) [32]byte {
 
 // TestFullDisks fills all disks: the error says so, nothing is lost, and more servers help.
 func TestFullDisks(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{servers: 3, serverArgs: []string{"--quota", strconv.Itoa(256 << 20)}})
 	sum := s.put("/kept", 10<<20)
 	source, err := toolchain()
@@ -240,6 +245,7 @@ func TestFullDisks(t *testing.T) {
 
 // TestWipedMaster wipes a master: it is refused by name, and comes back under a new id.
 func TestWipedMaster(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{servers: 3})
 	sum := s.put("/file", 3<<20)
 	victim := s.masters[1]
@@ -270,6 +276,7 @@ func TestWipedMaster(t *testing.T) {
 
 // TestMistakes has operators do what must be refused by name.
 func TestMistakes(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{masters: 1, servers: 1})
 	other := newSystem(t, options{masters: 1, servers: 1})
 	refused := func(what, says string, args ...string) {
@@ -313,7 +320,7 @@ func newerMaster(t *testing.T, name string) {
 	}
 	b[9] = 2
 	end := len(b) - 4
-	binary.LittleEndian.PutUint32(b[end:], crc32.Checksum(b[:end], crc32.MakeTable(crc32.Castagnoli)))
+	binary.LittleEndian.PutUint32(b[end:], crc32c.Checksum(b[:end]))
 	if err := os.WriteFile(name, b, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 // linearizable, with every acknowledged record, and the masters that were removed must say so. It
 // prints the longest time that a change of names, and an append, took in each step.
 func TestMastersGrowAndShrink(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{masters: 1, servers: 3})
 	first := s.addresses()
 	rec := history.NewRecorder(clock.System(), 1, history.Limits{})

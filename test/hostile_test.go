@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // TestHostileBytes sends every port what no Quarry process sends: noise, other protocols,
@@ -24,6 +24,7 @@ import (
 // and without checksums that fit. No process ends, none takes much memory, and others are
 // served all the while.
 func TestHostileBytes(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{masters: 1, servers: 3})
 	sum := s.put("/file", 1<<20)
 	rounds := 200
@@ -118,14 +119,13 @@ const headBytes = 44
 
 // repair makes the checksums of all frames fit what they are of.
 func repair(b []byte) {
-	table := crc32.MakeTable(crc32.Castagnoli)
 	for len(b) >= headBytes {
 		body := int64(binary.LittleEndian.Uint32(b[24:]))
 		next := headBytes + body + int64(binary.LittleEndian.Uint32(b[28:]))
 		if headBytes+body <= int64(len(b)) {
-			binary.LittleEndian.PutUint32(b[32:], crc32.Checksum(b[headBytes:headBytes+body], table))
+			binary.LittleEndian.PutUint32(b[32:], crc32c.Checksum(b[headBytes:headBytes+body]))
 		}
-		binary.LittleEndian.PutUint32(b[40:], crc32.Checksum(b[:40], table))
+		binary.LittleEndian.PutUint32(b[40:], crc32c.Checksum(b[:40]))
 		if next > int64(len(b)) {
 			return
 		}

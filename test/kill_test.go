@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"math"
@@ -51,22 +52,32 @@ var toolchain = sync.OnceValues(func() (string, error) {
 // of its acknowledged bytes: the leader of the shard, the primary and a secondary of the
 // open chunk, and leader and primary together.
 func TestTransferSurvivesKills(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{})
 	source, err := toolchain()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, victim := range []string{"leader", "primary", "secondary", "leader and primary"} {
-		t.Run(victim, func(t *testing.T) {
+	files := [][3]string{{"leader", "primary", "secondary"}, {both, both, both}}
+	if long() {
+		files = nil
+		for _, victim := range []string{"leader", "primary", "secondary", both} {
+			files = append(files, [3]string{victim, victim, victim})
+		}
+	}
+	for i, victims := range files {
+		t.Run(strings.Join(victims[:], ", "), func(t *testing.T) {
 			s.t = t
-			transfer(t, s, "/"+strings.ReplaceAll(victim, " ", "-"), source, victim)
+			transfer(t, s, fmt.Sprint("/file-", i), source, victims)
 			s.healthy()
 		})
 	}
 	s.t = t
 }
 
-func transfer(t *testing.T, s *system, path, tar, victim string) {
+const both = "leader and primary" // killed together
+
+func transfer(t *testing.T, s *system, path, tar string, victims [3]string) {
 	in, err := os.Open(tar)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +110,8 @@ func transfer(t *testing.T, s *system, path, tar, victim string) {
 		return info.Size()
 	}
 	var back []*process
-	for _, percent := range []int64{25, 50, 75} {
+	for i, victim := range victims {
+		percent := 25 * int64(i+1)
 		source.give(info.Size()*percent/100 + 64<<20)
 		s.eventually("progress", 2*time.Minute, func() bool { return acked() >= info.Size()*percent/100 })
 		for _, p := range back {
@@ -234,6 +246,7 @@ func record(appender, number int) []byte {
 // each acknowledged record is there once, at its offset, the records of each appender in
 // their order, and readers that follow the file see nothing but prefixes of it.
 func TestAppendersSurviveKills(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{})
 	const path, appenders = "/log", 16
 	w, err := s.fs.Create(s.ctx, path)
@@ -273,7 +286,7 @@ func TestAppendersSurviveKills(t *testing.T) {
 		rounds = 5
 	}
 	for range rounds {
-		for _, victim := range []string{"leader", "primary", "secondary", "leader and primary"} {
+		for _, victim := range []string{"leader", "primary", "secondary", both} {
 			before := acked.Load()
 			s.eventually("appends", time.Minute, func() bool { return acked.Load() > before+500 })
 			killed := killVictims(s, path, victim)
@@ -360,7 +373,7 @@ func checkLog(t *testing.T, all []byte, places []map[int]int64) {
 	t.Logf("%d records acknowledged, %d in the file of %d bytes", total, found, len(all))
 }
 
-func readAll(t *testing.T, s *system, path string) []byte {
+func readAll(t testing.TB, s *system, path string) []byte {
 	t.Helper()
 	f, err := s.fs.Open(s.ctx, path)
 	if err != nil {
@@ -376,6 +389,7 @@ func readAll(t *testing.T, s *system, path string) []byte {
 
 // TestAllKilledAtOnce kills every process at the same moment, in the middle of appends.
 func TestAllKilledAtOnce(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{})
 	const path = "/log"
 	if out, code := s.run("", "append", "--create", path); code == 0 {
@@ -423,6 +437,7 @@ func TestAllKilledAtOnce(t *testing.T) {
 // TestStoppedPrimary stops the primary of an open chunk for longer than each of its leases:
 // others go on, and when it comes back it changes nothing.
 func TestStoppedPrimary(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{})
 	const path = "/log"
 	places := []map[int]int64{{}}

@@ -47,6 +47,7 @@ func (s *system) slots() (list slotList) {
 // fill by themselves. The history must be linearizable, every slot at one shard, and nothing
 // missing.
 func TestSlotsMoveUnderKills(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t, options{})
 	if out, code := s.run("", "admin", "slot", "balance", "off"); code != 0 {
 		t.Fatal(out)

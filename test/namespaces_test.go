@@ -83,10 +83,7 @@ func newNamespaces() (*namespaces, error) {
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
 		return nil, err
 	}
-	err := errors.Join(
-		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-		unix.Mount("netns", "/run/netns", "tmpfs", 0, ""),
-	)
+	err := unix.Mount("netns", "/run/netns", "tmpfs", 0, "")
 	if err == nil {
 		err = command("", "nft", "add", "table", "inet", "faults") // whether the kernel has it
 	}

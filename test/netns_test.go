@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,25 +27,28 @@ import (
 // inNamespace is set in the process that runs a test in namespaces of its own.
 const inNamespace = "QUARRY_TEST_IN_NAMESPACE"
 
-// isolated runs the calling test in another process, with a network namespace and a mount
-// namespace of its own, and reports false; in that process it reports true. It skips the test
-// where that is not possible, and says why.
-func isolated(t *testing.T) bool {
+// isolated runs the calling test in another process, with namespaces of its own (unix.CLONE_NEW…), a mount
+// namespace among them, and reports false; in that process it reports true. It skips the test
+// where that is not possible, or a tool is missing, and says why.
+func isolated(t *testing.T, namespaces uintptr, tools ...string) bool {
 	t.Helper()
 	if os.Getenv(inNamespace) != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
 		return true
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
+		t.Skip("namespaces need root")
 	}
-	for _, tool := range []string{"ip", "tc", "nft", "ss"} {
+	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%v: install the packages iproute2 and nftables", err)
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=20m")
 	cmd.Env = append(os.Environ(), inNamespace+"="+program)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | namespaces, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL) {
 		t.Skipf("this machine lets nobody make namespaces: %v", err)
@@ -60,30 +64,46 @@ func isolated(t *testing.T) bool {
 	return false
 }
 
-// smallDisk is a file system in memory that is the folder of one chunk server.
-type smallDisk struct{ dir string }
-
-const smallDiskBytes = 512 << 20
+// smallDisk is a file system in memory.
+type smallDisk struct {
+	dir   string
+	bytes int64
+}
 
 func (d smallDisk) mount() error {
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
 		return err
 	}
-	return unix.Mount("small", d.dir, "tmpfs", 0, fmt.Sprintf("size=%d", smallDiskBytes))
+	return unix.Mount("small", d.dir, "tmpfs", 0, fmt.Sprintf("size=%d", d.bytes))
 }
 
-// full leaves as much room as a few small files take.
+// full leaves as much room as a few small files take, also when what was dropped has made room.
 func (d smallDisk) full() error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(d.dir, &st); err != nil {
+	dropped, err := filepath.Glob(filepath.Join(d.dir, "trash", "*"))
+	if err != nil {
 		return err
 	}
-	used := int64(st.Blocks-st.Bfree) * st.Bsize
+	for _, name := range dropped {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	free, err := d.free()
+	if err != nil {
+		return err
+	}
+	used := d.bytes - free
 	return unix.Mount("small", d.dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", used+256<<10))
 }
 
+func (d smallDisk) free() (int64, error) {
+	var st unix.Statfs_t
+	err := unix.Statfs(d.dir, &st)
+	return int64(st.Bfree) * st.Bsize, err
+}
+
 func (d smallDisk) roomy() error {
-	return unix.Mount("small", d.dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", smallDiskBytes))
+	return unix.Mount("small", d.dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", d.bytes))
 }
 
 // faults are the faults that a test of processes does to real kernels' networks and disks.
@@ -178,6 +198,24 @@ func toSecondary(_ *chaos.Cluster, primary, secondary string) [][2]string {
 	return [][2]string{{primary, secondary}}
 }
 
+func primaryToAll(c *chaos.Cluster, primary, _ string) [][2]string {
+	return toOthers(primary, everybody(c))
+}
+
+func primaryToServers(c *chaos.Cluster, primary, _ string) [][2]string {
+	return toOthers(primary, names(c.Servers))
+}
+
+// toOthers returns the links from one node to the others.
+func toOthers(a string, all []string) (links [][2]string) {
+	for _, b := range all {
+		if a != b {
+			links = append(links, [2]string{a, b})
+		}
+	}
+	return links
+}
+
 func secondaryAndAll(c *chaos.Cluster, _, secondary string) [][2]string {
 	return between(secondary, everybody(c)...)
 }
@@ -210,10 +248,12 @@ func (f *faults) scenarios(rounds int) (events []chaos.Event, d time.Duration) {
 		{Kind: chaos.Partition, For: 5 * time.Second, Do: f.members(cut, "the primary is cut from the masters", primaryAndMasters)},
 		{Kind: chaos.Partition, For: 4 * time.Second, Do: f.leader(true, false)},
 		{Kind: chaos.Partition, For: 4 * time.Second, Do: f.members(cut, "primary and secondary are cut from each other", primaryAndSecondary)},
+		{Kind: chaos.Partition, For: 6 * time.Second, Do: f.members(cut, "the primary hears all, and nobody hears it", primaryToAll)},
 		{Kind: chaos.Slow, For: 4 * time.Second, Do: f.members(chaos.Link{BytesPerSecond: 100 << 10}, "a secondary gets 100 KiB/s", toSecondary)},
 		{Kind: chaos.Freeze, For: 5 * time.Second, Victim: chaos.Primary},
 		{Kind: chaos.Partition, For: 4 * time.Second, Do: f.leader(false, true)},
 		{Kind: chaos.Partition, For: 6 * time.Second, Do: f.members(cut, "a secondary is cut from everybody", secondaryAndAll)},
+		{Kind: chaos.Partition, For: 8 * time.Second, Do: f.members(cut, "the primary hears the chunk servers, and none of them hears it", primaryToServers)},
 		{Kind: chaos.Full, For: 5 * time.Second, Do: f.full},
 		{Kind: "loss", For: 6 * time.Second, Do: f.loss},
 		{Kind: chaos.Kill, For: time.Second, Victim: chaos.LeaderAndPrimary},
@@ -257,7 +297,8 @@ func keepEvidence(t *testing.T, dir string, h *history.History) {
 // each, and does to network, processes and a disk what happens to them in a data centre. What
 // clients saw is checked, and so are the replicas.
 func TestNamespaces(t *testing.T) {
-	if !isolated(t) {
+	t.Parallel()
+	if !isolated(t, unix.CLONE_NEWNET, "ip", "tc", "nft", "ss") {
 		return
 	}
 	network, err := newNamespaces()
@@ -265,7 +306,7 @@ func TestNamespaces(t *testing.T) {
 		t.Skipf("the network cannot be made: %v", err)
 	}
 	dir := t.TempDir()
-	f := &faults{net: network, small: smallDisk{filepath.Join(dir, "server-4")}, met: map[string]int{}}
+	f := &faults{net: network, small: smallDisk{filepath.Join(dir, "server-4"), 512 << 20}, met: map[string]int{}}
 	if err := f.small.mount(); err != nil {
 		t.Skipf("a small file system cannot be mounted: %v", err)
 	}

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,17 +43,37 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "the binary cannot be built:", err)
 		os.Exit(1)
 	}
+	flag.Parse()
+	if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.parallel") }) {
+		if err := flag.Set("test.parallel", strconv.Itoa(atATime)); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
+
+// atATime is how many tests run at a time if -parallel does not say it, however many processors
+// there are: tests wait for leases and elections more than they compute, and three of them keep two
+// processors half busy.
+const atATime = 3
+
+// mutant returns the binary of a test build, in which rules can be switched off and clocks jump.
+var mutant = sync.OnceValues(func() (string, error) {
+	name := filepath.Join(filepath.Dir(program), "quarry-mutant")
+	if out, err := exec.Command("go", "build", "-tags", "mutant", "-o", name, "github.com/quarryfs/quarry/cmd/quarry").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("the test build: %w\n%s", err, out)
+	}
+	return name, nil
+})
 
 // long reports whether there is time for more.
 func long() bool { return os.Getenv("QUARRY_LONG") != "" }
 
 // process is one process of the binary.
 type process struct {
-	t       *testing.T
+	t       testing.TB
 	name    string
 	program string
 	args    []string
@@ -118,7 +140,7 @@ func (p *process) ends(within time.Duration) string {
 
 // system is a cluster of processes.
 type system struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	program string
 	masters []*process
@@ -131,13 +153,14 @@ type system struct {
 // options of a system; the zero value is three masters and four chunk servers.
 type options struct {
 	masters, servers int
+	dir              string // of everything; default: one of its own
 	program          string // of the servers, if it is not the usual one
 	masterArgs       []string
 	serverArgs       []string
 }
 
 // newSystem starts a cluster and returns when all of it is there.
-func newSystem(t *testing.T, o options) *system {
+func newSystem(t testing.TB, o options) *system {
 	t.Helper()
 	if o.masters == 0 {
 		o.masters = 3
@@ -145,8 +168,11 @@ func newSystem(t *testing.T, o options) *system {
 	if o.servers == 0 {
 		o.servers = 4
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	s := &system{t: t, dir: t.TempDir(), program: o.program, ctx: ctx}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	if o.dir == "" {
+		o.dir = t.TempDir()
+	}
+	s := &system{t: t, dir: o.dir, program: o.program, ctx: ctx}
 	t.Cleanup(func() {
 		cancel()
 		if t.Failed() {
@@ -223,7 +249,7 @@ func (s *system) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-func runBinary(t *testing.T, masters, stdin string, args ...string) (output string, code int) {
+func runBinary(t testing.TB, masters, stdin string, args ...string) (output string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -364,13 +390,13 @@ func (s *system) showLogs() {
 // taken keeps tests from getting the same free address twice.
 var taken sync.Map
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(t, 1)))
 }
 
 // freePorts returns the first of n free ports in a row. They are below those that the kernel
 // gives to outgoing connections, of which one could take a server's port while it is down.
-func freePorts(t *testing.T, n int) int {
+func freePorts(t testing.TB, n int) int {
 	t.Helper()
 	for range 1000 {
 		first := 12000 + rand.IntN(20000)

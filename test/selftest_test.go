@@ -17,12 +17,14 @@ import (
 	"github.com/quarryfs/quarry/chaos"
 )
 
-// selftest runs "quarry selftest" and returns its report, its page and its exit code.
-func selftest(t *testing.T, binary string, args ...string) (report *chaos.Report, page string, code int) {
+// selftest runs "quarry selftest", with more in its environment, and returns its report, its page
+// and its exit code.
+func selftest(t *testing.T, binary string, env []string, args ...string) (report *chaos.Report, page string, code int) {
 	t.Helper()
 	dir := t.TempDir()
 	page = filepath.Join(dir, "page.html")
 	cmd := exec.CommandContext(t.Context(), binary, append([]string{"selftest", "--json", "--dir", filepath.Join(dir, "cluster"), "--html", page}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
 	var out, told bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &told
 	var exit *exec.ExitError
@@ -74,7 +76,8 @@ func wellFormed(t *testing.T, page string) {
 // TestSelftest breaks a cluster in all ways for a quarter of a minute: no promise is broken,
 // programs and people are told, and nothing is left behind.
 func TestSelftest(t *testing.T) {
-	report, page, code := selftest(t, program, "--duration", "15s", "--seed", "4711")
+	t.Parallel()
+	report, page, code := selftest(t, program, nil, "--duration", "15s", "--seed", "4711")
 	for _, v := range report.ViolationList {
 		t.Errorf("%s: %s: %s", v.Rule, v.Subject, v.Text)
 	}
@@ -95,6 +98,7 @@ func TestSelftest(t *testing.T) {
 // TestSelftestInterrupted ends a run early: it is healed and judged all the same, and neither
 // processes nor its folder stay.
 func TestSelftestInterrupted(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cluster := filepath.Join(dir, "cluster")
 	cmd := exec.CommandContext(t.Context(), program, "selftest", "--duration", "10m", "--faults", "freeze,kill", "--dir", cluster, "--html", filepath.Join(dir, "page.html"))

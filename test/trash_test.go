@@ -10,6 +10,7 @@ import (
 
 // TestTrashCommands is what people do who have removed the wrong file.
 func TestTrashCommands(t *testing.T) {
+	t.Parallel()
 	c := newDev(t)
 	dir, do := t.TempDir(), c.do
 	is := func(path, want string) {
@@ -66,10 +67,17 @@ func TestTrashCommands(t *testing.T) {
 	is("/a/b/f", "second")
 	is("/a/g", strings.Repeat("g", 1<<20))
 
+	do(0, "", "rm", "--now", "/old/f")
+	put("/old/f", "once more")
+	do(0, "", "rm", "/old/f")
+	if out := do(0, "", "admin", "trash"); !strings.HasPrefix(out, "1 file, 9 B of one copy; ") {
+		t.Errorf("one file in the trash: %s", out)
+	}
+	do(0, "", "undelete", "/old/f")
 	do(0, "", "rm", "--now", "/a/g")
 	do(3, "", "undelete", "/a/g")
 	do(0, "", "admin", "trash", "--keep", "72h")
-	if out := do(0, "", "admin", "trash"); !strings.Contains(out, "72h0m0s") {
+	if out := do(0, "", "admin", "trash"); !strings.HasPrefix(out, "0 files, ") || !strings.Contains(out, "72h0m0s") {
 		t.Errorf("the trash in sum: %s", out)
 	}
 	if out := do(0, "", "admin", "trash", "--keep", "1s"); !strings.Contains(out, "1h0m0s") {
@@ -78,7 +86,7 @@ func TestTrashCommands(t *testing.T) {
 	do(2, "", "admin", "trash", "--keep", "0s")
 	do(2, "", "admin", "trash", "--keep", "900000h")
 	do(0, "", "rm", "/old/f")
-	if out := do(0, "", "admin", "status"); !strings.Contains(out, "The trash holds") {
+	if out := c.healthy(); !strings.Contains(out, "The trash holds") {
 		t.Errorf("the status: %s", out)
 	}
 }

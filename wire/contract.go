@@ -17,6 +17,8 @@ func AttrFields(w *Walk, a *quarry.Attr) {
 	Uint(w, 11, &a.TruncateVersion)
 	Bool(w, 12, &a.Mutable)
 	Bool(w, 13, &a.Elsewhere)
+	Uint(w, 14, &a.UID)
+	Uint(w, 15, &a.GID)
 }
 
 // PieceFields walks the fields of a piece of a layout.

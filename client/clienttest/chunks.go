@@ -20,6 +20,7 @@ type chunk struct {
 	crc      uint32
 	members  []quarry.Member
 	owner    quarry.SessionID // until it is linked
+	linked   bool             // by the session that owned it
 	file     quarry.Inode
 	gate     chan struct{} // a token: who seals it
 }
@@ -308,6 +309,9 @@ func (m *Master) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 	return ask(ctx, m, "allocate", func(c *Cluster) (*quarry.AllocateReply, error) {
 		slot := req.Near.Slot()
 		reply, err := once(c, req.Op, slot, func() (*quarry.AllocateReply, error) {
+			if c.sessions[ownerOf(req.Op, req.Owner)] == nil {
+				return nil, quarry.Errorf("allocate", quarry.SessionExpired, "", "the owner is not known")
+			}
 			r := &quarry.AllocateReply{}
 			for _, k := range made {
 				c.chunks[k.handle] = k
@@ -326,8 +330,12 @@ func (m *Master) Allocate(ctx context.Context, req *quarry.AllocateRequest) (*qu
 func (m *Master) Finish(ctx context.Context, req *quarry.FinishRequest) (*quarry.ChunkReply, error) {
 	k, err := ask(ctx, m, "finish", func(c *Cluster) (*chunk, error) {
 		k := c.chunks[req.Handle]
-		if k == nil || k.owner != req.Session {
+		c.expire()
+		switch {
+		case k == nil || !k.linked && (k.owner != req.Session || c.sessions[k.owner] == nil):
 			return nil, quarry.Errorf("finish", quarry.NotFound, req.Handle.String(), "the session owns no such chunk")
+		case k.state == quarry.ChunkLost:
+			return nil, quarry.Errorf("finish", quarry.Corrupt, req.Handle.String(), "every replica of the chunk is lost")
 		}
 		return k, nil
 	})

@@ -2,10 +2,10 @@ package clienttest
 
 import (
 	"context"
-	"hash/crc32"
 	"slices"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/protocol"
 )
 
@@ -160,7 +160,7 @@ func (s *Server) Seal(ctx context.Context, req *quarry.SealRequest) (*quarry.Sea
 	reply, err := request[*quarry.SealReply](ctx, s, req.Handle, func(r *replica, call protocol.Call) []protocol.Effect { return r.m.Seal(call, req) })
 	if err == nil && reply.Holds {
 		s.mu.Lock()
-		reply.CRC = crc32.Checksum(s.replicas[req.Handle].data, castagnoli)
+		reply.CRC = crc32c.Checksum(s.replicas[req.Handle].data)
 		s.mu.Unlock()
 	}
 	return reply, err
@@ -278,7 +278,7 @@ func blockCRCs(data []byte, offset int64) []uint32 {
 	var crcs []uint32
 	for len(data) > 0 {
 		n := min(int64(len(data)), quarry.BlockBytes-offset%quarry.BlockBytes)
-		crcs = append(crcs, crc32.Checksum(data[:n], castagnoli))
+		crcs = append(crcs, crc32c.Checksum(data[:n]))
 		data, offset = data[n:], offset+n
 	}
 	return crcs

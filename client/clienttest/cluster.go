@@ -198,6 +198,17 @@ func (c *Cluster) Unlinked() int {
 	return n
 }
 
+// LoseUnlinked loses every replica of the chunks that sessions own.
+func (c *Cluster) LoseUnlinked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.chunks {
+		if k.owner != 0 {
+			k.state = quarry.ChunkLost
+		}
+	}
+}
+
 // ExpireSessions ends all sessions, as if their clients had been away for too long.
 func (c *Cluster) ExpireSessions() {
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package clienttest
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -278,7 +279,7 @@ func (m *Master) Make(ctx context.Context, req *quarry.MakeRequest) (*quarry.Att
 				return nil, quarry.Errorf("make", quarry.Exists, req.Name, "the name is taken")
 			}
 			n := c.put(parent, req.Name, req.Kind)
-			n.attr.Mode = req.Mode
+			n.attr.Mode, n.attr.UID, n.attr.GID, n.attr.Modified = req.Mode, req.UID, req.GID, c.clock.Wall().UnixNano()
 			return &quarry.AttrReply{Attr: c.attr(n)}, nil
 		})
 	})
@@ -305,7 +306,8 @@ func (m *Master) Link(ctx context.Context, req *quarry.LinkRequest) (*quarry.Att
 			}
 			c.discard(c.inodes[old], req.Path, false)
 			n := c.put(parent, req.Name, quarry.KindFile)
-			n.attr.Mode, n.pieces = req.Mode, pieces
+			n.attr.Mode, n.attr.UID, n.attr.GID, n.pieces = req.Mode, req.UID, req.GID, pieces
+			n.attr.Modified = cmp.Or(req.ModifiedNS, c.clock.Wall().UnixNano())
 			return &quarry.AttrReply{Attr: c.attr(n)}, nil
 		})
 	})
@@ -319,16 +321,51 @@ func (c *Cluster) linked(req *quarry.LinkRequest) ([]quarry.Piece, error) {
 		piece := quarry.Piece{Offset: offset, Length: p.Length, Kind: quarry.PieceInline, Inline: slices.Clone(p.Inline)}
 		if p.Handle != 0 {
 			k := c.chunks[p.Handle]
-			if k == nil || k.owner != ownerOf(req.Op, req.Owner) || k.state != quarry.ChunkSealed || k.length != p.Length {
-				return nil, quarry.Errorf("link", quarry.Invalid, p.Handle.String(), "it is not a sealed chunk of the session and this length")
+			switch {
+			case k == nil || k.owner != ownerOf(req.Op, req.Owner) || c.sessions[k.owner] == nil:
+				return nil, quarry.Errorf("link", quarry.NotFound, p.Handle.String(), "the session owns no such chunk")
+			case k.state != quarry.ChunkSealed || k.length != p.Length:
+				return nil, quarry.Errorf("link", quarry.Invalid, p.Handle.String(), "it is not a sealed chunk of this length")
 			}
-			k.owner = 0
 			piece = quarry.Piece{Offset: offset, Length: p.Length, Kind: quarry.PieceChunk, Handle: p.Handle}
 		}
 		pieces = append(pieces, piece)
 		offset += p.Length
 	}
+	for _, p := range req.Pieces {
+		if p.Handle != 0 {
+			c.chunks[p.Handle].owner, c.chunks[p.Handle].linked = 0, true
+		}
+	}
 	return pieces, nil
+}
+
+// SetAttr implements quarry.Master.
+func (m *Master) SetAttr(ctx context.Context, req *quarry.SetAttrRequest) (*quarry.AttrReply, error) {
+	return ask(ctx, m, "set attributes", func(c *Cluster) (*quarry.AttrReply, error) {
+		return once(c, req.Op, req.Inode.Slot(), func() (*quarry.AttrReply, error) {
+			n := c.inodes[req.Inode]
+			if n == nil {
+				return nil, quarry.Errorf("set attributes", quarry.NotFound, req.Inode.String(), "it is gone")
+			}
+			if req.SetMode && req.Mode > 0o7777 {
+				return nil, quarry.Errorf("set attributes", quarry.Invalid, req.Inode.String(), "mode %#o", req.Mode)
+			}
+			if req.SetMode {
+				n.attr.Mode = req.Mode
+			}
+			if req.SetUID {
+				n.attr.UID = req.UID
+			}
+			if req.SetGID {
+				n.attr.GID = req.GID
+			}
+			if req.SetModified {
+				n.attr.Modified = cmp.Or(req.ModifiedNS, c.clock.Wall().UnixNano())
+			}
+			return &quarry.AttrReply{Attr: c.attr(n)}, nil
+		})
+	})
 }
 
 // Rename implements quarry.Master.

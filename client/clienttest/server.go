@@ -3,7 +3,6 @@ package clienttest
 import (
 	"context"
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"sync"
 	"time"
@@ -11,8 +10,6 @@ import (
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/protocol"
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Server is a chunk server in memory. What it stores survives Kill and Restart.
 type Server struct {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client"
@@ -25,6 +26,7 @@ func Run(t *testing.T, files client.FileSystem) {
 		run  func(*testing.T, context.Context, client.FileSystem)
 	}{
 		{"names", testNames}, {"create", testCreate}, {"put", testPut}, {"read", testRead}, {"append", testAppend}, {"tail", testTail},
+		{"outgrown", testOutgrown}, {"attributes", testAttributes},
 	} {
 		must(t, files.Mkdir(ctx, "/suite/"+test.name))
 		test.run(t, ctx, files)
@@ -131,6 +133,94 @@ func testNames(t *testing.T, ctx context.Context, files client.FileSystem) {
 	want(t, err, quarry.NotDir)
 }
 
+// testOutgrown appends to files that are in the layout until they do not fit in it, and reads them by
+// files that were opened at each step; then something small is put in their place.
+func testOutgrown(t *testing.T, ctx context.Context, files client.FileSystem) {
+	for _, n := range []int{1, quarry.InlineBytesMax - 1, quarry.InlineBytesMax} {
+		path := fmt.Sprintf("/suite/outgrown/%d", n)
+		data := Bytes(uint64(n), n)
+		_, err := files.Put(ctx, path, bytes.NewReader(data), client.PutOptions{})
+		must(t, err)
+		for i, more := range []int{1, quarry.InlineBytesMax, 3} {
+			f, err := files.Open(ctx, path)
+			must(t, err)
+			record := Bytes(uint64(i), more)
+			at, err := files.Append(ctx, path, record)
+			must(t, err)
+			if at != int64(len(data)) {
+				t.Errorf("%d bytes, outgrown: a record is at %d of %d", n, at, len(data))
+			}
+			before := make([]byte, len(data))
+			if _, err := f.ReadAt(before, 0); err != nil && err != io.EOF || !bytes.Equal(before, data) {
+				t.Errorf("%d bytes, outgrown: what was opened before the append differs, %v", n, err)
+			}
+			must(t, f.Close())
+			data = append(data, record...)
+			info, err := files.Stat(ctx, path)
+			must(t, err)
+			if got := ReadAll(t, files, path); !bytes.Equal(got, data) || info.Size() != int64(len(data)) {
+				t.Errorf("%d bytes, outgrown: %d can be read, %d are told, want %d", n, len(got), info.Size(), len(data))
+			}
+		}
+		_, err = files.Put(ctx, path, bytes.NewReader(data[:n]), client.PutOptions{})
+		must(t, err)
+		if got := ReadAll(t, files, path); !bytes.Equal(got, data[:n]) {
+			t.Errorf("%d bytes, put over what was outgrown: %d can be read", n, len(got))
+		}
+	}
+}
+
+// Attributes are what they were set to, each by itself, also across renames and the trash.
+func testAttributes(t *testing.T, ctx context.Context, files client.FileSystem) {
+	const path, moved = "/suite/attributes/file", "/suite/attributes/dir/file"
+	must(t, files.Mkdir(ctx, "/suite/attributes/dir"))
+	at := time.Date(1969, 7, 20, 20, 17, 40, 999, time.UTC)
+	info, err := files.Put(ctx, path, bytes.NewReader([]byte("x")), client.PutOptions{Mode: new(uint32(0o640)), Modified: at})
+	must(t, err)
+	uid, gid, mode, later := uint32(1<<32-1), uint32(77), uint32(0o4701), at.Add(time.Hour)
+	shown := info.Attr
+	if shown.Mode != 0o640 || !info.ModTime().Equal(at) {
+		t.Errorf("put: %+v", shown)
+	}
+	for _, step := range []struct {
+		change client.AttrChange
+		set    func()
+	}{
+		{client.AttrChange{}, func() {}},
+		{client.AttrChange{Mode: &mode}, func() { shown.Mode = mode }},
+		{client.AttrChange{UID: &uid}, func() { shown.UID = uid }},
+		{client.AttrChange{GID: &gid}, func() { shown.GID = gid }},
+		{client.AttrChange{Modified: &later}, func() { shown.Modified = later.UnixNano() }},
+	} {
+		step.set()
+		if info, err = files.SetAttr(ctx, path, step.change); err != nil || info.Attr != shown {
+			t.Errorf("%+v: %+v, %v; want %+v", step.change, info.Attr, err, shown)
+		}
+	}
+	must(t, files.Rename(ctx, path, moved))
+	must(t, files.Remove(ctx, moved))
+	info, err = files.Undelete(ctx, moved, client.UndeleteOptions{To: path})
+	must(t, err)
+	if info.Attr != shown {
+		t.Errorf("renamed, removed and brought back: %+v, want %+v", info.Attr, shown)
+	}
+	if info, err = files.Stat(ctx, path); err != nil || info.Attr != shown || info.Mode() != fs.ModeSetuid|0o701 {
+		t.Errorf("stat: %+v, %v; want %+v", info.Attr, err, shown)
+	}
+	bad := uint32(0o10000)
+	_, err = files.SetAttr(ctx, path, client.AttrChange{Mode: &bad})
+	want(t, err, fs.ErrInvalid)
+	_, err = files.SetAttr(ctx, path+"/x", client.AttrChange{Mode: &mode})
+	want(t, err, quarry.NotDir)
+	_, err = files.SetAttr(ctx, path+"x", client.AttrChange{Mode: &mode})
+	want(t, err, fs.ErrNotExist)
+	info, err = files.SetAttr(ctx, "/suite/attributes/dir", client.AttrChange{Mode: &mode, Modified: new(time.Time)})
+	must(t, err)
+	if !info.IsDir() || info.Attr.Mode != mode || info.Attr.Modified <= later.UnixNano() {
+		t.Errorf("a directory: %+v", info.Attr)
+	}
+}
+
 // testTrash wants y in z, in the place of the one that had z, and in a/b/c/w what is gone.
 func testTrash(t *testing.T, ctx context.Context, files client.FileSystem, dir string) {
 	must(t, files.Remove(ctx, dir+"/z")) // it has replaced another one
@@ -193,9 +283,10 @@ func testPut(t *testing.T, ctx context.Context, files client.FileSystem) {
 			if stream {
 				r = io.MultiReader(r)
 			}
-			info, err := files.Put(ctx, path, r, client.PutOptions{Mode: 0o600})
+			mode := uint32(0o600 * (i % 2)) // 0 is a mode, too
+			info, err := files.Put(ctx, path, r, client.PutOptions{Mode: &mode})
 			must(t, err)
-			if got := ReadAll(t, files, path); !bytes.Equal(got, data) || info.Size() != int64(n) || info.Mode() != 0o600 {
+			if got := ReadAll(t, files, path); !bytes.Equal(got, data) || info.Size() != int64(n) || info.Mode() != fs.FileMode(mode) {
 				t.Errorf("%d bytes, stream %v: read %d, told %d, mode %v", n, stream, len(got), info.Size(), info.Mode())
 			}
 		}

@@ -33,13 +33,13 @@ type removed struct {
 	at   int64 // ns
 }
 
-// Removed implements quarry.Master; it shows all files on one page, at most quarry.RemovedMax.
+// Removed implements quarry.Master; it shows all files of the shard on one page, at most quarry.RemovedMax.
 func (m *Master) Removed(ctx context.Context, req *quarry.RemovedRequest) (*quarry.RemovedReply, error) {
 	return ask(ctx, m, "removed", func(c *Cluster) (*quarry.RemovedReply, error) {
 		reply := &quarry.RemovedReply{KeepMS: trashKeep.Milliseconds()}
 		dir := strings.TrimSuffix(req.Path, "/")
 		for _, r := range slices.Backward(c.trash) {
-			if len(reply.Files) < req.Max && (r.path == dir || strings.HasPrefix(r.path, dir+"/")) {
+			if len(reply.Files) < req.Max && c.owners[r.attr.Inode.Slot()] == req.Shard && (r.path == dir || strings.HasPrefix(r.path, dir+"/")) {
 				attr := c.attr(r.inode)
 				reply.Files = append(reply.Files, quarry.RemovedFile{Inode: attr.Inode, Path: r.path, Length: attr.Length, Mode: attr.Mode, RemovedNS: r.at})
 			}

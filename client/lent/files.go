@@ -13,12 +13,12 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"hash/crc32"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/verify"
 	"github.com/quarryfs/quarry/clock"
 	"github.com/quarryfs/quarry/rpc"
 	"github.com/quarryfs/quarry/rpc/passing"
@@ -33,21 +33,20 @@ const (
 	// idleTime is how long a lent file stays open that nobody reads. The space of a file that
 	// was removed is free only when it is closed.
 	idleTime = 10 * time.Second
-	// unlentTime is how long a server is not asked for files after it could not lend one.
+	// unlentTime is how long nothing is read from a server's files after it could not lend one or
+	// did not give its word, or from a chunk's file after it could not be read.
 	unlentTime = 10 * time.Second
 	// lenderMax is how long a read waits for a server that is to lend or to vouch; then it is left to
 	// the network, where another replica can be asked.
 	lenderMax = 50 * time.Millisecond
 	// replyMax is how long a server may take to answer at all.
 	replyMax = time.Second
-	// unlentMax bounds the servers that are not asked.
-	unlentMax = 256
+	// unlentMax bounds the servers and chunks that are avoided.
+	unlentMax = 1024
 	// stepBytes is what is read before it is compared with its checksums: it is then still in
 	// the caches of the processor.
 	stepBytes = 2 * quarry.BlockBytes
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Config says what Files are read with. All fields must be set.
 type Config struct {
@@ -66,14 +65,21 @@ type Config struct {
 // Files are what servers have lent. A nil Files reads nothing. Safe for use by many goroutines;
 // the lock is not held while anything is waited for.
 type Files struct {
-	cfg Config
+	cfg                 Config
+	lenderMax, replyMax time.Duration // the constants; where a test wants others
 
 	mu      sync.Mutex
 	closed  bool
 	files   map[key]*file
-	idle    list.List                // of *file that nobody reads, the one read last in front
-	unlent  map[string]clock.Instant // addresses whose servers could not lend; until when they are not asked
-	vouches map[string]*vouching     // by address; only those at work
+	idle    list.List                 // of *file that nobody reads, the one read last in front
+	unlent  map[avoided]clock.Instant // until when they are
+	vouches map[string]*vouching      // by address; only those at work
+}
+
+// avoided is a server that is left alone for a while, or what it has of one chunk.
+type avoided struct {
+	address string
+	handle  quarry.Handle // 0: all chunks
 }
 
 type key struct {
@@ -83,11 +89,13 @@ type key struct {
 
 // file is the file of a replica. Files.mu guards what is below ready.
 type file struct {
-	key    key
-	opened *passing.Descriptor
-	length int64
-	crcs   []uint32
-	ready  chan struct{} // closed when the server has answered; opened is nil then if it has lent none
+	key     key
+	opened  *passing.Descriptor
+	length  int64
+	crcs    []uint32
+	edition uint64        // tells the server which of the replica's files it is
+	asked   clock.Instant // when the server was asked for it
+	ready   chan struct{} // closed when the server has answered; opened is nil then if it has lent none
 
 	users int
 	gone  bool // not among the files any more
@@ -97,7 +105,7 @@ type file struct {
 
 // New returns Files of which nothing is lent yet.
 func New(cfg Config) *Files {
-	l := &Files{cfg: cfg, files: map[key]*file{}, unlent: map[string]clock.Instant{}, vouches: map[string]*vouching{}}
+	l := &Files{cfg: cfg, lenderMax: lenderMax, replyMax: replyMax, files: map[key]*file{}, unlent: map[avoided]clock.Instant{}, vouches: map[string]*vouching{}}
 	cfg.Background(l.tidy)
 	return l
 }
@@ -129,46 +137,60 @@ func (l *Files) closeIdle(now clock.Instant) {
 	for e := l.idle.Back(); e != nil && now.Sub(e.Value.(*file).since) >= idleTime; e = l.idle.Back() {
 		l.forget(e.Value.(*file))
 	}
-	for address, until := range l.unlent {
+	for who, until := range l.unlent {
 		if until < now {
-			delete(l.unlent, address)
+			delete(l.unlent, who)
 		}
 	}
 }
 
 // Read reads bytes of a chunk from the file of its replica at a member on this machine, n of them
 // from an offset in the chunk, and returns how many there are. If there are none the chunk must
-// be read over the network. into returns the memory for some of them; it may wait. A sequential
-// reader keeps the server's word for what it reads next in row; nil for others.
-func (l *Files) Read(ctx context.Context, m *quarry.Member, ref quarry.ChunkRef, offset int64, n int, into func(n int64) []byte, row *Row) int {
+// be read over the network. into returns the memory for some of them; it may wait, and is called
+// twice where a replica is in another file than the one that was lent. A sequential
+// reader keeps the server's word for what it reads next in row; nil for others. corrupt tells that
+// the bytes of the file are not those that were written: this very replica should be read over the
+// network, where its server sees it, too.
+func (l *Files) Read(ctx context.Context, m *quarry.Member, ref quarry.ChunkRef, offset int64, n int, into func(n int64) []byte, row *Row) (got int, corrupt bool) {
 	if l == nil || n < BytesMin {
-		return 0
+		return 0, false
 	}
+	got, refused, err := l.read(ctx, m, ref, offset, n, into, row)
+	if refused == quarry.StaleVersion { // whatever the bytes are, they are not the replica's
+		got, _, err = l.read(ctx, m, ref, offset, n, into, row)
+	}
+	return got, errors.Is(err, quarry.Corrupt)
+}
+
+// read is Read, but for a second try. It returns what the server has refused, and what is wrong
+// with the file.
+func (l *Files) read(ctx context.Context, m *quarry.Member, ref quarry.ChunkRef, offset int64, n int, into func(n int64) []byte, row *Row) (got int, refused quarry.Kind, err error) {
 	r := l.get(ctx, m, &ref, offset+int64(n))
 	if r == nil {
-		return 0
+		return 0, 0, nil
 	}
 	defer l.put(r)
 	if r.length <= offset {
-		return 0
+		return 0, 0, nil
 	}
 	if !r.cached(offset) {
-		return 0 // the server may wait for the disk
+		return 0, 0, nil // the server may wait for the disk
 	}
-	word := row.covers(ref.Handle, offset, l.cfg.Clock.Now())
+	chunk := rpc.LentChunk{ChunkRef: ref, Edition: r.edition}
+	word := row.covers(&chunk, offset, min(offset+int64(n), r.length), l.cfg.Clock.Now())
 	if word == nil {
-		if word = l.vouch(m.Address, ref); word == nil {
-			return 0
+		if word = l.vouch(m.Address, chunk); word == nil {
+			return 0, 0, nil
 		}
-		row.keep(word, ref.Handle, offset, offset+l.cfg.Ahead, l.cfg.Clock.Now())
+		row.keep(word, &chunk, offset, offset+l.cfg.Ahead, l.cfg.Clock.Now())
 	}
-	n, err := r.read(into(min(int64(n), r.length-offset)), offset)
+	n, err = r.read(into(min(int64(n), r.length-offset)), offset)
 	if n == 0 && err == nil {
-		return 0
+		return 0, 0, nil
 	}
-	refused, asked := l.hear(ctx, word, ref.Handle)
+	refused, asked := l.hear(ctx, word, &chunk)
 	if err == nil && asked == nil && refused == 0 {
-		return n
+		return n, 0, nil
 	}
 	row.end()
 	l.cfg.Log.Debug("a lent file was not used", "chunk", ref.Handle, "server", m.Server, "refused", refused, "err", errors.Join(err, asked))
@@ -177,17 +199,25 @@ func (l *Files) Read(ctx context.Context, m *quarry.Member, ref quarry.ChunkRef,
 		l.forget(r)
 		l.mu.Unlock()
 	}
-	if errors.Is(err, errors.ErrUnsupported) {
-		l.avoid(m.Address)
+	switch {
+	case err == nil, errors.Is(err, quarry.Corrupt):
+	case errors.Is(err, errors.ErrUnsupported):
+		l.avoid(m.Address, 0)
+	default: // lent anew, it would fail again
+		l.avoid(m.Address, ref.Handle)
 	}
-	return 0
+	return 0, refused, err
 }
 
 // get returns a lent file that has bytes up to end, or as many as are committed; nil if there
 // is none. put gives it back.
 func (l *Files) get(ctx context.Context, m *quarry.Member, ref *quarry.ChunkRef, end int64) *file {
-	k := key{m.Server, ref.Handle}
+	k, now := key{m.Server, ref.Handle}, l.cfg.Clock.Now()
 	l.mu.Lock()
+	if l.closed || l.unlent[avoided{m.Address, 0}] > now || l.unlent[avoided{m.Address, ref.Handle}] > now {
+		l.mu.Unlock()
+		return nil
+	}
 	r := l.files[k]
 	if r != nil && r.opened != nil && r.length < end { // the chunk may have grown
 		l.forget(r)
@@ -195,11 +225,11 @@ func (l *Files) get(ctx context.Context, m *quarry.Member, ref *quarry.ChunkRef,
 	}
 	mine := r == nil
 	if mine {
-		if l.closed || l.unlent[m.Address] > l.cfg.Clock.Now() || !l.room() {
+		if !l.room() {
 			l.mu.Unlock()
 			return nil
 		}
-		r = &file{key: k, ready: make(chan struct{})}
+		r = &file{key: k, asked: now, ready: make(chan struct{})}
 		l.files[k] = r
 	}
 	if r.users++; r.place != nil {
@@ -210,21 +240,26 @@ func (l *Files) get(ctx context.Context, m *quarry.Member, ref *quarry.ChunkRef,
 	if mine && !l.cfg.Background(func(ctx context.Context) { l.borrow(ctx, m.Address, *ref, r) }) {
 		l.lentNothing(r)
 	}
-	if !l.waitFor(ctx, r.ready) || r.opened == nil {
+	if !l.waitFor(ctx, r.ready, r.asked) || r.opened == nil {
 		l.put(r)
 		return nil
 	}
 	return r
 }
 
-// waitFor waits for a server, not for long; false if it has not answered.
-func (l *Files) waitFor(ctx context.Context, done <-chan struct{}) bool {
+// waitFor waits for a server that was asked at an instant, not for long; false if it has not
+// answered.
+func (l *Files) waitFor(ctx context.Context, done <-chan struct{}, asked clock.Instant) bool {
 	select {
 	case <-done:
 		return true
 	default:
 	}
-	timer := l.cfg.Clock.NewTimer(lenderMax)
+	left := l.lenderMax - l.cfg.Clock.Now().Sub(asked)
+	if left <= 0 {
+		return false
+	}
+	timer := l.cfg.Clock.NewTimer(left)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -237,12 +272,12 @@ func (l *Files) waitFor(ctx context.Context, done <-chan struct{}) bool {
 
 // borrow asks a server for a file.
 func (l *Files) borrow(ctx context.Context, address string, ref quarry.ChunkRef, r *file) {
-	ctx, cancel := l.cfg.Clock.WithTimeout(ctx, replyMax)
+	ctx, cancel := l.cfg.Clock.WithTimeout(ctx, l.replyMax)
 	defer cancel()
 	reply, err := l.cfg.Connections.Lender(address).Lend(ctx, &ref)
 	if err == nil {
 		l.mu.Lock()
-		r.opened, r.length, r.crcs = reply.Descriptor, reply.Length, reply.CRCs
+		r.opened, r.length, r.crcs, r.edition = reply.Descriptor, reply.Length, reply.CRCs, reply.Edition
 		if r.gone && r.users == 0 { // nobody has waited for it
 			r.close()
 		}
@@ -252,7 +287,7 @@ func (l *Files) borrow(ctx context.Context, address string, ref quarry.ChunkRef,
 	}
 	l.cfg.Log.Debug("a file was not lent", "chunk", ref.Handle, "address", address, "err", err)
 	if kind := quarry.KindOf(err); kind == quarry.Unavailable || kind == quarry.Unsupported {
-		l.avoid(address)
+		l.avoid(address, 0)
 	}
 	l.lentNothing(r)
 }
@@ -265,12 +300,12 @@ func (l *Files) lentNothing(r *file) {
 	close(r.ready)
 }
 
-// avoid has a server not be asked for files for a while.
-func (l *Files) avoid(address string) {
+// avoid has a server be left alone for a while, or what it has of one chunk.
+func (l *Files) avoid(address string, h quarry.Handle) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.unlent) < unlentMax {
-		l.unlent[address] = l.cfg.Clock.Now().Add(unlentTime)
+		l.unlent[avoided{address, h}] = l.cfg.Clock.Now().Add(unlentTime)
 	}
 }
 
@@ -403,17 +438,11 @@ func (r *file) part(p []byte, at int64) (want, n int, err error) {
 
 // compared reads whole blocks that begin at at, and returns how many bytes of them match.
 func (r *file) compared(p []byte, at int64) (n int, err error) {
-	k, err := r.opened.ReadCached(p, at)
-	for err == nil && n < k {
-		size := min(quarry.BlockBytes, len(p)-n)
-		if n+size > k {
-			break
-		}
-		if crc32.Checksum(p[n:n+size], castagnoli) != r.crcs[(at+int64(n))/quarry.BlockBytes] {
-			err = quarry.Errorf("read", quarry.Corrupt, r.key.handle.String(), "the bytes at %d do not match their checksum", at+int64(n))
-			break
-		}
-		n += size
+	n, err = r.opened.ReadCached(p, at)
+	if err != nil {
+		return 0, err
 	}
-	return n, err
+	check := verify.Check{Handle: r.key.handle, Offset: at}
+	check.Step(r.crcs[at/quarry.BlockBytes:], p[:n], n == len(p))
+	return check.Matched(), check.Err()
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -38,8 +41,12 @@ func (o *options) connect() (*rpc.Client, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	network, err := o.network()
+	if err != nil {
+		return nil, nil, err
+	}
 	return rpc.NewClient(rpc.ClientConfig{
-		Network: rpc.TCP, Clock: clock.System(), Key: key, Logger: o.logger(),
+		Network: network, Clock: clock.System(), Key: key, Logger: o.logger(),
 		Identity: func() rpc.Identity { return rpc.Identity{Role: rpc.RoleClient, Release: cluster.Release} },
 	}), addresses, nil
 }
@@ -85,31 +92,42 @@ func statusCommand(o *options) *cobra.Command {
 		Use:   "status",
 		Short: "Show how the cluster is",
 		Long: `Shows the masters, every shard and the chunk servers, and what is missing and why. It asks
-the leader of each shard. The exit code is 0 if nothing is missing, and 1 if something is.`,
-		Args: args(0, 0, "no arguments"),
+the leader of each shard. One that no master leads has NONE for a leader, and figures that may be
+old. The exit code is 0 if nothing is missing, and 1 if something is.`,
+		Example: "  quarry admin status\n  until quarry admin status --json > status.json; do sleep 1; done",
+		Args:    args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, addresses, err := o.connect()
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			st, err := status(c.Context(), client, addresses)
+			st, err := status(c.Context(), client, addresses, cmp.Or(o.timeout, statusMax))
 			if err != nil {
 				return err
 			}
+			out := io.Writer(os.Stdout)
 			if o.json {
-				return printJSON(os.Stdout, st)
+				if err := printJSON(os.Stdout, st); err != nil {
+					return err
+				}
+				out = io.Discard
 			}
-			return printStatus(st)
+			wrong, err := printStatus(out, st)
+			if err == nil && wrong > 0 {
+				err = verdictError{exitFailed}
+			}
+			return err
 		},
 	}
 }
 
+// statusMax is how long status waits for an answer, unless --timeout says otherwise.
+const statusMax = 10 * time.Second
+
 // status asks the leaders of all groups.
-func status(ctx context.Context, client *rpc.Client, addresses []string) (*quarry.StatusReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	masters, err := newRoute(client, addresses)
+func status(ctx context.Context, client *rpc.Client, addresses []string, timeout time.Duration) (*quarry.StatusReply, error) {
+	masters, err := newRoute(client, addresses, timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +141,7 @@ func (o *options) route() (masters *route.Masters, end func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if masters, err = newRoute(client, addresses); err != nil {
+	if masters, err = newRoute(client, addresses, o.timeout); err != nil {
 		client.Close()
 		return nil, nil, err
 	}
@@ -133,17 +151,18 @@ func (o *options) route() (masters *route.Masters, end func(), err error) {
 	}, nil
 }
 
-func newRoute(client *rpc.Client, addresses []string) (*route.Masters, error) {
+// newRoute has masters asked for so long; 0: for 30 s.
+func newRoute(client *rpc.Client, addresses []string, timeout time.Duration) (*route.Masters, error) {
 	return route.New(route.Options{
-		Addresses: addresses, Clock: clock.System(),
+		Addresses: addresses, Clock: clock.System(), Patience: timeout,
 		Dial: func(a string) (quarry.Master, error) { return client.Master(a), nil },
 	})
 }
 
-func printStatus(st *quarry.StatusReply) error {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+// printStatus says how a cluster is, and returns how many things are not as they should be.
+func printStatus(out io.Writer, st *quarry.StatusReply) (wrong int, err error) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "cluster %s, as node %d sees it\n\n", st.Cluster, st.Node)
-	wrong := 0
 	fmt.Fprintln(w, "MASTER\tADDRESS\tSTATE\tLEADS")
 	for _, m := range st.Masters {
 		state := "alive"
@@ -163,7 +182,11 @@ func printStatus(st *quarry.StatusReply) error {
 		if s.Leader == 0 || s.Missing > 0 || s.UnderCopied > 0 {
 			wrong++
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", shardName(s.Shard), s.Leader, s.Term, s.Slots, s.Inodes, s.Chunks, s.OpenChunks, s.UnderCopied, s.Missing, s.Repairing, s.Suspect)
+		leader := "NONE"
+		if s.Leader != 0 {
+			leader = strconv.FormatUint(uint64(s.Leader), 10)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", shardName(s.Shard), leader, s.Term, s.Slots, s.Inodes, s.Chunks, s.OpenChunks, s.UnderCopied, s.Missing, s.Repairing, s.Suspect)
 	}
 	fmt.Fprintln(w, "\nSERVER\tADDRESS\tRACK\tLAST HEARD\tCHUNKS\tUSED\tFREE\tSTATE")
 	for _, s := range st.Servers {
@@ -172,39 +195,43 @@ func printStatus(st *quarry.StatusReply) error {
 		}
 	}
 	if err := w.Flush(); err != nil {
-		return err
+		return wrong, err
 	}
-	printLacking(st.Shards)
-	wrong += printMembers(st)
-	if t := trashTotals(st); t.Files > 0 {
-		fmt.Printf("\nThe trash holds %d files, %s of one copy each; they are kept for %v.\n", t.Files, bytesText(t.Bytes), time.Duration(t.KeepMS)*time.Millisecond)
+	printLacking(out, st.Shards)
+	wrong += printMembers(out, st)
+	if t := trashTotals(st); t.Files+t.Freeing > 0 {
+		fmt.Fprintf(out, "\nThe trash holds %s; what is removed is kept for %v%s.\n", filesText(t.Files, t.Bytes), time.Duration(t.KeepMS)*time.Millisecond, t.freeing())
 	}
-	if wrong > 0 {
-		return quarry.Errorf("status", quarry.Internal, "", "%d things are not as they should be, see above", wrong)
+	switch wrong {
+	case 0:
+		_, err = fmt.Fprintln(out, "\nEverything is there.")
+	case 1:
+		_, err = fmt.Fprintln(out, "\nOne thing is not as it should be; see above.")
+	default:
+		_, err = fmt.Fprintf(out, "\n%d things are not as they should be; see above.\n", wrong)
 	}
-	fmt.Println("\nEverything is there.")
-	return nil
+	return wrong, err
 }
 
 // printLacking tells of each shard some of the chunks that have too few replicas, and why.
-func printLacking(shards []quarry.ShardStatus) {
+func printLacking(out io.Writer, shards []quarry.ShardStatus) {
 	for _, s := range shards {
 		if len(s.Lacking) == 0 {
 			continue
 		}
-		fmt.Printf("\nShard %s lacks replicas:\n", shardName(s.Shard))
+		fmt.Fprintf(out, "\nShard %s lacks replicas:\n", shardName(s.Shard))
 		for _, c := range s.Lacking {
-			fmt.Printf("  chunk %s has %d of %d: %s\n", c.Handle, c.Copies, c.Wanted, oneLine(c.Why))
+			fmt.Fprintf(out, "  chunk %s has %d of %d: %s\n", c.Handle, c.Copies, c.Wanted, oneLine(c.Why))
 		}
 		if more := s.Missing + s.UnderCopied - int64(len(s.Lacking)); more > 0 {
-			fmt.Printf("  and %d more\n", more)
+			fmt.Fprintf(out, "  and %d more\n", more)
 		}
 	}
 }
 
 // printMembers tells of each group that does not have just the cluster's masters for voters who is
 // coming or going, and returns how many such groups there are.
-func printMembers(st *quarry.StatusReply) (wrong int) {
+func printMembers(out io.Writer, st *quarry.StatusReply) (wrong int) {
 	var all []quarry.NodeID
 	for _, m := range st.Masters {
 		all = append(all, m.Node)
@@ -215,20 +242,20 @@ func printMembers(st *quarry.StatusReply) (wrong int) {
 			continue
 		}
 		if wrong++; wrong == 1 {
-			fmt.Println("\nThe masters are being changed. If nobody is at it, say the command again.")
+			fmt.Fprintln(out, "\nThe masters are being changed. If nobody is at it, say the command again.")
 		}
-		fmt.Printf("  shard %s: %s vote", shardName(s.Shard), nodesText(voters))
+		fmt.Fprintf(out, "  shard %s: %s vote", shardName(s.Shard), nodesText(voters))
 		for _, l := range s.Learners {
 			if l.Lag < 0 {
-				fmt.Printf("; node %d gets all of it", l.Node)
+				fmt.Fprintf(out, "; node %d gets all of it", l.Node)
 			} else {
-				fmt.Printf("; node %d lacks %d entries", l.Node, l.Lag)
+				fmt.Fprintf(out, "; node %d lacks %d entries", l.Node, l.Lag)
 			}
 		}
 		if s.Changing {
-			fmt.Print("; the votes are passing over")
+			fmt.Fprint(out, "; the votes are passing over")
 		}
-		fmt.Println()
+		fmt.Fprintln(out)
 	}
 	return wrong
 }

@@ -49,7 +49,7 @@ type appended struct {
 }
 
 func appendFrom(ctx context.Context, o *options, fs *client.FS, to, local string, lines, create bool) error {
-	in := os.Stdin
+	in, _ := stdin(ctx)
 	if local != "-" {
 		f, err := os.Open(local)
 		if err != nil {
@@ -131,49 +131,63 @@ func ensureFile(ctx context.Context, fs *client.FS, p string) error {
 }
 
 func tailCommand(o *options) *cobra.Command {
-	var follow bool
-	var last int64
+	var t tailing
 	c := &cobra.Command{
 		Use:   "tail PATH",
 		Short: "Show the end of a file, and follow it",
-		Long: `Shows the last bytes of a file. With -f it goes on with what is appended, as soon as every
-replica has it on disk: what is shown never changes and is never lost.`,
-		Example: "  quarry tail -f /log\n  quarry tail -c 4096 /log",
+		Long: `Shows the last lines of a file, or its last bytes. With -f it goes on with what is appended, as
+soon as every replica has it on disk: what is shown never changes and is never lost.`,
+		Example: "  quarry tail -f /log\n  quarry tail -n 100 /log\n  quarry tail -c 4096 /log",
 		Args:    args(1, 1, "a path"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return o.with(c, func(ctx context.Context, fs *client.FS) error {
-				return tail(ctx, fs, args[0], last, follow)
-			})
+			if t.lines < 0 {
+				return usageError{errors.New("tail: the number of lines cannot be negative")}
+			}
+			t.inBytes = c.Flags().Changed("bytes")
+			return o.with(c, func(ctx context.Context, fs *client.FS) error { return t.run(ctx, fs, args[0]) })
 		},
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is appended, until interrupted")
-	c.Flags().Int64VarP(&last, "bytes", "c", 4096, "begin so many bytes before the end; -1: at the beginning")
+	c.Flags().BoolVarP(&t.follow, "follow", "f", false, "go on with what is appended, until interrupted")
+	c.Flags().Int64VarP(&t.lines, "lines", "n", 10, "how many lines")
+	c.Flags().Int64VarP(&t.bytes, "bytes", "c", 0, "begin so many bytes before the end, instead of lines; -1: at the beginning")
 	return c
 }
 
-func tail(ctx context.Context, fs *client.FS, p string, last int64, follow bool) error {
+// tailing is what tail shows.
+type tailing struct {
+	follow, inBytes bool
+	lines, bytes    int64
+}
+
+func (t tailing) run(ctx context.Context, fs *client.FS, p string) error {
 	f, err := fs.Open(ctx, p)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	from := int64(0)
-	if size := f.Info().Size(); last >= 0 {
-		from = max(size-last, 0)
+	from, size := int64(0), f.Info().Size()
+	switch {
+	case !t.inBytes:
+		from, err = lastLines(f, size, t.lines)
+	case t.bytes >= 0:
+		from = max(size-t.bytes, 0)
 	}
-	if !follow {
+	if err != nil {
+		return err
+	}
+	if !t.follow {
 		if _, err := f.Seek(from, io.SeekStart); err != nil {
 			return err
 		}
 		_, err = f.WriteTo(os.Stdout)
 		return err
 	}
-	t, err := fs.Tail(ctx, p, from)
+	follow, err := fs.Tail(ctx, p, from)
 	if err != nil {
 		return err
 	}
-	defer t.Close()
-	_, err = io.Copy(os.Stdout, t)
+	defer follow.Close()
+	_, err = io.Copy(os.Stdout, follow)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -21,6 +22,8 @@ type description struct {
 	Kind     string `json:"kind"`
 	Size     int64  `json:"size"`
 	Mode     string `json:"mode"`
+	UID      uint32 `json:"uid"`
+	GID      uint32 `json:"gid"`
 	Modified string `json:"modified"`
 	Inode    string `json:"inode"`
 	Open     bool   `json:"open,omitempty"`
@@ -29,7 +32,7 @@ type description struct {
 
 func describe(i client.Info) description {
 	d := description{
-		Path: i.Path, Kind: "file", Size: i.Size(), Mode: fmt.Sprintf("%04o", i.Attr.Mode),
+		Path: i.Path, Kind: "file", Size: i.Size(), Mode: fmt.Sprintf("%04o", i.Attr.Mode), UID: i.Attr.UID, GID: i.Attr.GID,
 		Modified: i.ModTime().UTC().Format(time.RFC3339Nano), Inode: i.Attr.Inode.String(), Open: i.Attr.Open,
 	}
 	if i.IsDir() {
@@ -39,61 +42,81 @@ func describe(i client.Info) description {
 }
 
 func lsCommand(o *options) *cobra.Command {
-	var long bool
+	var l lister
 	c := &cobra.Command{
-		Use:   "ls [PATH]",
-		Short: "List a directory",
-		Long: `Lists the entries of a directory in the order of their bytes, or one file. With -l or
---json the size of a file that is being written is exact: what every replica has on disk at
-this moment.`,
-		Args: args(0, 1, "at most one path"),
+		Use:   "ls [PATH…]",
+		Short: "List directories",
+		Long: `Lists the entries of directories in the order of their bytes, and files. With -l or --json the
+size of a file that is being written is exact: what every replica has on disk at this moment.
+
+` + globHelp,
+		Example: "  quarry ls -l /logs\n  quarry ls '/logs/2026-*/*.gz'",
+		Args:    args(0, -1, "paths"),
 		RunE: func(c *cobra.Command, args []string) error {
-			p := "/"
-			if len(args) == 1 {
-				p = args[0]
-			}
-			return o.with(c, func(ctx context.Context, fs *client.FS) error { return ls(ctx, o, fs, p, long) })
+			return o.withPaths(c, orRoot(args), func(ctx context.Context, fs *client.FS, paths []string) error {
+				l.o, l.fs, l.out = o, fs, tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+				return l.list(ctx, paths)
+			})
 		},
 	}
-	c.Flags().BoolVarP(&long, "long", "l", false, "show mode, size and time")
+	c.Flags().BoolVarP(&l.long, "long", "l", false, "show mode, owner, group, size and time")
+	c.Flags().BoolVarP(&l.itself, "directory", "d", false, "list directories themselves, not what is in them")
 	return c
 }
 
-func ls(ctx context.Context, o *options, fs *client.FS, p string, long bool) error {
-	info, err := fs.Stat(ctx, p)
-	if err != nil {
-		return err
-	}
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	show := func(i client.Info, name string) error {
+// lister lists paths.
+type lister struct {
+	o            *options
+	fs           *client.FS
+	out          *tabwriter.Writer
+	long, itself bool
+}
+
+// list lists files first, then what is in directories.
+func (l *lister) list(ctx context.Context, paths []string) error {
+	var dirs []string
+	for _, p := range paths {
+		info, err := l.fs.Stat(ctx, p)
 		switch {
-		case o.json:
-			return printJSON(os.Stdout, describe(i))
-		case i.IsDir():
-			name += "/"
-		}
-		if !long {
-			_, err := fmt.Fprintln(out, printable(name))
+		case err != nil:
 			return err
+		case info.IsDir() && !l.itself:
+			dirs = append(dirs, p)
+		default:
+			if err := l.show(info, p); err != nil {
+				return err
+			}
 		}
-		_, err := fmt.Fprintf(out, "%s\t%s\t%s\t%s\n", i.Mode(), bytesText(i.Size()), i.ModTime().Format("2006-01-02 15:04:05"), printable(name))
+	}
+	if err := l.out.Flush(); err != nil {
 		return err
 	}
-	if !info.IsDir() {
-		if err := show(info, p); err != nil {
+	for i, p := range dirs {
+		if len(paths) > 1 && !l.o.json {
+			if i > 0 || len(dirs) < len(paths) {
+				fmt.Println()
+			}
+			fmt.Println(dirName(p, false) + ":")
+		}
+		if err := l.dir(ctx, p); err != nil {
 			return err
 		}
-		return out.Flush()
 	}
+	return nil
+}
+
+// dir lists what is in a directory, page by page.
+func (l *lister) dir(ctx context.Context, p string) error {
 	for after, more := "", true; more; {
-		var entries []client.Info
-		if entries, more, err = fs.List(ctx, p, after, quarry.ListMax); err != nil {
+		entries, m, err := l.fs.List(ctx, p, after, quarry.ListMax)
+		if err != nil {
 			return err
 		}
+		more = m
 		for _, e := range entries {
 			after = e.Name()
-			if e.Attr.Open && (long || o.json) {
-				now, err := fs.Stat(ctx, path.Join(p, after))
+			if e.Attr.Open && (l.long || l.o.json) {
+				now, err := l.fs.Stat(ctx, path.Join(p, after))
 				switch {
 				case errors.Is(err, quarry.NotFound):
 					continue // removed meanwhile
@@ -102,16 +125,52 @@ func ls(ctx context.Context, o *options, fs *client.FS, p string, long bool) err
 				}
 				e.Attr = now.Attr
 			}
-			if err := show(e, after); err != nil {
+			if err := l.show(e, after); err != nil {
 				return err
 			}
 		}
-		if err := out.Flush(); err != nil {
+		if err := l.out.Flush(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+func (l *lister) show(i client.Info, name string) error {
+	if l.o.json {
+		return printJSON(os.Stdout, describe(i))
+	}
+	name = dirName(name, i.IsDir())
+	if !l.long {
+		_, err := fmt.Fprintln(l.out, name)
+		return err
+	}
+	_, err := fmt.Fprintf(l.out, "%s\t%s\t%s\t%s\t%s\n", i.Mode(), owner(i), bytesText(i.Size()), i.ModTime().Format("2006-01-02 15:04:05"), name)
+	return err
+}
+
+// dirName shows a path; one of a directory ends with "/" and has a colour, on a terminal.
+func dirName(name string, dir bool) string {
+	name = printable(name)
+	if !dir {
+		return name
+	}
+	if !strings.HasSuffix(name, "/") {
+		name += "/"
+	}
+	if !coloured(os.Stdout) {
+		return name
+	}
+	return "\x1b[1;34m" + name + "\x1b[0m"
+}
+
+// coloured reports whether a file shows colours, and is to: no-color.org.
+func coloured(f *os.File) bool {
+	return onTerminal(f) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// owner shows whose something is, in numbers: each machine has its own names for them.
+func owner(i client.Info) string { return fmt.Sprintf("%d:%d", i.Attr.UID, i.Attr.GID) }
 
 // printable shows a name without what could disturb a terminal.
 func printable(name string) string {
@@ -130,11 +189,15 @@ func statCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stat PATH…",
 		Short: "Describe files and directories",
-		Long:  `Describes files and directories. The size of a file that is being written is exact: it is what every replica has on disk at this moment.`,
-		Args:  args(1, -1, "at least one path"),
+		Long: `Describes files and directories. The size of a file that is being written is exact: it is what
+every replica has on disk at this moment.
+
+` + globHelp,
+		Example: "  quarry stat /logs/today\n  quarry stat --json '/logs/*'",
+		Args:    args(1, -1, "at least one path"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return o.with(c, func(ctx context.Context, fs *client.FS) error {
-				for _, p := range args {
+			return o.withPaths(c, args, func(ctx context.Context, fs *client.FS, paths []string) error {
+				for _, p := range paths {
 					info, err := fs.Stat(ctx, p)
 					if err != nil {
 						return err
@@ -161,6 +224,6 @@ func printStat(o *options, info client.Info) error {
 	} else {
 		fmt.Fprintf(w, "size\t%d bytes (%s)\nopen\t%v\n", d.Size, bytesText(d.Size), d.Open)
 	}
-	fmt.Fprintf(w, "mode\t%s\nmodified\t%s\ninode\t%s\n", info.Mode(), info.ModTime().Format(time.RFC3339), d.Inode)
+	fmt.Fprintf(w, "mode\t%s\nowner\t%s\nmodified\t%s\ninode\t%s\n", info.Mode(), owner(info), info.ModTime().Format(time.RFC3339), d.Inode)
 	return w.Flush()
 }

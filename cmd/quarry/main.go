@@ -22,6 +22,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -35,7 +36,8 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "quarry: interrupted")
 		return exitInterrupted
 	}
-	if strings.HasPrefix(err.Error(), "unknown command") { // cobra has no type for it
+	var usage usageError
+	if !errors.As(err, &usage) && strings.HasPrefix(err.Error(), "unknown command") { // cobra has no type for it
 		err = usageError{fmt.Errorf("%w; \"quarry help\" lists the commands", err)}
 	}
 	fmt.Fprintf(os.Stderr, "quarry: %s\n", oneLine(err.Error()))
@@ -115,7 +117,9 @@ A first try, in two terminals:
   quarry put big.tar /big.tar                store a file
   quarry get /big.tar copy.tar               read it back
   echo hello | quarry append --create /log   append a record, once
-  quarry tail -f /log                        follow it`
+  quarry tail -f /log                        follow it
+
+Where the cluster is, a file can say: "quarry help configuration".`
 
 // rootCommand returns the tree of all commands.
 func rootCommand() *cobra.Command {
@@ -136,19 +140,71 @@ func rootCommand() *cobra.Command {
 		&cobra.Group{ID: "operators", Title: "Operators:"},
 	)
 	o := &options{}
+	settings, badSetting := loadSettings()
+	o.settings = settings
 	o.register(root)
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		if err := c.ValidateRequiredFlags(); err != nil {
+			return usageError{fmt.Errorf("%w; see %q", err, c.CommandPath()+" --help")}
+		}
+		if badSetting != nil && c.Name() != "help" {
+			return usageError{fmt.Errorf("%w; see \"quarry help configuration\"", badSetting)}
+		}
+		if o.timeout < 0 || o.timeout == 0 && root.PersistentFlags().Changed("timeout") {
+			return usageError{fmt.Errorf("--timeout: %v is no time to wait; write 500ms, 30s or 5m", o.timeout)}
+		}
+		return nil
+	}
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
 	}
-	add("files", putCommand(o), getCommand(o), catCommand(o), lsCommand(o), statCommand(o), mkdirCommand(o),
-		mvCommand(o), rmCommand(o), trashCommand(o), undeleteCommand(o), appendCommand(o), tailCommand(o))
+	add("files", putCommand(o), getCommand(o), syncCommand(o), catCommand(o), headCommand(o), tailCommand(o), appendCommand(o),
+		lsCommand(o), treeCommand(o), findCommand(o), duCommand(o), statCommand(o), wcCommand(o), checksumCommand(o),
+		mkdirCommand(o), cpCommand(o), mvCommand(o), rmCommand(o), chmodCommand(o), chownCommand(o), touchCommand(o),
+		trashCommand(o), undeleteCommand(o))
 	add("servers", devCommand(o), masterCommand(o), chunkServerCommand(o))
 	add("operators", adminCommand(o), drillCommand(o), selftestCommand(o), benchCommand(o), versionCommand(o))
-	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp})
+	completePaths(o, root)
+	root.AddCommand(append(topics(), manCommand())...)
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		refuseUnknown(c)
+	}
 	return root
+}
+
+// refuseUnknown has commands that only have others below them, and help, refuse what is none of these; else
+// they would show their help, and succeed.
+func refuseUnknown(c *cobra.Command) {
+	if c.Name() == "help" && c.Run != nil {
+		show := c.Run
+		c.Run, c.RunE = nil, func(c *cobra.Command, args []string) error {
+			if _, _, err := c.Root().Find(args); err != nil {
+				return usageError{fmt.Errorf("unknown help topic %q; see %q", strings.Join(args, " "), "quarry help")}
+			}
+			show(c, args)
+			return nil
+		}
+		return
+	}
+	for _, below := range c.Commands() {
+		refuseUnknown(below)
+	}
+	if !c.HasSubCommands() || c.Runnable() {
+		return
+	}
+	c.DisableFlagsInUseLine = true
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		return usageError{fmt.Errorf("unknown command %q for %q; see %q", args[0], c.CommandPath(), c.CommandPath()+" --help")}
+	}
 }
 
 // args checks the number of arguments and names what is missing.

@@ -135,7 +135,7 @@ func changeMasters(ctx context.Context, o *options, wait time.Duration, change c
 		return nil, nil, err
 	}
 	defer client.Close()
-	masters, err := newRoute(client, addresses)
+	masters, err := newRoute(client, addresses, o.timeout)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,12 +8,16 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/quarryfs/quarry/client"
 	"github.com/quarryfs/quarry/cluster"
+	"github.com/quarryfs/quarry/rpc"
+	"github.com/quarryfs/quarry/rpc/secure"
+	"github.com/quarryfs/quarry/transfer"
 )
 
 const defaultMasters = "127.0.0.1:7400"
@@ -22,23 +26,24 @@ const defaultMasters = "127.0.0.1:7400"
 type options struct {
 	masters string
 	keyFile string
+	tls     secure.Files
 	verbose bool
 	json    bool
+	timeout time.Duration // 0: each kind of wait has its own
+
+	settings settings
 }
 
 func (o *options) register(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVar(&o.masters, "masters", env("QUARRY_MASTERS", defaultMasters), "addresses of masters, host:port,… (QUARRY_MASTERS)")
-	f.StringVar(&o.keyFile, "key-file", env("QUARRY_KEY_FILE", ""), "file with the cluster key; without one all is on loopback (QUARRY_KEY_FILE)")
+	f.StringVar(&o.masters, "masters", o.settings.or("masters", defaultMasters), "addresses of masters, host:port,… (QUARRY_MASTERS)")
+	f.StringVar(&o.keyFile, "key-file", o.settings.or("key-file", ""), "file with the cluster key; without one all is on loopback (QUARRY_KEY_FILE)")
+	f.StringVar(&o.tls.Certificate, "tls-cert", o.settings.or("tls-cert", ""), "file with this process's certificate: all connections are under TLS (QUARRY_TLS_CERT)")
+	f.StringVar(&o.tls.Key, "tls-key", o.settings.or("tls-key", ""), "file with the certificate's private key (QUARRY_TLS_KEY)")
+	f.StringVar(&o.tls.Authority, "tls-ca", o.settings.or("tls-ca", ""), "file with the certificates of the cluster's authority (QUARRY_TLS_CA)")
+	f.DurationVar(&o.timeout, "timeout", o.settings.timeout(), "how long servers may leave a command without an answer, such as 30s (QUARRY_TIMEOUT) (default: 1m, and 10s where nobody listens)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "say more of what goes on, on standard error")
 	f.BoolVar(&o.json, "json", false, "print JSON, one object a line")
-}
-
-func env(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return otherwise
 }
 
 // addresses returns the masters' addresses.
@@ -55,6 +60,14 @@ func (o *options) addresses() ([]string, error) {
 	return out, nil
 }
 
+// network is how this process reaches others.
+func (o *options) network() (rpc.Network, error) {
+	if o.tls.IsZero() {
+		return rpc.TCP, nil
+	}
+	return secure.Network(rpc.TCP, o.tls)
+}
+
 // open connects to the cluster.
 func (o *options) open(ctx context.Context) (*client.FS, error) {
 	addresses, err := o.addresses()
@@ -65,7 +78,11 @@ func (o *options) open(ctx context.Context) (*client.FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(ctx, addresses, client.Options{Key: key, Log: o.logger()})
+	network, err := o.network()
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(ctx, addresses, client.Options{Key: key, Log: o.logger(), Network: network, Patience: o.timeout})
 }
 
 // with opens the cluster for one command.
@@ -76,6 +93,17 @@ func (o *options) with(c *cobra.Command, do func(ctx context.Context, fs *client
 	}
 	defer fs.Close()
 	return do(c.Context(), fs)
+}
+
+// withPaths is with for a command whose paths may be patterns: it passes on what they mean.
+func (o *options) withPaths(c *cobra.Command, patterns []string, do func(ctx context.Context, fs *client.FS, paths []string) error) error {
+	return o.with(c, func(ctx context.Context, fs *client.FS) error {
+		paths, err := transfer.Expand(ctx, transfer.Quarry{FS: fs}, patterns)
+		if err != nil {
+			return err
+		}
+		return do(ctx, fs, paths)
+	})
 }
 
 // logger writes what goes wrong on the way, and with -v also what goes on.
@@ -99,8 +127,11 @@ func (o *options) serverLogger() *slog.Logger {
 // common is what servers are told.
 func (o *options) common(listen, advertise string) (cluster.Common, error) {
 	key, err := cluster.ReadKey(o.keyFile)
-	return cluster.Common{Listen: listen, Advertise: advertise, Key: key, Logger: o.serverLogger(), Clock: serverClock()}, err
+	return cluster.Common{Listen: listen, Advertise: advertise, Key: key, TLS: o.tls, Logger: o.serverLogger(), Clock: serverClock(), Folder: serverFolder}, err
 }
+
+// localError is the error of a local file.
+func localError(op, name string, err error) error { return transfer.LocalError(op, name, err) }
 
 // printJSON prints one object on a line.
 func printJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }

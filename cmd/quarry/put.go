@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"path"
@@ -10,179 +10,102 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client"
+	"github.com/quarryfs/quarry/transfer"
 )
 
-func putCommand(o *options) *cobra.Command {
-	var keep, parents bool
-	c := &cobra.Command{
-		Use:   "put LOCAL PATH",
-		Short: "Store a local file",
-		Long: `Stores a local file, or standard input ("-"), under a path. The file appears under its
-name whole, when all of it is on the disks of every replica, and replaces an old file of
-that name in the same step; until then nothing is to be seen.
+// targetHelp is the rule that put, get, cp and mv share.
+const targetHelp = `If the target ends with "/" or is a directory, each source keeps its last name in it; otherwise the
+target is the new name. Several sources need a directory.`
 
-If PATH ends with "/", the file keeps its local name in that directory.`,
-		Example: "  quarry put big.tar /archive/\n  tar c . | quarry put - /archive/src.tar",
-		Args:    args(2, 2, "a local file and a path"),
+func putCommand(o *options) *cobra.Command {
+	var t transfers
+	var parents bool
+	c := &cobra.Command{
+		Use:   "put LOCAL… PATH",
+		Short: "Store local files and trees",
+		Long: `Stores local files, or standard input ("-"), in the cluster; with --recursive, directories
+and everything in them. A file appears under its name whole, when all of it is on the disks of
+every replica, and replaces an old file of that name in the same step; until then, or if it is
+interrupted, nothing is to be seen.
+
+` + targetHelp + `
+
+Many files are stored at a time, and many parts of a large one. A file that fails does not
+keep the others from being stored. Links to files are followed; links to directories, sockets,
+pipes and devices inside of a tree are passed over with a warning.
+
+With --resume, what was stored of a file of 64 MiB and more is kept when that is interrupted or
+fails, even by the end of this machine, and the same command goes on with it: with the parts of
+64 MiB that are whole, as long as the local file is the same one and its session lives, an hour from its last
+sign of life unless the cluster is set otherwise. Nothing is to be seen of it before it is whole. The parts are noted in
+$XDG_STATE_HOME/quarry (~/.local/state/quarry).`,
+		Example: `  quarry put big.tar /archive/
+  quarry put -r photos /archive/
+  quarry put *.log /logs/2026/
+  tar c . | quarry put - /archive/src.tar`,
+		Args: args(2, -1, "a local file and a path"),
 		RunE: func(c *cobra.Command, args []string) error {
+			locals, to := args[:len(args)-1], args[len(args)-1]
+			input := len(locals) == 1 && locals[0] == "-"
+			switch {
+			case input && t.resume:
+				return usageError{errors.New("put: standard input cannot be gone on with: give a file, or do without --resume")}
+			case input && strings.HasSuffix(to, "/"):
+				return usageError{errors.New("put: standard input has no name: give the whole path, not the directory " + to)}
+			}
 			return o.with(c, func(ctx context.Context, fs *client.FS) error {
-				return put(ctx, o, fs, args[0], args[1], keep, parents)
+				if parents {
+					if err := makeParents(ctx, fs, to); err != nil {
+						return err
+					}
+				}
+				if input {
+					return putStdin(ctx, o, &t, fs, to)
+				}
+				q, err := t.inCluster(fs)
+				if err != nil {
+					return err
+				}
+				return t.copy(ctx, o, transfer.Local{}, locals, q, to)
 			})
 		},
 	}
-	c.Flags().BoolVarP(&keep, "no-clobber", "n", false, "fail if the path exists")
+	t.register(c, o)
+	t.registerResume(c)
+	c.Flags().BoolVarP(&t.keep, "no-clobber", "n", false, "fail if the path exists")
 	c.Flags().BoolVarP(&parents, "parents", "p", false, "make missing directories")
 	return c
 }
 
-func put(ctx context.Context, o *options, fs *client.FS, local, to string, keep, parents bool) error {
-	in, size, name := os.Stdin, int64(0), ""
-	if local != "-" {
-		f, err := os.Open(local)
-		if err != nil {
-			return localError("put", local, err)
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return localError("put", local, err)
-		}
-		if info.IsDir() {
-			return quarry.Errorf("put", quarry.IsDir, local, "only single files can be stored; pack the directory: tar c %s | quarry put - PATH", local)
-		}
-		in, size, name = f, info.Size(), path.Base(local)
-	}
+// makeParents makes the directories that a target needs.
+func makeParents(ctx context.Context, fs *client.FS, to string) error {
 	if strings.HasSuffix(to, "/") {
-		if name == "" {
-			return usageError{fmt.Errorf("put: standard input has no name: give the whole path, not the directory %s", to)}
-		}
-		to = path.Join(to, name)
+		return fs.MkdirAll(ctx, to)
 	}
-	if parents {
-		if err := fs.MkdirAll(ctx, path.Dir("/"+to)); err != nil {
-			return err
-		}
-	}
-	bar := newProgress(o, to, size)
-	info, err := fs.Put(ctx, to, bar.reader(in), client.PutOptions{Size: size, Keep: keep})
-	bar.finish(err)
-	if err != nil {
-		return err
-	}
-	return printDone(o, info)
+	return fs.MkdirAll(ctx, path.Dir("/"+to))
 }
 
-// printDone prints what was stored, for programs.
-func printDone(o *options, info client.Info) error {
-	if !o.json {
-		return nil
-	}
-	return printJSON(os.Stdout, describe(info))
+// putStdin stores standard input under a path.
+func putStdin(ctx context.Context, o *options, t *transfers, fs *client.FS, to string) error {
+	in, size := stdin(ctx)
+	return t.run(ctx, o, true, func(opts transfer.Options) (transfer.Summary, error) {
+		return transfer.Stream(ctx, transfer.Quarry{FS: fs}, in, size, to, opts)
+	})
 }
 
-// localError is the error of a local file.
-func localError(op, name string, err error) error {
-	kind := quarry.Internal
-	switch {
-	case os.IsNotExist(err):
-		kind = quarry.NotFound
-	case os.IsPermission(err):
-		kind = quarry.Permission
-	case os.IsExist(err):
-		kind = quarry.Exists
+// stdin returns standard input and, if it is a file, how much is left of it. A read that waits for
+// a terminal or a pipe ends with ctx.
+func stdin(ctx context.Context) (io.Reader, int64) {
+	if info, err := os.Stdin.Stat(); err == nil && info.Mode().IsRegular() {
+		at, _ := os.Stdin.Seek(0, io.SeekCurrent)
+		return os.Stdin, max(info.Size()-at, 0)
 	}
-	return &quarry.Error{Op: op, Kind: kind, Subject: "local file " + name, Err: err}
-}
-
-func getCommand(o *options) *cobra.Command {
-	var force bool
-	c := &cobra.Command{
-		Use:   "get PATH [LOCAL]",
-		Short: "Read a file into a local one",
-		Long: `Reads a file into a local file, or to standard output ("-"). Every byte is compared with
-its checksum; a broken or missing replica is replaced by another one on the way.
-
-Without LOCAL the file gets the last name of PATH in the present directory. The local
-file appears when it is complete.`,
-		Example: "  quarry get /archive/big.tar\n  quarry get /archive/src.tar - | tar x",
-		Args:    args(1, 2, "a path and perhaps a local file"),
-		RunE: func(c *cobra.Command, args []string) error {
-			local := path.Base("/" + args[0])
-			if len(args) == 2 {
-				local = args[1]
-			}
-			return o.with(c, func(ctx context.Context, fs *client.FS) error { return get(ctx, o, fs, args[0], local, force) })
-		},
-	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "replace a local file that exists")
-	return c
-}
-
-func get(ctx context.Context, o *options, fs *client.FS, from, local string, force bool) error {
-	f, err := fs.Open(ctx, from)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if local == "-" {
-		_, err := f.WriteTo(os.Stdout)
-		return err
-	}
-	if info, err := os.Stat(local); err == nil && info.IsDir() {
-		local = path.Join(local, path.Base("/"+from))
-	}
-	if _, err := os.Lstat(local); err == nil && !force {
-		return quarry.Errorf("get", quarry.Exists, "local file "+local, "give another name, or --force to replace it")
-	}
-	out, err := os.CreateTemp(path.Dir(local), "."+path.Base(local)+".part-*")
-	if err != nil {
-		return localError("get", local, err)
-	}
-	defer os.Remove(out.Name())
-	bar := newProgress(o, from, f.Info().Size())
-	_, err = f.WriteTo(bar.writer(out))
-	bar.finish(err)
-	if err == nil {
-		err = out.Chmod(0o666 &^ umask())
-	}
-	if e := out.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(out.Name(), local); err != nil {
-		return localError("get", local, err)
-	}
-	return printDone(o, f.Info())
-}
-
-func catCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "cat PATH…",
-		Short: "Write files to standard output",
-		Args:  args(1, -1, "at least one path"),
-		RunE: func(c *cobra.Command, args []string) error {
-			return o.with(c, func(ctx context.Context, fs *client.FS) error {
-				for _, p := range args {
-					if err := cat(ctx, fs, p); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
-	}
-}
-
-func cat(ctx context.Context, fs *client.FS, p string) error {
-	f, err := fs.Open(ctx, p)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(os.Stdout, f)
-	return err
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { r.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{os.Stdin}, make([]byte, 256<<10))
+		w.CloseWithError(err)
+	}()
+	return r, 0
 }

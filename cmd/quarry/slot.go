@@ -118,7 +118,10 @@ func slotListCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "Show which shard has which slots, and the moves under way",
-		Args:  args(0, 0, "no arguments"),
+		Long: `Shows which slots each shard has and how much is in them, the moves under way with their numbers,
+and whether the masters move slots by themselves.`,
+		Example: "  quarry admin slot list",
+		Args:    args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			masters, end, err := o.route()
 			if err != nil {

@@ -33,7 +33,8 @@ func trashCommand(o *options) *cobra.Command {
 that "rm" has removed, and those that "put" or "mv" has replaced. The oldest come first. Each
 has a number, which "undelete --inode" takes. The times are those of the masters' clocks;
 "kept until" is when a file is freed at the earliest, unless all disks are full.`,
-		Args: args(0, 1, "at most one path"),
+		Example: "  quarry trash\n  quarry trash /logs",
+		Args:    args(0, 1, "at most one path"),
 		RunE: func(c *cobra.Command, args []string) error {
 			p := "/"
 			if len(args) == 1 {
@@ -127,7 +128,7 @@ func undelete(ctx context.Context, o *options, fs *client.FS, p string, opts cli
 		info, err := fs.Undelete(ctx, p, opts)
 		switch {
 		case err != nil && quarry.KindOf(err) == quarry.NotFound && !opts.Parents:
-			return fmt.Errorf("%w; \"quarry trash\" lists what can be brought back, --parents makes directories", err)
+			return fmt.Errorf("%w; \"quarry trash\" lists what can be brought back, --recursive takes what was below a directory, --parents makes those that are missing", err)
 		case err != nil:
 			return err
 		case o.json:
@@ -168,9 +169,9 @@ func adminTrashCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "trash [--keep TIME]",
 		Short: "Show how much the trash holds, or set how long it keeps files",
-		Long: `Shows how many removed files all shards hold together, and how long they are kept: also those
-that cannot be brought back (of "rm --now", or freed in part). With --keep, sets that time for
-the whole cluster, for files that are in the trash already as well.
+		Long: `Shows how many removed files all shards hold together, and how long they are kept; and how many
+are being freed, which cannot be brought back (of "rm --now", or freed in part). With --keep, sets
+that time for the whole cluster, for files that are in the trash already as well.
 Until it is set it is what the masters were started with (24 hours, unless --trash-keep said
 otherwise).
 
@@ -181,8 +182,7 @@ and ten minutes more.`,
 		Example: "  quarry admin trash --keep 72h",
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, args []string) error {
-			ctx, cancel := context.WithTimeout(c.Context(), 30*time.Second)
-			defer cancel()
+			ctx := c.Context()
 			masters, end, err := o.route()
 			if err != nil {
 				return err
@@ -204,7 +204,7 @@ and ten minutes more.`,
 				return printJSON(os.Stdout, trashTotals(st))
 			}
 			t := trashTotals(st)
-			fmt.Printf("%d files, %s of one copy each; removed files are kept for %v\n", t.Files, bytesText(t.Bytes), time.Duration(t.KeepMS)*time.Millisecond)
+			fmt.Printf("%s; removed files are kept for %v%s\n", filesText(t.Files, t.Bytes), time.Duration(t.KeepMS)*time.Millisecond, t.freeing())
 			return nil
 		},
 	}
@@ -214,9 +214,27 @@ and ten minutes more.`,
 
 // trashSum is what the whole trash holds, for programs.
 type trashSum struct {
-	Files  int64 `json:"files"`
-	Bytes  int64 `json:"bytes"`
-	KeepMS int64 `json:"keepMS"`
+	Files        int64 `json:"files"`
+	Bytes        int64 `json:"bytes"`
+	KeepMS       int64 `json:"keepMS"`
+	Freeing      int64 `json:"freeing"`
+	FreeingBytes int64 `json:"freeingBytes"`
+}
+
+// freeing tells of the files that cannot be brought back, if there are any.
+func (t *trashSum) freeing() string {
+	if t.Freeing == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; being freed: %s", filesText(t.Freeing, t.FreeingBytes))
+}
+
+// filesText tells of n files with some bytes together.
+func filesText(n, bytes int64) string {
+	if n == 1 {
+		return fmt.Sprintf("1 file, %s of one copy", bytesText(bytes))
+	}
+	return fmt.Sprintf("%d files, %s of one copy each", n, bytesText(bytes))
 }
 
 func trashTotals(st *quarry.StatusReply) (t trashSum) {
@@ -224,6 +242,8 @@ func trashTotals(st *quarry.StatusReply) (t trashSum) {
 	for _, s := range st.Shards {
 		t.Files += s.Removed
 		t.Bytes += s.RemovedSize
+		t.Freeing += s.Freeing
+		t.FreeingBytes += s.FreeingSize
 	}
 	return t
 }

@@ -16,6 +16,7 @@ func versionCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show the release",
+		Long:  "Shows the release, the commit that it was built from, and the versions of the protocol that it speaks.",
 		Args:  args(0, 0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			commit := ""

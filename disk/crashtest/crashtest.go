@@ -61,6 +61,9 @@ func (s *Syncs) Enough(lost int) bool {
 	return s.without != "" && lost > 0 && !long()
 }
 
+// Whole reports whether no sync is left out.
+func (s *Syncs) Whole() bool { return s.without == "" }
+
 // long reports whether everything is to be counted, whatever it takes.
 func long() bool { return os.Getenv("QUARRY_LONG") != "" }
 

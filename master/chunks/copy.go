@@ -62,14 +62,14 @@ func (l *Leader) copyOne(ctx context.Context, rec *meta.ChunkRecord, w *way) err
 
 // copyTo has the target fetch the chunk.
 func (l *Leader) copyTo(ctx context.Context, rec *meta.ChunkRecord, target quarry.Member, sources []quarry.Member) error {
-	ctx, cancel := l.Clock.WithTimeout(ctx, copySlack+l.passing(rec.Length))
+	ctx, cancel := l.Clock.WithTimeout(ctx, copySlack+passing(rec.Length, l.leastRate(len(sources))))
 	defer cancel()
 	ref := l.ref(rec.Handle, rec.Version, target.Incarnation)
 	ref.Capability = l.Keys().Sign(l.Cluster, rec.Handle, quarry.RightControl|quarry.RightRead)
 	return l.Servers.Dial(target).Copy(ctx, &quarry.CopyRequest{
 		ChunkRef: ref, Disk: target.Disk, Length: rec.Length, WritableVersion: rec.WritableVersion,
 		CRC: rec.CRC, CRCKnown: rec.CRCKnown, Mutable: rec.Mutable, File: rec.File, Position: rec.Position,
-		Sources: sources, BytesPerSecond: l.RepairBytesPerSecond,
+		Sources: sources, BytesPerSecond: l.RepairBytesPerSecond, BytesPerSecondLeast: l.leastRate(len(sources)),
 	})
 }
 
@@ -130,7 +130,7 @@ func (l *Leader) route(rec *meta.ChunkRecord, bad []quarry.ServerID) (*way, erro
 	w.target = targets[0]
 	// It begins when the bytes of the copies before have passed at the configured rate.
 	w.start = max(l.Clock.Now(), r.next)
-	r.next = w.start.Add(l.passing(rec.Length))
+	r.next = w.start.Add(passing(rec.Length, l.RepairBytesPerSecond))
 	r.running[rec.Handle] = w.target.Server
 	r.targets[w.target.Server]++
 	r.sources[w.sources[0].Server]++
@@ -152,9 +152,18 @@ func (r *repairs) leave(h quarry.Handle, w *way) {
 	}
 }
 
-// passing returns how long n bytes take at the configured rate.
-func (l *Leader) passing(n int64) time.Duration {
-	return time.Duration(float64(n) / float64(l.RepairBytesPerSecond) * float64(time.Second))
+// leastRate is how fast a copy is to be whatever clients do, when so many servers that are alive hold
+// the chunk: the last one is copied as fast as repair may be, of others the copies yield to clients.
+func (l *Leader) leastRate(holders int) int64 {
+	if holders <= 1 {
+		return l.RepairBytesPerSecond
+	}
+	return min(repairLeast, l.RepairBytesPerSecond)
+}
+
+// passing returns how long n bytes take at a rate.
+func passing(n, rate int64) time.Duration {
+	return time.Duration(float64(n) / float64(rate) * float64(time.Second))
 }
 
 // copying returns the chunks that are being copied to a server.

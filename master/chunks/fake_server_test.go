@@ -47,6 +47,7 @@ type fakeServer struct {
 	dead     bool // there is no process
 	free     int64
 	failed   string // why the disk was retired
+	hung     bool   // the disk does not answer
 	members  map[quarry.Handle]*protocol.Member
 	answers  map[protocol.Call]chan protocol.Answer
 	lastCall protocol.Call
@@ -164,6 +165,9 @@ func (s *fakeServer) run(m *protocol.Member, step func(*protocol.Member) []proto
 	for _, e := range step(m) {
 		switch e := e.(type) {
 		case protocol.Persist:
+			if s.hung {
+				continue
+			}
 			s.run(m, func(m *protocol.Member) []protocol.Effect { return m.Durable(e.Ticket) })
 		case protocol.Answer:
 			if ch := s.answers[e.Call]; ch != nil {
@@ -239,14 +243,22 @@ func (s *fakeServer) Reopen(ctx context.Context, req *quarry.ReopenRequest) erro
 }
 
 func (s *fakeServer) Fence(ctx context.Context, req *quarry.FenceRequest) (*quarry.FenceReply, error) {
-	reply, err := s.do(ctx, "fence", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Fence(c, req) })
-	if err != nil {
+	soon, cancel := sim.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	reply, err := s.do(soon, "fence", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Fence(c, req) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil && s.hung:
+		return s.members[req.Handle].Fencing(req)
+	case err != nil:
 		return nil, err
 	}
 	return reply.(*quarry.FenceReply), nil
 }
 
 func (s *fakeServer) Seal(ctx context.Context, req *quarry.SealRequest) (*quarry.SealReply, error) {
+	s.net.look("seal", s, req)
 	reply, err := s.do(ctx, "seal", req.ChunkRef, func(m *protocol.Member, c protocol.Call) []protocol.Effect { return m.Seal(c, req) })
 	if err != nil {
 		return nil, err
@@ -358,6 +370,13 @@ func (s *fakeServer) start(inc quarry.Incarnation) {
 	}
 }
 
+// hang has the server's disk not answer any more.
+func (s *fakeServer) hang() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hung = true
+}
+
 func (s *fakeServer) plug() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -381,7 +400,7 @@ func (s *fakeServer) heartbeat() *quarry.HeartbeatRequest {
 func (s *fakeServer) granted(req *quarry.HeartbeatRequest, g quarry.Grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down || s.inc != req.Incarnation {
+	if s.down || s.inc != req.Incarnation || s.hung && len(g.Items) > 0 {
 		return
 	}
 	s.settled = s.settled[min(len(s.settled), len(req.Settled)):]

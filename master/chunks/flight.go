@@ -66,12 +66,15 @@ func (j *flight[V]) wait(ctx context.Context) (V, error) {
 	}
 }
 
-// under reports whether a job of the key is under way.
-func (f *flights[K, V]) under(key K) bool {
+// find returns the job of a key that is under way, or nil.
+func (f *flights[K, V]) find(key K) *flight[V] {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.jobs[key] != nil
+	return f.jobs[key]
 }
+
+// under reports whether a job of the key is under way.
+func (f *flights[K, V]) under(key K) bool { return f.find(key) != nil }
 
 // count returns how many jobs are under way.
 func (f *flights[K, V]) count() int {

@@ -125,6 +125,7 @@ type Leader struct {
 	seals   flights[quarry.Handle, *meta.ChunkRecord]
 	settles flights[quarry.Handle, struct{}]
 	rolls   flights[quarry.Inode, *meta.Result]
+	spares  spares
 	merges  flights[quarry.Inode, struct{}]
 	unfit   unfit
 	reports flights[quarry.Handle, struct{}] // open chunks that are to be sealed soon
@@ -135,8 +136,14 @@ type Leader struct {
 
 	mu      sync.Mutex
 	stopped bool
-	active  map[quarry.Handle]quarry.Version // open chunks, and the version whose primary this leader has activated
-	slow    map[quarry.Inode]clock.Instant   // when the file's tail was last ended for a slow member
+	active  map[quarry.Handle]activated    // open chunks
+	slow    map[quarry.Inode]clock.Instant // when the file's tail was last ended for a slow member
+}
+
+// activated tells which version's primary this leader has given its role, and when.
+type activated struct {
+	version quarry.Version
+	since   clock.Instant
 }
 
 // bounds of a leader's maps and queues.
@@ -158,13 +165,14 @@ func New(cfg Config) *Leader {
 		Config: cfg, roster: newRoster(cfg.Clock), ctx: ctx, cancel: cancel,
 		walk:    make(chan struct{}, 1),
 		settled: make(chan settled, settledMax),
-		active:  map[quarry.Handle]quarry.Version{}, slow: map[quarry.Inode]clock.Instant{},
+		active:  map[quarry.Handle]activated{}, slow: map[quarry.Inode]clock.Instant{},
 	}
 	l.handles.init(l)
 	l.repairs.init(l)
 	l.seals.init(l, sealsMax)
 	l.settles.init(l, sealsMax)
 	l.rolls.init(l, rollsMax)
+	l.spares.init(l)
 	l.merges.init(l, mergesMax)
 	l.reports.init(l, sealsMax)
 	l.visits.init(l, visitsMax)

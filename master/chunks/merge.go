@@ -143,19 +143,23 @@ func (l *Leader) gather(ctx context.Context, m *merging) error {
 }
 
 func (l *Leader) gatherAt(ctx context.Context, m *merging, at quarry.Member, parts []quarry.CopyPart) error {
-	ctx, cancel := l.Clock.WithTimeout(ctx, mergeSlack+l.passing(m.rec.Length))
+	ctx, cancel := l.Clock.WithTimeout(ctx, mergeSlack+passing(m.rec.Length, min(mergeLeast, l.RepairBytesPerSecond)))
 	defer cancel()
 	ref := l.ref(m.handle, m.rec.Version, at.Incarnation)
 	ref.Capability = l.Keys().Sign(l.Cluster, m.handle, quarry.RightControl|quarry.RightRead)
 	return l.Servers.Dial(at).Copy(ctx, &quarry.CopyRequest{
 		ChunkRef: ref, Disk: at.Disk, Length: m.rec.Length, WritableVersion: m.rec.WritableVersion,
-		File: m.rec.File, Position: m.rec.Position, BytesPerSecond: l.RepairBytesPerSecond, Parts: parts,
+		File: m.rec.File, Position: m.rec.Position, BytesPerSecond: l.RepairBytesPerSecond,
+		BytesPerSecondLeast: min(mergeLeast, l.RepairBytesPerSecond), Parts: parts,
 	})
 }
 
-// mergeSlack is what putting a replica together may take beyond its length at the configured
-// rate.
-const mergeSlack = 20 * time.Second
+const (
+	// mergeSlack is what putting a replica together may take beyond its length at the least rate.
+	mergeSlack = 20 * time.Second
+	// mergeLeast is the rate, in bytes a second, down to which that yields to clients: nothing is in danger.
+	mergeLeast = 4 << 20
+)
 
 // parts returns the parts of a merged chunk with the servers that hold them and are alive.
 func (l *Leader) parts(m *merging) ([]quarry.CopyPart, error) {

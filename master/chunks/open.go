@@ -1,7 +1,9 @@
 package chunks
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,15 +59,10 @@ func (l *Leader) create(ctx context.Context, p *plan) (*made, error) {
 		if err != nil {
 			return nil, err
 		}
-		members, err := l.choose(ctx, p, h)
+		m, err := l.assign(ctx, p, h)
 		if err != nil {
-			l.handles.settle(h)
-			if failure != nil {
-				return nil, failure
-			}
-			return nil, err
+			return nil, cmp.Or(failure, err)
 		}
-		m := &made{h, members}
 		if failure = l.createAll(ctx, m, p); failure == nil {
 			return m, nil
 		}
@@ -75,6 +72,16 @@ func (l *Leader) create(ctx context.Context, p *plan) (*made, error) {
 		}
 	}
 	return nil, failure
+}
+
+// assign chooses the members of a new chunk that is to have a handle; without them it is settled.
+func (l *Leader) assign(ctx context.Context, p *plan, h quarry.Handle) (*made, error) {
+	members, err := l.choose(ctx, p, h)
+	if err != nil {
+		l.handles.settle(h)
+		return nil, err
+	}
+	return &made{h, members}, nil
 }
 
 // choose returns the members of a new chunk.
@@ -136,6 +143,9 @@ func (l *Leader) createAll(ctx context.Context, m *made, p *plan) error {
 			p.not = map[quarry.ServerID]bool{}
 		}
 		p.not[member.Server] = true
+		if quarry.KindOf(err) == quarry.Unavailable && slices.Contains(errs, nil) { // not all are slow
+			l.roster.complain(member.Server, member.Incarnation, suspectFor)
+		}
 		if first == nil {
 			first = quarry.Wrap("create", member.Address, err)
 		}
@@ -143,12 +153,17 @@ func (l *Leader) createAll(ctx context.Context, m *made, p *plan) error {
 	return first
 }
 
-// giveUp removes what there may be of a chunk that will never be logged. A replica that the
-// removal does not reach is found by its server's next inventory.
+// giveUp removes what there may be of a chunk that will never be logged, also of a server that
+// has restarted since. A replica that the removal does not reach is found by its server's next
+// inventory.
 func (l *Leader) giveUp(m *made) {
 	l.spawn(func(ctx context.Context) {
 		parallel(len(m.members), func(i int) error {
-			l.dropAt(ctx, m.members[i], m.handle, 1)
+			at := m.members[i]
+			if now, ok := l.present(at.Server); ok && now.Incarnation > at.Incarnation {
+				at = now
+			}
+			l.dropAt(ctx, at, m.handle, 1)
 			return nil
 		})
 		l.handles.settle(m.handle)
@@ -208,7 +223,7 @@ func (l *Leader) activate(ctx context.Context, rec *meta.ChunkRecord) error {
 		err := l.Servers.Dial(primary).Activate(ctx, req)
 		if err == nil {
 			l.mu.Lock()
-			l.active[rec.Handle] = rec.WritableVersion
+			l.active[rec.Handle] = activated{rec.WritableVersion, l.Clock.Now()}
 			l.mu.Unlock()
 			return nil
 		}
@@ -225,7 +240,7 @@ func (l *Leader) activate(ctx context.Context, rec *meta.ChunkRecord) error {
 func (l *Leader) isActive(rec *meta.ChunkRecord) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.active[rec.Handle] == rec.WritableVersion
+	return l.active[rec.Handle].version == rec.WritableVersion
 }
 
 // parallel calls f for 0 to n-1 at the same time and returns the errors in their order.

@@ -1,21 +1,24 @@
 package chunks
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/fnv"
 	"math"
 	"net"
+	"slices"
+	"time"
 
 	"github.com/quarryfs/quarry"
 )
 
 // site is a server as a place for replicas, at one instant.
 type site struct {
-	quarry.Member            // without a disk
-	disks         []diskRoom // those with room for a chunk
-	load          float64    // bytes in flight, in chunks
-	recent        float64    // replicas placed there lately
-	suspected     bool       // a writer complained of it lately
+	quarry.Member               // without a disk
+	disks         []diskRoom    // those with room for a chunk
+	load          float64       // bytes in flight, in chunks
+	recent        float64       // replicas placed there lately
+	suspected     time.Duration // for so much longer it is passed over; 0: it is not
 }
 
 // diskRoom is a disk and the bytes that are free for chunks.
@@ -35,7 +38,8 @@ type wish struct {
 
 // place chooses servers and disks for replicas of one chunk: on distinct servers always, on
 // distinct racks while there are any, the writer's own host first. Servers that a writer
-// complained of lately are taken only if fewer than two others are left. The choice is
+// complained of lately are taken only if fewer than two others are left, as many as are lacking
+// for that, the least suspect ones. The choice is
 // random by the handle, weighted by free space, load and recent placements; the same inputs
 // give the same answer.
 //
@@ -74,14 +78,15 @@ func eligible(sites []site, w wish) []site {
 	for _, s := range sites {
 		switch {
 		case w.not[s.Server] || len(s.disks) == 0:
-		case s.suspected:
+		case s.suspected > 0:
 			doubtful = append(doubtful, s)
 		default:
 			good = append(good, s)
 		}
 	}
-	if len(good) < min(2, w.copies) {
-		return append(good, doubtful...)
+	if lack := min(2, w.copies) - len(good); lack > 0 {
+		slices.SortStableFunc(doubtful, func(a, b site) int { return cmp.Compare(a.suspected, b.suspected) })
+		good = append(good, doubtful[:min(lack, len(doubtful))]...)
 	}
 	return good
 }

@@ -3,6 +3,7 @@ package chunks
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/quarryfs/quarry"
 )
@@ -80,15 +81,20 @@ func TestPlacePutsTheWritersHostFirst(t *testing.T) {
 
 func TestPlacePassesOverSuspectsWhileTwoOthersAreLeft(t *testing.T) {
 	sites := rig(3)
-	sites[0].suspected = true
+	sites[0].suspected = 10 * time.Second
 	for h := range handlesUpTo(100) {
 		if got := servers(place(sites, wish{handle: h, copies: 3})); got[1] || len(got) != 2 {
 			t.Fatalf("one suspect of three: members %v", got)
 		}
 	}
-	sites[1].suspected = true
-	if got := servers(place(sites, wish{handle: 1, copies: 3})); len(got) != 3 {
-		t.Fatalf("two suspects of three: members %v", got)
+	sites[1].suspected = 9 * time.Second
+	for h := range handlesUpTo(100) {
+		if got := servers(place(sites, wish{handle: h, copies: 3})); got[1] || len(got) != 2 {
+			t.Fatalf("two suspects of three: members %v", got)
+		}
+	}
+	if got := place(sites[:1], wish{handle: 1, copies: 3}); len(got) != 1 {
+		t.Fatalf("nobody but a suspect: members %v", got)
 	}
 }
 

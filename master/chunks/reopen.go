@@ -86,7 +86,7 @@ func (l *Leader) reopeners(rec *meta.ChunkRecord, host string) []quarry.Member {
 	var members []quarry.Member
 	for _, r := range rec.Replicas {
 		i := slices.IndexFunc(sites, func(s site) bool {
-			return s.Server == r.Server && !s.suspected && slices.ContainsFunc(s.disks, func(d diskRoom) bool { return d.disk == r.Disk })
+			return s.Server == r.Server && s.suspected == 0 && slices.ContainsFunc(s.disks, func(d diskRoom) bool { return d.disk == r.Disk })
 		})
 		if i < 0 || r.State != meta.ReplicaHolding || sites[i].Incarnation < r.Incarnation {
 			return nil

@@ -22,15 +22,22 @@ const (
 	repairsAtServer = 2
 	// repairScan is how many chunks with too few copies are looked at in one round.
 	repairScan = 4096
-	// repairAgain is how long a chunk is left alone after a repair that failed.
+	// repairAgain is how long a chunk is left alone after a repair that failed. One whose replica did
+	// not confirm its seal, though its server lives, is copied instead as soon as it is looked at again.
 	repairAgain = 10 * time.Second
 	// replacesMax bounds the corrupt replicas that wait to be replaced.
 	replacesMax = 4096
-	// copySlack is what a copy may take beyond its length at the configured rate.
+	// repairLeast is the rate, in bytes a second, down to which a copy yields to clients when the chunk
+	// has other copies: a chunk takes 8 s then.
+	repairLeast = 8 << 20
+	// copySlack is what a copy may take beyond its length at the least rate.
 	copySlack = time.Minute
 	// addTries is how often ADD is sent; after that an inventory finds the replica.
 	addTries = 5
 )
+
+// errUnconfirmed: replicas may be good, and their servers, which are alive, do not say so.
+var errUnconfirmed = errors.New("servers that are alive did not answer")
 
 // repairs are the copies under way and what is known beside the log's queue of them.
 type repairs struct {
@@ -244,7 +251,11 @@ func (r *repairs) finished(h quarry.Handle, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.running, h)
-	now := r.l.Clock.Now()
+	now, again := r.l.Clock.Now(), repairAgain
+	if errors.Is(err, errUnconfirmed) {
+		again = 0
+		r.wake()
+	}
 	if err != nil {
 		if len(r.failed) >= repairScan {
 			for k, until := range r.failed {
@@ -254,7 +265,7 @@ func (r *repairs) finished(h quarry.Handle, err error) {
 			}
 		}
 		if len(r.failed) < repairScan {
-			r.failed[h] = now.Add(repairAgain)
+			r.failed[h] = now.Add(again)
 		}
 		return
 	}
@@ -305,7 +316,7 @@ func (l *Leader) restore(ctx context.Context, rec *meta.ChunkRecord, replicas []
 		}
 	}
 	if silent > 0 {
-		return quarry.Errorf("seal", quarry.Unavailable, rec.Handle.String(), "%d servers that are alive did not answer", silent)
+		return quarry.Errorf("seal", quarry.Unavailable, rec.Handle.String(), "%d %w", silent, errUnconfirmed)
 	}
 	return nil
 }

@@ -86,6 +86,25 @@ func TestCopyWaitsForAServerThatMayReturn(t *testing.T) {
 	})
 }
 
+// A member that lives and does not confirm the seal has its replica made elsewhere, at once.
+func TestReplicaThatIsNotConfirmedIsCopied(t *testing.T) {
+	inWorld(t, 5, func(w *world) {
+		file, c := w.open("a")
+		slow := c.Members[1]
+		w.net.setFault(func(op string, s *fakeServer, ref quarry.ChunkRef) error {
+			if s.id == slow.Server && (op == "fence" || op == "seal") && ref.Handle == c.Handle {
+				return errSilent
+			}
+			return nil
+		})
+		w.roll(file, c, slow)
+		took := w.until("three others hold", 20*time.Second, func() bool { return w.holds(c.Handle, 3) })
+		if took > 5*time.Second || w.net.count("copy") != 1 {
+			t.Errorf("it took %v and %d copies", took, w.net.count("copy"))
+		}
+	})
+}
+
 func TestDescribeNamesTheIncarnationsThatCount(t *testing.T) {
 	inWorld(t, 4, func(w *world) {
 		_, c := w.open("a")
@@ -153,6 +172,20 @@ func TestTheMostEndangeredChunkIsRepairedFirst(t *testing.T) {
 			t.Errorf("no chunk had one copy: %v", order)
 		}
 	})
+}
+
+// TestTheLastCopyDoesNotYield: the copy of a chunk that one server holds is as fast as repair may be,
+// whatever clients do; others yield, down to a rate.
+func TestTheLastCopyDoesNotYield(t *testing.T) {
+	const fast, slow = 100 << 20, 1 << 20
+	for _, c := range []struct{ configured, holders, want int64 }{
+		{fast, 1, fast}, {fast, 2, repairLeast}, {fast, 3, repairLeast}, {slow, 1, slow}, {slow, 2, slow},
+	} {
+		l := &Leader{Config: Config{RepairBytesPerSecond: c.configured}}
+		if got := l.leastRate(int(c.holders)); got != c.want {
+			t.Errorf("with %d holders, at most %d bytes a second: at least %d, want %d", c.holders, c.configured, got, c.want)
+		}
+	}
 }
 
 func TestRepairKeepsToItsRate(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 //
 // Errors: those of the file and the session; Corrupt: the file's last chunk is lost; NoSpace;
 // Unavailable: no chunk server can take a chunk, or members of the tail are needed and
-// silent; Busy; NotLeader.
+// silent; Busy; NotLeader; Unknown: it was cut off, the same again finds what was done.
 func (l *Leader) Roll(ctx context.Context, req *quarry.RollRequest) (*quarry.RollReply, error) {
 	host := callerOf(ctx)
 	for range rollTriesMax {
@@ -104,6 +104,7 @@ func (l *Leader) roll(ctx context.Context, req *quarry.RollRequest, tail *meta.R
 	}
 	p := &plan{slot: req.File.Slot(), file: req.File, hint: req.Hint, host: host}
 	var failure error
+	age := l.ageOf(tail)
 	anew := len(req.Suspects) > 0 // or the writer itself has given the tail up
 	for range rollTriesMax {
 		if tail.Attr.Open {
@@ -122,9 +123,7 @@ func (l *Leader) roll(ctx context.Context, req *quarry.RollRequest, tail *meta.R
 			continue // another chunk had come, and gone again
 		}
 		if failure = l.activate(ctx, tail.Chunk); failure == nil {
-			if tail.Chunk.Version == 1 {
-				l.considerMerge(req.File)
-			}
+			l.opened(req, tail, p, age)
 			return tail, nil
 		}
 		l.Logger.Warn("the primary of a chunk did not take its role", "chunk", tail.Chunk.Handle, "error", failure)
@@ -137,6 +136,21 @@ func (l *Leader) roll(ctx context.Context, req *quarry.RollRequest, tail *meta.R
 		failure = quarry.Errorf("open", quarry.Busy, req.File.String(), "others end the file's tail as fast as it is made")
 	}
 	return nil, failure
+}
+
+// opened does what is not urgent once a roll has opened a file's tail, in the place of one that ended
+// at an age; 0: nobody knows, or there was none. The run of small pieces that a chunk ended here makes
+// longer is looked at when its replicas hold the seal.
+func (l *Leader) opened(req *quarry.RollRequest, tail *meta.Result, p *plan, age time.Duration) {
+	if tail.Chunk.Version != 1 {
+		return
+	}
+	if age == 0 {
+		l.considerMerge(req.File)
+	}
+	if len(req.Suspects) == 0 {
+		l.orderSpare(p, age)
+	}
 }
 
 // endTail seals the open tail and returns the file's end after that.
@@ -168,9 +182,12 @@ func (l *Leader) nextTail(ctx context.Context, p *plan, tail *meta.Result, anew 
 // openTail makes a chunk and logs it behind the last piece, and returns the file's end: if
 // another chunk has come there, that one.
 func (l *Leader) openTail(ctx context.Context, p *plan, tail *meta.Result) (*meta.Result, error) {
-	m, err := l.create(ctx, p)
-	if err != nil {
-		return nil, err
+	m := l.spares.take(p)
+	if m == nil {
+		var err error
+		if m, err = l.create(ctx, p); err != nil {
+			return nil, err
+		}
 	}
 	body := &meta.OpenTail{File: p.file, Chunk: m.entry(l.Copies)}
 	if tail.Chunk != nil {
@@ -196,10 +213,15 @@ func (l *Leader) openTail(ctx context.Context, p *plan, tail *meta.Result) (*met
 	return nil, r.Err
 }
 
-// suspect notes which servers writers complain of.
+// suspect notes which servers writers and members complain of, the first the most. Those that are
+// silent count alone: a member that names itself as well only cannot tell which of two it is.
 func (l *Leader) suspect(list []quarry.Suspect) {
-	for _, s := range list[:min(len(list), quarry.ReplicasMax)] {
-		l.roster.complain(s.Server, s.Incarnation)
+	list = list[:min(len(list), quarry.ReplicasMax)]
+	alive := l.allAlive(list)
+	for i, s := range list {
+		if alive || !l.allAlive(list[i:i+1]) {
+			l.roster.complain(s.Server, s.Incarnation, suspectFor-time.Duration(i)*time.Millisecond)
+		}
 	}
 }
 

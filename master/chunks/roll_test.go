@@ -216,6 +216,31 @@ func TestSuspectsAreNotGivenTheNextChunk(t *testing.T) {
 	})
 }
 
+// A member that cannot reach another one names both: the next chunk has neither, if both are heard of, and
+// only the silent one is passed over if one is silent.
+func TestSuspectsThatCannotReachEachOther(t *testing.T) {
+	for _, dead := range []bool{false, true} {
+		inWorld(t, 5, func(w *world) {
+			file := w.file("a")
+			c := w.roll(file, quarry.Chunk{})
+			if dead {
+				w.server(c.Members[1]).kill()
+				w.pass(1500 * time.Millisecond)
+			}
+			w.roll(file, c, c.Members[1], c.Members[0])
+			passedOver := func(m quarry.Member) bool {
+				r := w.lead().roster
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return r.servers[m.Server].suspect > sim.Now()
+			}
+			if !passedOver(c.Members[1]) || passedOver(c.Members[0]) == dead {
+				t.Errorf("one is dead: %v; passed over: the other one %v, itself %v", dead, passedOver(c.Members[1]), passedOver(c.Members[0]))
+			}
+		})
+	}
+}
+
 func TestOpenTailOfUnknownOutcome(t *testing.T) {
 	inWorld(t, 4, func(w *world) {
 		file := w.file("a")

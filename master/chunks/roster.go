@@ -167,12 +167,12 @@ func (r *roster) alive(id quarry.ServerID, inc quarry.Incarnation, d time.Durati
 	return s != nil && s.incarnation == inc && r.clock.Now().Sub(s.heard) <= d
 }
 
-// complain has a server passed over for a while.
-func (r *roster) complain(id quarry.ServerID, inc quarry.Incarnation) {
+// complain has a server passed over for d.
+func (r *roster) complain(id quarry.ServerID, inc quarry.Incarnation, d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.servers[id]; s != nil && s.incarnation == inc {
-		s.suspect = r.clock.Now().Add(suspectFor)
+		s.suspect = max(s.suspect, r.clock.Now().Add(d))
 	}
 }
 
@@ -192,7 +192,7 @@ func (r *roster) sites() []site {
 			disks:     s.roomy(),
 			load:      float64(max(0, s.busy)) / quarry.ChunkBytesMax,
 			recent:    s.weight(now),
-			suspected: now < s.suspect,
+			suspected: max(0, s.suspect.Sub(now)),
 		})
 	}
 	return sites
@@ -208,6 +208,18 @@ func (s *server) roomy() []diskRoom {
 		}
 	}
 	return disks
+}
+
+// roomFor reports whether the disk of each member has so many bytes free.
+func (r *roster) roomFor(members []quarry.Member, free int64) bool {
+	sites := r.sites()
+	for _, m := range members {
+		i := slices.IndexFunc(sites, func(s site) bool { return s.Server == m.Server })
+		if i < 0 || !slices.ContainsFunc(sites[i].disks, func(d diskRoom) bool { return d.disk == m.Disk && d.free >= free }) {
+			return false
+		}
+	}
+	return true
 }
 
 // weight returns the placements of late, as they count at now.

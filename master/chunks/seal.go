@@ -75,7 +75,7 @@ func (l *Leader) runSeal(ctx context.Context, h quarry.Handle, v quarry.Version)
 		return nil, quarry.Errorf("seal", quarry.Corrupt, h.String(), "every replica is lost")
 	}
 	l.Logger.Info("sealed", "chunk", h, "version", rec.Version, "length", rec.Length, "copies", rec.Copies())
-	l.startSettle(h)
+	l.settleBehind(rec)
 	return rec, nil
 }
 
@@ -168,6 +168,9 @@ func (f *fencing) next(ctx context.Context, d protocol.Decision) error {
 func (f *fencing) take(a fenced) {
 	current, _ := f.l.present(a.member.Server)
 	f.sealer.Replied(a.member.Server, a.reply, current.Incarnation, protocol.Instant(f.l.Clock.Now()))
+	if a.reply.Status == quarry.ReplicaWaiting {
+		return // as if it were silent
+	}
 	firm := a.reply.Incarnation == a.member.Incarnation
 	before := f.replies[a.member.Server]
 	if a.reply.Incarnation >= current.Incarnation && (firm || before == nil || before.Incarnation != a.member.Incarnation) {
@@ -187,7 +190,8 @@ func (f *fencing) fence(ctx context.Context, m quarry.Member) {
 				case f.answers <- fenced{m, reply}:
 				case <-ctx.Done():
 				}
-				if last, _ := f.l.present(m.Server); last.Incarnation <= reply.Incarnation {
+				waiting := reply.Status == quarry.ReplicaWaiting
+				if last, _ := f.l.present(m.Server); !waiting && last.Incarnation <= reply.Incarnation {
 					return
 				}
 			}

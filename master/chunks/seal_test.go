@@ -56,6 +56,28 @@ func TestSealWithADeadPrimaryWaitsForItsLease(t *testing.T) {
 	})
 }
 
+// A primary whose disk hangs says that its role is over: its lease, which it goes on renewing, is not
+// waited for. It is not taken for gone, and when it does not confirm the seal, the chunk is copied.
+func TestSealWithAPrimaryWhoseDiskHangs(t *testing.T) {
+	inWorld(t, 5, func(w *world) {
+		file, c := w.open("a")
+		primary := w.server(c.Primary())
+		primary.hang()
+		took := w.timed(func() { w.append(w.roll(file, c, c.Primary()), 10) })
+		if took > 500*time.Millisecond {
+			t.Errorf("the roll took %v", took)
+		}
+		rec := w.record(c.Handle)
+		if rec.State != quarry.ChunkSealed || rec.Length != 1000 || rec.Replica(primary.id).State != meta.ReplicaAway {
+			t.Errorf("sealed: %+v", rec)
+		}
+		took = w.until("three others hold", 20*time.Second, func() bool { return w.holds(c.Handle, 3) })
+		if took > 5*time.Second || w.net.count("copy") != 1 {
+			t.Errorf("there were three copies after %v", took)
+		}
+	})
+}
+
 func TestSealWithARestartedPrimaryOfTheSameBoot(t *testing.T) {
 	inWorld(t, 4, func(w *world) {
 		_, c := w.open("a")

@@ -3,6 +3,7 @@ package chunks
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/meta"
@@ -28,6 +29,31 @@ func (l *Leader) startSettle(h quarry.Handle) {
 	if err != nil {
 		l.Logger.Debug("a seal is told later", "chunk", h, "error", err)
 	}
+}
+
+// behindRoll is how long the replicas of a chunk wait for a roll until they are told its seal: a roll
+// that takes longer waits for something else than their disks.
+const behindRoll = 100 * time.Millisecond
+
+// settleBehind is startSettle for a chunk that has just been sealed, behind the roll that had it
+// sealed, if one has: telling the seal has each replica's files synced, for which writers who wait for
+// the next chunk would wait, too.
+func (l *Leader) settleBehind(rec *meta.ChunkRecord) {
+	roll := l.rolls.find(rec.File)
+	if roll == nil {
+		l.startSettle(rec.Handle)
+		return
+	}
+	l.spawn(func(ctx context.Context) {
+		wait, cancel := l.Clock.WithTimeout(ctx, behindRoll)
+		_, _ = roll.wait(wait) // whatever came of it
+		cancel()
+		l.startSettle(rec.Handle)
+		if job := l.settles.find(rec.Handle); job != nil {
+			_, _ = job.wait(ctx)
+		}
+		l.considerMerge(rec.File)
+	})
 }
 
 // settle tells the replicas the seal and logs who holds it. What does not hold it is dropped,
@@ -100,7 +126,7 @@ func (l *Leader) confirm(ctx context.Context, rec *meta.ChunkRecord, replicas []
 // sealAt tells one server the seal.
 func (l *Leader) sealAt(ctx context.Context, m quarry.Member, rec *meta.ChunkRecord) confirmation {
 	req := protocol.NewSealRound(new(sealingOf(rec)), rec.Length, nil).Request()
-	req.ChunkRef = l.ref(rec.Handle, rec.Version, m.Incarnation)
+	req.ChunkRef, req.Position = l.ref(rec.Handle, rec.Version, m.Incarnation), rec.Position
 	ctx, cancel := l.longTimeout(ctx)
 	defer cancel()
 	reply, err := l.Servers.Dial(m).Seal(ctx, &req)

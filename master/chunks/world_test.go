@@ -441,6 +441,10 @@ func (w *world) checkRequest(op string, s *fakeServer, req any) {
 		if recordIn(w.state.kv, req.Handle) != nil {
 			w.t.Errorf("CREATE of chunk %v after it was logged", req.Handle)
 		}
+	case *quarry.SealRequest:
+		if rec := recordIn(w.state.kv, req.Handle); rec != nil && rec.Position != req.Position {
+			w.t.Errorf("%s of chunk %v at position %d, the log has %+v", op, req.Handle, req.Position, rec)
+		}
 	case *quarry.AddRequest:
 		rec := recordIn(w.state.kv, req.Handle)
 		if rec != nil && (rec.Replica(s.id) == nil || rec.Replica(s.id).State == meta.ReplicaAway) {

@@ -30,17 +30,17 @@ const (
 
 // Part is what a transaction does in one slot.
 type Part struct {
-	Kind     Kind
-	Inode    quarry.Inode    // of Link, Source: the directory; else what is changed; of New: 0 until it is prepared
-	Name     string          // of Link, Source: of the entry; of Move, New: what a directory is to be called
-	Target   quarry.Inode    // of Link: that the entry is to lead to; of Move, New, Restore: the parent
-	FileKind quarry.FileKind // of Link: of Target
-	Replace  bool            // of Link: an entry of a file is replaced
-	Old      quarry.Inode    // of Link, once it is prepared: the file that is replaced
-	Mode     uint32          // of New
-	Slot     quarry.Slot     // of New
-	Path     string          // of Unlink: what the file was called
-	Now      bool            // of Unlink: the file is not to be kept
+	Kind           Kind
+	Inode          quarry.Inode    // of Link, Source: the directory; else what is changed; of New: 0 until it is prepared
+	Name           string          // of Link, Source: of the entry; of Move, New: what a directory is to be called
+	Target         quarry.Inode    // of Link: that the entry is to lead to; of Move, New, Restore: the parent
+	FileKind       quarry.FileKind // of Link: of Target
+	Replace        bool            // of Link: an entry of a file is replaced
+	Old            quarry.Inode    // of Link, once it is prepared: the file that is replaced
+	Mode, UID, GID uint32          // of New
+	Slot           quarry.Slot     // of New
+	Path           string          // of Unlink: what the file was called
+	Now            bool            // of Unlink: the file is not to be kept
 	// Ticket is the number of the preparation. Only the one that the decision names is
 	// carried out: a preparation that comes late, when the part is done, has another one.
 	Ticket uint64
@@ -60,6 +60,8 @@ func Fields(w *wire.Walk, p *Part) {
 	wire.Uint(w, 10, &p.Ticket)
 	wire.String(w, 11, &p.Path, quarry.PathBytesMax)
 	wire.Bool(w, 12, &p.Now)
+	wire.Uint(w, 13, &p.UID)
+	wire.Uint(w, 14, &p.GID)
 }
 
 // Where returns the slot in which the part is carried out.

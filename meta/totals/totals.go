@@ -19,6 +19,8 @@ type Counters struct {
 	Transactions int64 // that the shard coordinates
 	Intents      int64 // that transactions have left, their coordinators' own among them
 	RemovedBytes int64 // of the removed files, without what has yet to be sealed
+	Doomed       int64 // removed files that cannot be brought back (any more)
+	DoomedBytes  int64 // of those
 }
 
 // Fields walks the counters' fields.
@@ -37,4 +39,17 @@ func Fields(w *wire.Walk, c *Counters) {
 	wire.Uint(w, 12, &c.Transactions)
 	wire.Uint(w, 13, &c.Intents)
 	wire.Uint(w, 20, &c.RemovedBytes)
+	wire.Uint(w, 21, &c.Doomed)
+	wire.Uint(w, 22, &c.DoomedBytes)
+}
+
+// Trash counts n removed files more, with some bytes together; those that are doomed cannot be brought
+// back (any more).
+func (c *Counters) Trash(n, bytes int64, doomed bool) {
+	c.Removed += n
+	c.RemovedBytes += bytes
+	if doomed {
+		c.Doomed += n
+		c.DoomedBytes += bytes
+	}
 }

@@ -351,6 +351,8 @@ func (w *world) atMaster(body any) {
 		w.reopened(b)
 	case *fencedMsg:
 		w.fenced(b)
+	case *waitingMsg:
+		w.fenced(&b.fencedMsg)
 	case *holdsMsg:
 		w.holds(b)
 	case *heartbeatMsg:

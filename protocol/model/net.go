@@ -74,7 +74,8 @@ type (
 		from   quarry.ServerID
 		reply  quarry.FenceReply
 	}
-	holdsMsg struct { // answer to SEAL or COPY
+	waitingMsg struct{ fencedMsg } // of a primary whose disk has not answered
+	holdsMsg   struct {            // answer to SEAL or COPY
 		handle  quarry.Handle
 		version quarry.Version
 		from    quarry.ServerID
@@ -196,6 +197,8 @@ func (p *packet) String() string {
 		} else {
 			d += fmt.Sprintf(" at %d", b.offset)
 		}
+	case *waitingMsg:
+		d = fmt.Sprintf("%d from s%d.%d", b.handle, b.from, b.reply.Incarnation)
 	case *fencedMsg:
 		d = fmt.Sprintf("%d from s%d.%d: status %d, log %d, durable %d, commit %d", b.handle, b.from, b.reply.Incarnation,
 			b.reply.Status, b.reply.LogVersion, b.reply.DurableLength, b.reply.Commit)

@@ -119,7 +119,12 @@ func (w *world) atServer(p *process, body any) {
 		w.run(p, k, effects)
 	case *quarry.FenceRequest:
 		k := chunkOf(b.Handle)
-		w.run(p, k, p.member(k).Fence(call(callFence, 0, 0), b))
+		m := p.member(k)
+		leads := m.Primary() != nil
+		w.run(p, k, m.Fence(call(callFence, 0, 0), b))
+		if reply, err := m.Fencing(b); err == nil && leads { // its disk may take long
+			w.send(node{}, &waitingMsg{fencedMsg{b.Handle, p.id, *reply}})
+		}
 	case *quarry.SealRequest:
 		k := chunkOf(b.Handle)
 		w.run(p, k, p.member(k).Seal(call(callSeal, 0, uint64(b.Version)), b))

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,7 @@ func Dial(ctx context.Context, name string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{UnixConn: c.(*net.UnixConn), local: c.LocalAddr().String(), remote: name, descriptor: -1, dialled: true}, nil
+	return newConn(c.(*net.UnixConn), nil, c.LocalAddr().String(), name)
 }
 
 // bind has the system give a socket a name of its own, by which the other side can tell it.
@@ -36,44 +37,32 @@ func bind(_, _ string, c syscall.RawConn) error {
 	return failed
 }
 
-// Listener takes connections. Safe for use by many goroutines.
-type Listener struct {
-	*net.UnixListener
-	name string
-}
-
-// Listen takes connections at a name, of at most some 80 bytes.
-func Listen(name string) (*Listener, error) {
-	l, err := net.ListenUnix("unix", socket(name))
-	if err != nil {
-		return nil, err
-	}
-	return &Listener{l, name}, nil
-}
-
-// Accept returns the next connection, or net.ErrClosed after Close.
-func (l *Listener) Accept() (*Conn, error) {
-	c, err := l.AcceptUnix()
-	if err != nil {
-		return nil, err
-	}
-	return &Conn{UnixConn: c, local: l.name, remote: c.RemoteAddr().String(), descriptor: -1}, nil
-}
-
-// Address returns the name.
-func (l *Listener) Address() string { return l.name }
-
 // Conn is a connection. One goroutine may read while another one writes; Close may be called at
 // any time.
 type Conn struct {
 	*net.UnixConn
+	raw           syscall.RawConn
+	listener      *Listener // nil: of the side that dials, which takes descriptors
 	local, remote string
-	dialled       bool     // descriptors are taken
-	control       [64]byte // what comes beside the bytes; the reader's alone
+	control       [64]byte    // what comes beside the bytes; the reader's alone
+	watched       atomic.Bool // way is waySent
+
+	// Guarded by listener.mu; of the side that listens.
+	way  way
+	over bool // Close was called
 
 	mu         sync.Mutex
 	descriptor int // the last one that came, not taken yet; -1: none
 	closed     bool
+}
+
+func newConn(c *net.UnixConn, l *Listener, local, remote string) (*Conn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return &Conn{UnixConn: c, raw: raw, listener: l, local: local, remote: remote, descriptor: -1}, nil
 }
 
 // LocalAddress returns the name of this end.
@@ -82,8 +71,23 @@ func (c *Conn) LocalAddress() string { return c.local }
 // RemoteAddress returns the name of the other end.
 func (c *Conn) RemoteAddress() string { return c.remote }
 
+// Name returns the listener's name, as both ends know it.
+func (c *Conn) Name() string {
+	if c.listener != nil {
+		return c.local
+	}
+	return c.remote
+}
+
+// Write writes.
+func (c *Conn) Write(b []byte) (int, error) {
+	c.look()
+	return c.UnixConn.Write(b)
+}
+
 // WriteBuffers writes all buffers with writev(2).
 func (c *Conn) WriteBuffers(buffers [][]byte) error {
+	c.look()
 	b := net.Buffers(buffers)
 	_, err := b.WriteTo(c.UnixConn)
 	return err
@@ -94,13 +98,17 @@ func (c *Conn) Pass(b []byte, n int, fd uintptr) error {
 	b = append(slices.Clip(b), make([]byte, n)...)
 	k, _, err := c.WriteMsgUnix(b, unix.UnixRights(int(fd)), nil)
 	if err == nil && k < len(b) {
-		_, err = c.Write(b[k:])
+		_, err = c.UnixConn.Write(b[k:])
 	}
 	return err
 }
 
-// Read reads, and keeps the descriptor that comes with the bytes.
+// Read reads. The side that dials keeps the descriptor that comes with the bytes; to the other
+// one that is an error.
 func (c *Conn) Read(b []byte) (int, error) {
+	if c.listener != nil {
+		return c.plain(b)
+	}
 	n, controls, _, _, err := c.ReadMsgUnix(b, c.control[:])
 	if controls > 0 {
 		c.keep(c.control[:controls])
@@ -111,54 +119,122 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// keep keeps the last descriptor that came, if anybody may want it, and closes all others.
+// plain reads bytes, and fails at the latest at the first that a descriptor comes with. It looks before it
+// takes them, so a descriptor never becomes one of this process: closing it could take as long as
+// whoever has passed it likes, as with a socket that lingers.
+func (c *Conn) plain(b []byte) (n int, err error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	failed := c.raw.Read(func(fd uintptr) bool {
+		n, err = takePlain(int(fd), b)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return 0, net.ErrClosed
+	case failed != nil:
+		return 0, failed
+	case err == nil && n == 0:
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+var errPassed = errors.New("the other side passes descriptors, which are not taken here")
+
+func takePlain(fd int, b []byte) (n int, err error) {
+	for {
+		var flags int
+		n, _, flags, _, err = unix.Recvmsg(fd, b, nil, unix.MSG_PEEK)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil || n <= 0:
+			return 0, err
+		case flags&unix.MSG_CTRUNC != 0:
+			return 0, errPassed
+		}
+		n, err = unix.Read(fd, b[:n])
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
+// keep keeps the last descriptor that came, and closes all others.
 func (c *Conn) keep(control []byte) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
 		return // the system makes none such
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for i := range messages {
 		fds, _ := unix.ParseUnixRights(&messages[i]) // what is no descriptor is nothing to close
 		for _, fd := range fds {
-			if c.closed || !c.dialled {
-				unix.Close(fd)
-				continue
+			c.mu.Lock()
+			if !c.closed {
+				fd, c.descriptor = c.descriptor, fd
 			}
-			c.drop()
-			c.descriptor = fd
+			c.mu.Unlock()
+			closeAny(fd)
 		}
 	}
 }
 
-// drop closes the descriptor that nobody has taken; mu is held.
-func (c *Conn) drop() {
-	if c.descriptor >= 0 {
-		unix.Close(c.descriptor)
-		c.descriptor = -1
+// closeAny closes a descriptor, if it is one.
+func closeAny(fd int) {
+	if fd >= 0 {
+		unix.Close(fd)
 	}
+}
+
+// take takes the descriptor that came last; -1 if none did.
+func (c *Conn) take(closing bool) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fd := c.descriptor
+	c.descriptor = -1
+	c.closed = c.closed || closing
+	return fd
 }
 
 // Passed takes the descriptor that came last with bytes that were read; nil if none did.
 func (c *Conn) Passed() *Descriptor {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.descriptor < 0 {
-		return nil
+	if fd := c.take(false); fd >= 0 {
+		return &Descriptor{fd}
 	}
-	d := &Descriptor{c.descriptor}
-	c.descriptor = -1
-	return d
+	return nil
 }
 
 // Close ends the connection.
 func (c *Conn) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	c.drop()
-	c.mu.Unlock()
-	return c.UnixConn.Close()
+	closeAny(c.take(true))
+	if c.listener == nil {
+		return c.UnixConn.Close()
+	}
+	shut(c.raw)
+	c.listener.end(c)
+	return nil
+}
+
+// shut ends both directions of a socket; whoever waits for it is woken.
+func shut(c syscall.RawConn) {
+	_ = c.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // if it is closed, that is as good
+}
+
+// received reports whether the other side has taken all that was written, or is gone.
+func (c *Conn) received() bool {
+	left := 0
+	err := c.raw.Control(func(fd uintptr) {
+		n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		if err == nil {
+			left = n
+		}
+	})
+	return err != nil || left == 0
 }
 
 // Descriptor is a file of another process that was passed to this one, open for reading. Safe

@@ -14,6 +14,9 @@ const Supported = false
 // Dial fails.
 func Dial(context.Context, string) (*Conn, error) { return nil, errors.ErrUnsupported }
 
+// WayMax bounds the descriptors on their way over the connections of a listener.
+const WayMax = 0
+
 // Listener takes connections.
 type Listener struct{ net.Listener }
 
@@ -34,6 +37,15 @@ func (*Conn) LocalAddress() string { return "" }
 
 // RemoteAddress returns the name of the other end.
 func (*Conn) RemoteAddress() string { return "" }
+
+// Name returns the listener's name.
+func (*Conn) Name() string { return "" }
+
+// Begin reports whether a descriptor may be passed.
+func (*Conn) Begin() bool { return false }
+
+// End is called when it has been.
+func (*Conn) End() {}
 
 // Pass fails.
 func (*Conn) Pass([]byte, int, uintptr) error { return errors.ErrUnsupported }

@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"slices"
 
 	"github.com/quarryfs/quarry"
 )
@@ -136,10 +137,19 @@ func (m *Masters) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 	return reply, err
 }
 
-// Refresh asks all nodes for the topology and keeps the newest: [Masters.Topology] asks one, which
-// may be behind for good. It fails with Unavailable if no node answers.
-func (m *Masters) Refresh(ctx context.Context) error {
-	return quarry.Wrap("topology", "", m.refresh(ctx))
+// RefreshNext asks one node for the topology, another one each turn, and keeps the newest:
+// [Masters.Topology] goes on asking the same one, which may be behind for good. If that one does not
+// answer within a second all are asked. It fails with Unavailable if no node answers.
+func (m *Masters) RefreshNext(ctx context.Context, turn uint64) error {
+	addresses := m.Addresses()
+	slices.Sort(addresses) // each has its turn, in whatever order they are told
+	asking, cancel := m.opts.Clock.WithTimeout(ctx, refreshMax)
+	err := m.Learn(asking, addresses[turn%uint64(len(addresses))])
+	cancel()
+	if err != nil && ctx.Err() == nil {
+		err = m.refresh(ctx)
+	}
+	return quarry.Wrap("topology", "", err)
 }
 
 // Learn asks the node at an address for the topology, and keeps it if that is newer than what is
@@ -221,4 +231,9 @@ func (m *Masters) Join(context.Context, *quarry.JoinRequest) error { return notR
 
 func notRouted(op string) error {
 	return quarry.Errorf(op, quarry.Invalid, "", "the request is for one node and cannot be routed; send it to that node")
+}
+
+// SetAttr goes to the shard of its session, which is that of the inode.
+func (m *Masters) SetAttr(ctx context.Context, req *quarry.SetAttrRequest) (*quarry.AttrReply, error) {
+	return call(ctx, m, "set attributes", byOp(req.Op, req.Inode.Slot()), req, quarry.Master.SetAttr)
 }

@@ -276,10 +276,12 @@ func (m *Masters) choose(ctx context.Context, a *attempt) error {
 	}
 }
 
-// learn fetches the first topology; without it no request can be routed.
+// learn fetches the first topology; without it no request can be routed. It waits longer for an answer
+// each time: masters that are busy with a thousand clients which have just started answer late, and an
+// answer that nobody waits for any more is asked for again, which makes them busier.
 func (m *Masters) learn(ctx context.Context, a *attempt) error {
-	for {
-		err := m.refresh(ctx)
+	for limit := refreshMax; ; limit = min(2*limit, m.opts.Patience) {
+		err := m.refreshWithin(ctx, limit)
 		if err == nil {
 			return nil
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,9 +33,9 @@ type node struct {
 
 	// Guarded by c.mu.
 	dead, silent, waiting bool
-	hide                  bool // does not name the leader
-	slow                  time.Duration
-	lose                  int // answers to lose after doing the work
+	hide                  bool          // does not name the leader
+	slow, late            time.Duration // of requests, of topologies
+	lose                  int           // answers to lose after doing the work
 	busy                  int
 	calls, asked          int
 	leads                 map[quarry.ShardID]int // what this node believes, if not nil
@@ -100,13 +101,19 @@ func (n *node) reach(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if dead {
-		return quarry.Errorf("dial", quarry.Unavailable, address(n.i), "connection refused")
+		return quarry.Errorf("dial", quarry.Unavailable, address(n.i), "%w", syscall.ECONNREFUSED)
 	}
 	return ctx.Err()
 }
 
 func (n *node) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 	if err := n.reach(ctx); err != nil {
+		return nil, err
+	}
+	n.c.mu.Lock()
+	late := n.late
+	n.c.mu.Unlock()
+	if err := clock.Simulated().Sleep(ctx, late); err != nil {
 		return nil, err
 	}
 	n.c.mu.Lock()
@@ -514,7 +521,10 @@ func (f *frozen) Topology(ctx context.Context) (*quarry.TopologyReply, error) {
 // the one that was removed is asked no more.
 func TestLastAnswererIsBehind(t *testing.T) {
 	for name, learn := range map[string]func(ctx context.Context, m *Masters) error{
-		"all are asked":          func(ctx context.Context, m *Masters) error { return m.Refresh(ctx) },
+		"all are asked": func(ctx context.Context, m *Masters) error { return m.refresh(ctx) },
+		"each is asked in its turn": func(ctx context.Context, m *Masters) error {
+			return errors.Join(m.RefreshNext(ctx, 8), m.RefreshNext(ctx, 9))
+		},
 		"the one ahead is asked": func(ctx context.Context, m *Masters) error { return m.Learn(ctx, address(1)) },
 		"then the one behind too": func(ctx context.Context, m *Masters) error {
 			return errors.Join(m.Learn(ctx, address(1)), m.Learn(ctx, address(0)))

@@ -117,7 +117,8 @@ func (n lagging) Stat(ctx context.Context, req *quarry.StatRequest) (*quarry.Sta
 // telling is a node that tells how the shards are, as it knows it.
 type telling struct {
 	*node
-	fails bool
+	fails    bool
+	stranger bool // to the shards that it does not lead
 }
 
 func (n telling) Status(ctx context.Context) (*quarry.StatusReply, error) {
@@ -126,10 +127,14 @@ func (n telling) Status(ctx context.Context) (*quarry.StatusReply, error) {
 	}
 	st := &quarry.StatusReply{Node: quarry.NodeID(n.i + 1)}
 	for i := range n.c.nodes {
-		st.Masters = append(st.Masters, quarry.MasterStatus{MasterNode: quarry.MasterNode{Node: quarry.NodeID(i + 1), Address: address(i)}})
+		st.Masters = append(st.Masters, quarry.MasterStatus{MasterNode: quarry.MasterNode{Node: quarry.NodeID(i + 1), Address: address(i)}, Alive: true})
 	}
 	for s := range quarry.ShardID(3) {
-		st.Shards = append(st.Shards, quarry.ShardStatus{Shard: s, Leader: quarry.NodeID(n.lead(s) + 1), Repairing: int64(10 * (n.i + 1))})
+		leader := quarry.NodeID(n.lead(s) + 1)
+		if n.stranger && leader != st.Node {
+			leader = 0
+		}
+		st.Shards = append(st.Shards, quarry.ShardStatus{Shard: s, Leader: leader, Repairing: int64(10 * (n.i + 1))})
 	}
 	return st, nil
 }
@@ -142,7 +147,7 @@ func TestStatusOfEveryLeader(t *testing.T) {
 		m := c.masters(t, func(o *Options) {
 			o.Dial = func(at string) (quarry.Master, error) {
 				n, err := c.dial(at)
-				return telling{n.(*node), false}, err
+				return telling{n.(*node), false, true}, err
 			}
 		})
 		st, err := m.Status(t.Context())
@@ -153,10 +158,10 @@ func TestStatusOfEveryLeader(t *testing.T) {
 		m = c.masters(t, func(o *Options) {
 			o.Dial = func(at string) (quarry.Master, error) {
 				n, err := c.dial(at)
-				return telling{n.(*node), at == address(2)}, err
+				return telling{n.(*node), at == address(2), false}, err
 			}
 		})
-		if st, err := m.Status(t.Context()); err != nil || st.Shards[2].Repairing != 10 {
+		if st, err := m.Status(t.Context()); err != nil || st.Shards[2].Repairing != 10 || st.Shards[1].Leader != 1 || st.Shards[2].Leader != 0 {
 			t.Errorf("%+v, %v", st, err)
 		}
 	})
@@ -199,7 +204,7 @@ func TestTopologyOfANodeThatIsBehind(t *testing.T) {
 						return nodes[n.(*node).i], err
 					}
 				})
-				if err := m.Refresh(t.Context()); err != nil {
+				if err := m.refresh(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				m.note(target{any: true}, address(0))

@@ -8,11 +8,12 @@ import (
 	"github.com/quarryfs/quarry"
 )
 
-// statusMax is how long the leader of a shard may take to tell how the shard is.
+// statusMax is how long a master may take to tell how the shards are that it leads.
 const statusMax = 2 * time.Second
 
-// Status asks the leader of the root group, and then the leader of each shard for what only it
-// knows. Of a shard whose leader does not answer the root group's leader tells what it knows.
+// Status asks the leader of the root group, and then all masters that live for what only the leader
+// of a shard knows. A shard of which nobody says that he leads it has no leader here, and what is said of it
+// is what the root group's leader knows, which may be of some time ago.
 func (m *Masters) Status(ctx context.Context) (*quarry.StatusReply, error) {
 	ask := func(node quarry.Master, ctx context.Context, _ struct{}) (*quarry.StatusReply, error) {
 		return node.Status(ctx)
@@ -21,16 +22,12 @@ func (m *Masters) Status(ctx context.Context) (*quarry.StatusReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	leads := map[quarry.NodeID]bool{}
-	for _, s := range reply.Shards {
-		leads[s.Leader] = s.Leader != reply.Node
-	}
 	ctx, cancel := m.opts.Clock.WithTimeout(ctx, statusMax)
 	defer cancel()
 	told := make([]*quarry.StatusReply, len(reply.Masters))
 	var wg sync.WaitGroup
 	for i, n := range reply.Masters {
-		if !leads[n.Node] {
+		if n.Node == reply.Node || !n.Alive {
 			continue
 		}
 		wg.Go(func() {
@@ -40,6 +37,11 @@ func (m *Masters) Status(ctx context.Context) (*quarry.StatusReply, error) {
 		})
 	}
 	wg.Wait()
+	for i := range reply.Shards {
+		if s := &reply.Shards[i]; s.Leader != reply.Node {
+			s.Leader = 0
+		}
+	}
 	for _, st := range told {
 		if st != nil {
 			Better(reply.Shards, st)

@@ -33,6 +33,7 @@ func byShard(s quarry.ShardID) target { return target{shard: s} }
 // table is what the nodes told of the cluster. Guarded by Masters.mu.
 type table struct {
 	known     bool
+	cluster   quarry.ClusterID
 	version   uint64
 	applied   uint64   // how far the node that told it was in the root group's log
 	addresses []string // of all masters
@@ -62,7 +63,7 @@ func (t *table) leader(to target) string {
 
 // Times of a refresh.
 const (
-	refreshMax   = time.Second           // for the first answer
+	refreshMax   = time.Second           // for the first answer, unless more is needed
 	refreshGrace = 50 * time.Millisecond // for the others, after the first
 )
 
@@ -158,7 +159,10 @@ type told struct {
 
 // refresh asks all nodes for the topology and merges what they say. Callers that come while
 // a refresh runs, or in the same instant, share its outcome. It fails if no node answers.
-func (m *Masters) refresh(ctx context.Context) error {
+func (m *Masters) refresh(ctx context.Context) error { return m.refreshWithin(ctx, refreshMax) }
+
+// refreshWithin is refresh with another limit for the first answer.
+func (m *Masters) refreshWithin(ctx context.Context, limit time.Duration) error {
 	now := m.opts.Clock.Now()
 	for {
 		m.mu.Lock()
@@ -190,7 +194,7 @@ func (m *Masters) refresh(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 
-	answers, err := m.ask(ctx, addresses)
+	answers, err := m.ask(ctx, addresses, limit)
 	m.mu.Lock()
 	if err == nil {
 		m.learned.merge(answers)
@@ -212,8 +216,8 @@ type refreshing struct {
 
 // ask calls Topology at all addresses at once and returns the good answers, at least one.
 // After the first it waits only a moment for the others.
-func (m *Masters) ask(ctx context.Context, addresses []string) ([]told, error) {
-	ctx, cancel := m.opts.Clock.WithTimeout(ctx, refreshMax)
+func (m *Masters) ask(ctx context.Context, addresses []string, limit time.Duration) ([]told, error) {
+	ctx, cancel := m.opts.Clock.WithTimeout(ctx, limit)
 	defer cancel()
 	replies := make(chan told, len(addresses))
 	for _, at := range addresses {
@@ -295,7 +299,7 @@ func (t *table) takeNewer(r *quarry.TopologyReply) {
 }
 
 func (t *table) take(r *quarry.TopologyReply) {
-	t.known, t.version, t.applied = true, r.Version, r.Applied
+	t.known, t.cluster, t.version, t.applied = true, r.Cluster, r.Version, r.Applied
 	t.nodes = make(map[quarry.NodeID]string, len(r.Masters))
 	t.addresses = t.addresses[:0:0]
 	for _, n := range r.Masters {

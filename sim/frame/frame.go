@@ -4,8 +4,9 @@ package frame
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 	"slices"
+
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // The parts of a frame's head that are needed here.
@@ -22,8 +23,6 @@ const (
 	Request = 4
 	Message = 8
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Cut cuts a piece of a connection into its frames, which share its bytes; false if it is not
 // made of whole frames.
@@ -51,6 +50,6 @@ func Again(frame []byte, number uint64) []byte {
 	frame = slices.Clone(frame)
 	id := binary.LittleEndian.Uint64(frame[idAt:])
 	binary.LittleEndian.PutUint64(frame[idAt:], id|1<<63|number<<40)
-	binary.LittleEndian.PutUint32(frame[crcAt:], crc32.Checksum(frame[:crcAt], castagnoli))
+	binary.LittleEndian.PutUint32(frame[crcAt:], crc32c.Checksum(frame[:crcAt]))
 	return frame
 }

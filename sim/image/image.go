@@ -5,12 +5,12 @@ package image
 
 import (
 	"bytes"
-	"hash/crc32"
 	"math/rand/v2"
 	"path"
 	"strings"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 	"github.com/quarryfs/quarry/disk"
 )
 
@@ -66,15 +66,13 @@ func Rot(mem *disk.Mem, r *rand.Rand) (name string, bit int64) {
 	return name, bit
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // Matches compares the bytes of a read, which begin at an offset of the chunk, with their
 // checksums.
 func Matches(reply *quarry.ReadReply, offset int64) bool {
 	data, crcs := reply.Data, reply.CRCs
 	for len(data) > 0 {
 		n := min(int64(len(data)), quarry.BlockBytes-offset%quarry.BlockBytes)
-		if len(crcs) == 0 || crc32.Checksum(data[:n], castagnoli) != crcs[0] {
+		if len(crcs) == 0 || crc32c.Checksum(data[:n]) != crcs[0] {
 			return false
 		}
 		data, crcs, offset = data[n:], crcs[1:], offset+n

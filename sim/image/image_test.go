@@ -1,16 +1,16 @@
 package image
 
 import (
-	"hash/crc32"
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // Bytes that rot on a disk and go with the checksums they had are not shown to anybody.
 func TestRottenReadIsNoAnswer(t *testing.T) {
 	data := []byte("abcdef")
-	reply := &quarry.ReadReply{Data: data, CRCs: []uint32{crc32.Checksum(data[:4], castagnoli), crc32.Checksum(data[4:], castagnoli)}}
+	reply := &quarry.ReadReply{Data: data, CRCs: []uint32{crc32c.Checksum(data[:4]), crc32c.Checksum(data[4:])}}
 	at := int64(quarry.BlockBytes - 4)
 	if !Matches(reply, at) {
 		t.Error("bytes that match are refused")

@@ -113,6 +113,11 @@ func (l *FileSystem) Trash(ctx context.Context, path string) iter.Seq2[client.Re
 	return l.now().Trash(ctx, path)
 }
 
+// SetAttr implements client.FileSystem.
+func (l *FileSystem) SetAttr(ctx context.Context, path string, change client.AttrChange) (client.Info, error) {
+	return l.now().SetAttr(ctx, path, change)
+}
+
 // Undelete implements client.FileSystem.
 func (l *FileSystem) Undelete(ctx context.Context, path string, opts client.UndeleteOptions) (client.Info, error) {
 	return l.now().Undelete(ctx, path, opts)

@@ -1,10 +1,10 @@
-package client
+package verify
 
 import (
-	"hash/crc32"
 	"testing"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/crc32c"
 )
 
 // Every part of a block is compared, in however many steps the bytes come.
@@ -18,19 +18,19 @@ func TestCheckInSteps(t *testing.T) {
 			var crcs []uint32
 			for at := 0; at < n; {
 				k := min(n-at, int(quarry.BlockBytes-(offset+int64(at))%quarry.BlockBytes))
-				crcs = append(crcs, crc32.Checksum(data[at:at+k], castagnoli))
+				crcs = append(crcs, crc32c.Checksum(data[at:at+k]))
 				at += k
 			}
 			for _, step := range []int{1000, quarry.BlockBytes, 256 << 10, len(data)} {
-				run := func(crcs []uint32) check {
-					c := check{offset: offset}
+				run := func(crcs []uint32) Check {
+					c := Check{Offset: offset}
 					for k := min(step, n); ; k = min(k+step, n) {
-						c.step(crcs, data[:k], false)
+						c.Step(crcs, data[:k], false)
 						if k == n {
 							break
 						}
 					}
-					c.step(crcs, data[:n], true)
+					c.Step(crcs, data[:n], true)
 					return c
 				}
 				if c := run(crcs); c.err != nil || c.done != n || c.blocks != len(crcs) {

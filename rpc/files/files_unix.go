@@ -1,6 +1,6 @@
 //go:build unix
 
-package rpc
+package files
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pread reads from an open file at an offset.
-func pread(fd uintptr, b []byte, offset int64) (int, error) {
+// ReadAt reads from an open file at an offset.
+func ReadAt(fd uintptr, b []byte, offset int64) (int, error) {
 	for {
 		n, err := unix.Pread(int(fd), b, offset)
 		if !errors.Is(err, unix.EINTR) {
