@@ -39,3 +39,32 @@ func TestSealTellsThePosition(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsAskedBehindAnEnd: what is asked of a replica while a seal that cuts it, or a drop, waits for its turn
+// is worked off, too, though bytes that were there when it was asked for have gone.
+func TestWhatIsAskedBehindAnEnd(t *testing.T) {
+	type ask = func(s *Store, done func(error))
+	sealed := func(s *Store, done func(error)) { s.Seal(sealRequest(1, 1000), done) }
+	dropped := func(s *Store, done func(error)) { s.Drop(1, 9, testNow, done) }
+	synced := func(s *Store, done func(error)) { s.Sync(1, done) }
+	later := func(s *Store, done func(error)) { s.SyncLater(1, done) }
+	for _, asks := range [][]ask{{sealed, sealed}, {sealed, synced}, {sealed, later}, {sealed, dropped}, {dropped, synced}, {dropped, sealed}, {dropped, dropped}} {
+		disks(t, func(t *testing.T, fsys disk.FS) {
+			s := open(t, fsys, testOptions())
+			create(t, s, 1)
+			write(t, s, 1, 0, 1, pattern(1, 1000))
+			write(t, s, 1, 1000, 2, pattern(2, 500))
+			answers := make(chan error, len(asks))
+			s.Sync(1, func(error) { // the replica is busy until this returns
+				for _, ask := range asks {
+					ask(s, func(err error) { answers <- err })
+				}
+			})
+			for range asks {
+				if err := <-answers; err != nil && quarry.KindOf(err) != quarry.NotFound {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}

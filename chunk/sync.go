@@ -131,7 +131,7 @@ func (s *Store) ask(h quarry.Handle, o *op) {
 	}
 	r := s.replica(h)
 	s.replicas.Set(h, r)
-	if r.growth != nil {
+	if r.growth != nil && r.ending == 0 { // behind an end nothing is written, and it may cut what was
 		o.upTo = r.growth.sums.length
 	}
 	o.lazy = o.lazy && o.upTo > r.state.Length
