@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"slices"
-	"sync"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client/waiting"
@@ -27,7 +26,7 @@ type Appender struct {
 	opening waiting.Gate // guards use and closed; held while a session is opened
 	use     *use         // nil: none yet, or the last one failed
 	closed  bool
-	flying  flying
+	flying  waiting.Work
 }
 
 // use is a stream that somebody appends to, with its session.
@@ -121,15 +120,15 @@ func (a *Appender) start(ctx context.Context, record []byte, done func(int64, er
 		if err != nil {
 			return fail("append", a.path, err)
 		}
-		a.flying.add()
+		a.flying.Add()
 		err = u.stream.add(ctx, record, func(offset int64, err error) {
 			done(offset, err)
-			a.flying.done(err)
+			a.flying.Done(err)
 		}, free)
 		if err == nil {
 			return nil
 		}
-		a.flying.done(nil) // nothing was added
+		a.flying.Done(nil) // nothing was added
 		if ctx.Err() != nil || tries > 2 || !a.drop(u) {
 			return fail("append", a.path, err)
 		}
@@ -172,13 +171,13 @@ func (a *Appender) drop(u *use) bool {
 // Flush waits until everything that was begun is settled. It returns the first error of any
 // record since the appender was made.
 func (a *Appender) Flush(ctx context.Context) error {
-	return fail("append", a.path, a.flying.wait(ctx))
+	return fail("append", a.path, a.flying.Wait(ctx))
 }
 
 // Close waits for what was begun, unless the appender's context has ended, and returns the
 // first error of any record.
 func (a *Appender) Close() error {
-	err := a.flying.wait(a.ctx)
+	err := a.flying.Wait(a.ctx)
 	a.cancel() // and with that whoever opens a session
 	a.opening.Take()
 	u := a.use
@@ -262,67 +261,4 @@ func (t *fileTails) next(ctx context.Context, last quarry.Handle, version quarry
 		return quarry.Chunk{}, quarry.Piece{}, err
 	}
 	return reply.Chunk, reply.Piece, nil
-}
-
-// flying counts what is under way. The zero value counts nothing.
-type flying struct {
-	mu    sync.Mutex
-	n     int
-	zero  chan struct{} // closed when n falls to 0; nil if nobody waits
-	first error
-}
-
-func (w *flying) add() {
-	w.mu.Lock()
-	w.n++
-	w.mu.Unlock()
-}
-
-func (w *flying) done(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.n--
-	if w.first == nil {
-		w.first = err
-	}
-	if w.n == 0 && w.zero != nil {
-		close(w.zero)
-		w.zero = nil
-	}
-}
-
-// lose notes an error of something that never was under way.
-func (w *flying) lose(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.first == nil {
-		w.first = err
-	}
-}
-
-// err returns the first error.
-func (w *flying) err() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.first
-}
-
-// wait returns the first error when nothing is under way any more.
-func (w *flying) wait(ctx context.Context) error {
-	w.mu.Lock()
-	if w.n == 0 {
-		defer w.mu.Unlock()
-		return w.first
-	}
-	if w.zero == nil {
-		w.zero = make(chan struct{})
-	}
-	zero := w.zero
-	w.mu.Unlock()
-	select {
-	case <-zero:
-		return w.err()
-	case <-ctx.Done():
-		return quarry.Errorf("wait", quarry.Unknown, "", "records were on their way: %w", context.Cause(ctx))
-	}
 }

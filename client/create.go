@@ -132,7 +132,7 @@ func (w *Writer) check() error {
 	if w.closed {
 		return quarry.Errorf("write", quarry.Invalid, w.appender.path, "the writer is closed")
 	}
-	return fail("write", w.appender.path, w.appender.flying.err())
+	return fail("write", w.appender.path, w.appender.flying.Err())
 }
 
 // send gives the packet to the stream. The lock is held.
@@ -144,7 +144,7 @@ func (w *Writer) send() error {
 	w.packet = nil
 	err := w.appender.start(w.appender.ctx, b[:n], func(int64, error) {}, func() { packets.Put(b) })
 	if err != nil {
-		w.appender.flying.lose(err)
+		w.appender.flying.Lose(err)
 		packets.Put(b)
 	}
 	return err
@@ -181,7 +181,7 @@ func (w *Writer) Sync() error {
 	if err != nil {
 		return err
 	}
-	return fail("sync", w.appender.path, w.appender.flying.wait(w.appender.ctx))
+	return fail("sync", w.appender.path, w.appender.flying.Wait(w.appender.ctx))
 }
 
 // Close does what Sync does and ends the writer. It does not seal the file's last chunk, because others may

@@ -79,7 +79,9 @@ func TestWriterWindow(t *testing.T) {
 	run(t, clienttest.Config{Copies: 1}, client.Options{}, func(e *env) {
 		w, err := e.files.Create(e.Context(), "/f")
 		e.must(err)
-		e.must(write(w, 1))
+		for range 64 { // until it is known how much the servers take
+			e.must(write(w, quarry.PacketBytes))
+		}
 		e.must(w.Sync())
 		p := primary(e, "/f")
 		p.Hang()

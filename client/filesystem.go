@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/client/flight"
 	"github.com/quarryfs/quarry/client/health"
 	"github.com/quarryfs/quarry/client/lent"
 	"github.com/quarryfs/quarry/client/waiting"
@@ -139,6 +140,7 @@ type FS struct {
 
 	sessions sessions
 	health   *health.Memory
+	flight   *flight.Control
 	crowd    window.Crowd
 	lent     *lent.Files   // nil: every replica is read over the network
 	reports  chan struct{} // a token for each report under way
@@ -161,7 +163,7 @@ func New(masters quarry.Master, servers func(quarry.Member) quarry.ChunkServer, 
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.sessions.init(f)
-	f.health = health.New(f.clock)
+	f.health, f.flight = health.New(f.clock), flight.New(f.clock)
 	return f
 }
 

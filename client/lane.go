@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -14,8 +15,10 @@ const (
 	// probeAgain the time until it is asked again: its role may have been ended meanwhile.
 	silenceMax = time.Second
 	probeAgain = silenceMax / 2
-	// stuckMax is how long a primary that lives may acknowledge nothing.
-	stuckMax = 10 * time.Second
+	// stuckMax is how long a primary that lives may acknowledge nothing, and stuckDelays the same as a
+	// multiple of what acknowledgements take elsewhere, where that is longer.
+	stuckMax    = 10 * time.Second
+	stuckDelays = 3
 	// resendMin is the pause before records are sent again to the same primary.
 	resendMin = 5 * time.Millisecond
 	resendMax = 200 * time.Millisecond
@@ -271,8 +274,9 @@ func (s *stream) doubt(l *lane, why string) {
 
 // watch looks after a lane. It returns when it has to look again.
 func (s *stream) watch(l *lane, now clock.Instant) clock.Instant {
-	if stuck := s.moved.Add(stuckMax); len(s.records) > 0 && now >= stuck {
-		s.doubt(l, "it has acknowledged nothing for "+stuckMax.String())
+	if patience := max(stuckMax, stuckDelays*s.f.flight.Delay()); len(s.records) > 0 && now >= s.moved.Add(patience) {
+		s.f.flight.Stuck()
+		s.doubt(l, fmt.Sprintf("it has acknowledged nothing for %v", patience))
 		return now
 	}
 	if l.outstanding == 0 {

@@ -45,7 +45,7 @@ type PutOptions struct {
 // are written at the same time if r is also an io.ReaderAt and an io.Seeker, such as an
 // *os.File; it is then read from its position to its present end, and its position is
 // undefined afterwards; at most 8 MiB for each of [Options.Parallel] chunks are under way, 12 MiB for each of
-// two, and 16 MiB for one. Otherwise a chunk is begun when the one before it has been read, and
+// two, and 16 MiB for one, and less where that takes seconds (package flight). Otherwise a chunk is begun when the one before it has been read, and
 // at most 16 MiB for each are under way. At most quarry.PiecesMax chunks can be put, 256 GiB.
 func (f *FS) Put(ctx context.Context, path string, r io.Reader, opts PutOptions) (Info, error) {
 	parent, name, err := f.parent(ctx, path)
@@ -339,7 +339,7 @@ func (p *put) allocate(ctx context.Context) (quarry.Chunk, error) {
 type part struct {
 	p      *put
 	stream *stream
-	flying flying
+	flying waiting.Work
 	length int64 // bytes read
 
 	sealing waiting.Gate   // guards what follows; held while a chunk is asked for or sealed
@@ -357,15 +357,15 @@ func (q *part) fill(r io.Reader, n int64) error {
 		if m == 0 {
 			packets.Put(b)
 		} else {
-			q.flying.add()
+			q.flying.Add()
 			addErr := q.stream.add(q.p.ctx, b[:m], func(_ int64, err error) {
-				q.flying.done(err)
+				q.flying.Done(err)
 				if err != nil {
 					q.p.cancel(err)
 				}
 			}, func() { packets.Put(b) })
 			if addErr != nil {
-				q.flying.done(addErr)
+				q.flying.Done(addErr)
 				return addErr
 			}
 			q.length += int64(m)
@@ -384,7 +384,7 @@ func (q *part) fill(r io.Reader, n int64) error {
 // went wrong before.
 func (q *part) finish(err error) {
 	if err == nil {
-		err = q.flying.wait(q.p.ctx)
+		err = q.flying.Wait(q.p.ctx)
 	}
 	if err != nil {
 		q.p.cancel(err) // before the records fail because of it

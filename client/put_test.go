@@ -113,6 +113,7 @@ func TestPutMemory(t *testing.T) {
 		for _, s := range e.c.Servers() {
 			defer s.Resume()
 		}
+		e.put("/before", make([]byte, 40<<20)) // then it is known how much the servers take
 		read := 0
 		ctx, cancel := context.WithCancel(e.Context())
 		r := &pausing{data: make([]byte, 40<<20), parts: 160, pause: func(part int) {

@@ -73,6 +73,8 @@ type record struct {
 	sequence quarry.Sequence
 	data     []byte // nil when it is not used any more
 	length   int
+	since    clock.Instant // when it was taken
+	counted  bool          // as under way, by the client's flight.Control
 	crcs     []uint32
 	lane     *lane // where it was sent last; nil: nowhere
 	tries    int   // requests to that lane
@@ -111,9 +113,23 @@ func (s *stream) add(ctx context.Context, data []byte, done func(int64, error), 
 		return err
 	}
 	defer s.adding.Unlock()
+	r := &record{data: data, length: len(data), crcs: crcs, done: done, free: free}
 	for {
-		room, err := s.tryAdd(&record{data: data, length: len(data), crcs: crcs, done: done, free: free})
-		if err != nil || room == nil {
+		room, err := s.tryAdd(r)
+		switch {
+		case err == nil && room == nil && r.counted:
+			return nil
+		case err == nil && room == nil:
+			if err = s.f.flight.Take(ctx, int64(r.length)); err == nil {
+				r.counted = true
+				continue
+			}
+			return waiting.Ended(err, nil)
+		case r.counted:
+			s.f.flight.Lost(int64(r.length))
+			r.counted = false
+		}
+		if err != nil {
 			return err
 		}
 		select {
@@ -124,7 +140,8 @@ func (s *stream) add(ctx context.Context, data []byte, done func(int64, error), 
 	}
 }
 
-// tryAdd takes a record, or returns what to wait for.
+// tryAdd takes a record, or returns what to wait for. If it returns neither that nor an error, the record
+// is counted as under way, and taken; or it is not, and has to be before it can be taken.
 func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -139,7 +156,10 @@ func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 		return nil, s.failing
 	case s.bytes > 0 && s.bytes+int64(r.length) > s.window:
 		return s.full(), nil
+	case !r.counted && !s.f.flight.TryTake(int64(r.length)):
+		return nil, nil
 	}
+	r.counted = true
 	seq, effects, err := s.machine.Add(int64(r.length))
 	switch quarry.KindOf(err) {
 	case 0:
@@ -148,8 +168,9 @@ func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 	default:
 		return nil, err
 	}
+	r.since = s.f.clock.Now()
 	if len(s.records) == 0 {
-		s.moved = s.f.clock.Now()
+		s.moved = r.since
 	}
 	r.sequence = seq
 	s.records[seq] = r
@@ -265,6 +286,11 @@ func (s *stream) finish(r *record, offset int64, err error) {
 	delete(s.records, r.sequence)
 	s.bytes -= int64(r.length)
 	s.moved = s.f.clock.Now()
+	if err == nil {
+		s.f.flight.Acknowledged(int64(r.length), s.moved.Sub(r.since))
+	} else {
+		s.f.flight.Lost(int64(r.length))
+	}
 	s.settled = append(s.settled, settlement{r, offset, err})
 	if s.room != nil {
 		close(s.room)
