@@ -48,7 +48,7 @@ func TestHungDisk(t *testing.T) {
 			longest.Store(max(longest.Load(), now-last.Swap(now)))
 		}
 	})
-	rounds := 1
+	rounds := 2
 	if long() {
 		rounds = 20
 	}

@@ -137,7 +137,7 @@ type Leader struct {
 	mu      sync.Mutex
 	stopped bool
 	active  map[quarry.Handle]activated    // open chunks
-	slow    map[quarry.Inode]clock.Instant // when the file's tail was last ended for a slow member
+	slow    map[quarry.Inode]clock.Instant // when the file's tail is next to be ended for a slow member
 }
 
 // activated tells which version's primary this leader has given its role, and when.

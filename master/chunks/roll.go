@@ -14,8 +14,10 @@ const (
 	rollTriesMax = 4
 	// rollFor bounds one roll. Its seal, which may wait for members to come back, goes on.
 	rollFor = time.Minute
-	// slowAgain is the time in which a file's tail is ended once because of a slow member.
-	slowAgain = 10 * time.Second
+	// slowAgain is the time in which a file's tail is ended once because of a slow member, and slowAtOnce
+	// how often it is without waiting if that has not been for long: disks may fail together.
+	slowAgain  = 10 * time.Second
+	slowAtOnce = 2
 	// slowPoll is how often a roll that waits for that time looks at the members again.
 	slowPoll = 100 * time.Millisecond
 )
@@ -225,9 +227,10 @@ func (l *Leader) suspect(list []quarry.Suspect) {
 	}
 }
 
-// bear waits, before a tail is ended because of members that are alive, until the last time
-// that was done to the file is slowAgain ago or one of them turns out to be silent. So a
-// server that is merely slow cannot cut a file into crumbs.
+// bear waits, before a tail is ended because of members that are alive, until it is the file's turn or one
+// of them turns out to be silent. So a server that is merely slow cannot cut a file into crumbs. Each time
+// moves the file's turn slowAgain into the future; it may come slowAtOnce-1 of them early (a virtual
+// scheduling algorithm, ITU-T I.371).
 func (l *Leader) bear(ctx context.Context, c *meta.ChunkRecord, suspects []quarry.Suspect) error {
 	l.suspect(suspects)
 	for {
@@ -236,17 +239,17 @@ func (l *Leader) bear(ctx context.Context, c *meta.ChunkRecord, suspects []quarr
 			return nil
 		}
 		l.mu.Lock()
-		last, ok := l.slow[c.File]
-		if !ok || now.Sub(last) >= slowAgain {
+		turn := max(l.slow[c.File], now)
+		if turn.Sub(now) <= (slowAtOnce-1)*slowAgain {
 			if len(l.slow) >= slowMax {
 				for f, at := range l.slow {
-					if now.Sub(at) >= slowAgain {
+					if at <= now {
 						delete(l.slow, f)
 					}
 				}
 			}
 			if len(l.slow) < slowMax {
-				l.slow[c.File] = now
+				l.slow[c.File] = turn.Add(slowAgain)
 			}
 			l.mu.Unlock()
 			return nil

@@ -174,25 +174,28 @@ func TestRollWhenThePrimaryDoesNotTakeItsRole(t *testing.T) {
 	})
 }
 
-func TestSlowMemberEndsATailOnceInTenSeconds(t *testing.T) {
+// Two disks may fail together; but a member that is slow again and again ends a tail only once in ten seconds.
+func TestSlowMembersEndATailTwiceThenOnceInTenSeconds(t *testing.T) {
 	inWorld(t, 4, func(w *world) {
 		file := w.file("a")
 		c := w.roll(file, quarry.Chunk{})
-		began := sim.Now()
-		c = w.roll(file, c, c.Members[1])
-		if took := sim.Now().Sub(began); took > 200*time.Millisecond {
-			t.Errorf("the first complaint took %v", took)
-		}
-		began = sim.Now()
-		next := w.roll(file, c, c.Members[1])
-		if took := sim.Now().Sub(began); took < 9*time.Second || took > 11*time.Second {
-			t.Errorf("the second complaint took %v", took)
-		}
-		if next.Handle == c.Handle {
-			t.Error("the tail was not ended")
+		var next quarry.Chunk
+		for i := range 4 {
+			began := sim.Now()
+			next = w.roll(file, c, c.Members[1])
+			switch took := sim.Now().Sub(began); {
+			case i < 2 && took > 200*time.Millisecond:
+				t.Errorf("complaint %d took %v", i, took)
+			case i >= 2 && (took < 9*time.Second || took > 11*time.Second):
+				t.Errorf("complaint %d took %v", i, took)
+			}
+			if next.Handle == c.Handle {
+				t.Error("the tail was not ended")
+			}
+			c = next
 		}
 		// What is not about a slow member is never held up.
-		began = sim.Now()
+		began := sim.Now()
 		c = w.roll(file, next)
 		w.server(c.Members[1]).kill()
 		w.pass(1100 * time.Millisecond)
