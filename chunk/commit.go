@@ -19,7 +19,7 @@ func (s *Store) commitRounds() {
 	defer s.mu.Unlock()
 	var buf []byte
 	for {
-		for len(s.ready) == 0 && !s.check.scanning() && !s.stopped {
+		for len(s.ready) == 0 && (s.failed != nil || !s.check.scanning()) && !s.stopped {
 			s.loggable.Wait()
 		}
 		if s.stopped {

@@ -20,7 +20,8 @@ import (
 //	what is found                               what it was               what is done
 //	file shorter than what was synced of it     the disk lied             replica is lost
 //	no file                                     the same                  replica is lost
-//	bytes that only the journal has             never synced to the file  written again
+//	bytes that only the journal has             never synced to the file  written again, and synced
+//	                                                                      if of too many chunks
 //	last block of a growing replica differs     the disk lied, or rot     replica is corrupt
 //	file longer than a sealed replica           seal, before truncate     truncated
 //	sealed, without an index                    somebody removed it       replica is corrupt
@@ -134,11 +135,11 @@ func (s *Store) recoverDir(dir string, low byte, replicas []*replica) (changed [
 		files[h] = f
 	}
 	for _, r := range replicas {
-		status := r.state.Status
+		before := r.state
 		if err := s.recoverReplica(r, files[r.state.Handle]); err != nil {
 			return nil, err
 		}
-		if r.state.Status != status {
+		if r.state.Status != before.Status || r.state.flushed != before.flushed {
 			changed = append(changed, r)
 		}
 		delete(files, r.state.Handle)
@@ -207,15 +208,12 @@ func (s *Store) recoverGrowth(r *replica, g *growth) error {
 			s.files.put(f)
 		}
 	}()
-	if len(g.replayed) > 0 {
+	replayed := len(g.replayed) > 0
+	if replayed {
 		if _, err := f.WriteAt(g.replayed, state.flushed); err != nil {
 			return disk.Wrap("open disk", state.Handle.String(), err)
 		}
 		g.replayed = nil
-		g.file = f
-		s.mu.Lock()
-		s.pinned++
-		s.mu.Unlock()
 	}
 	buf := blocks.Get().(*blockBuffer)
 	defer blocks.Put(buf)
@@ -224,7 +222,25 @@ func (s *Store) recoverGrowth(r *replica, g *growth) error {
 		state.flushed = state.Length // so that its record can stand for itself
 		return disk.Wrap("open disk", state.Handle.String(), f.Sync())
 	}
+	if replayed && !s.pin(g, f) {
+		state.flushed = state.Length
+		return disk.Wrap("open disk", state.Handle.String(), f.Sync())
+	}
 	return nil
+}
+
+// pin keeps open the file of a chunk of which only the journal has some bytes; false if half of the
+// files that may be open are kept so: then no more, see mustFlush, or no Write might find room for its file.
+// There are more when more files might be open before.
+func (s *Store) pin(g *growth, f *openFile) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pinned >= s.opts.FilesMax/2 {
+		return false
+	}
+	g.file = f
+	s.pinned++
+	return true
 }
 
 // recoverOrphan deals with files that belong to no replica.

@@ -76,7 +76,8 @@ func (o Options) withDefaults(total int64) Options {
 // changes of one replica are made, and their callbacks called, in the order in which they
 // were asked for, and each after all bytes written before it are durable. done is called
 // from a goroutine of the store and must be quick; it may call methods that return at once,
-// and must not call Write or Close.
+// and must not call Write or Close. What is asked of a disk that was retired because it does not
+// answer is refused at once, before what waits for it.
 //
 // A store whose disk failed is retired: from then on every call fails with an Unavailable
 // error that says why, see Err and Done.
@@ -101,11 +102,12 @@ type Store struct {
 	reserved    int64  // bytes promised to growing chunks and copies, and not written
 	pinned      int    // files that must stay open
 	asked       int    // ops that are not done
+	crowd       int    // calls of Write that wait for room
 	writing     int    // calls of Write, Measure and purges that are under way
 	ended       int64  // ops and such calls that have come to an end
 	editions    uint64 // the last one given
 	space       space  // as last measured
-	hung        bool   // retired because it does not answer
+	hung        bool   // given up because it does not answer
 	closed      bool
 	failed      error
 	done        chan struct{} // closed when failed is set

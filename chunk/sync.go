@@ -117,7 +117,7 @@ func (s *Store) ask(h quarry.Handle, o *op) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.usable()
-	if s.failed != nil {
+	if s.failed != nil && !s.hung && !s.stopped {
 		err = nil // it is told so in its turn
 	}
 	if err == nil && s.asked >= asksMax {
@@ -173,6 +173,8 @@ func (s *Store) due(r *replica) bool {
 	case s.failed != nil || r.growth == nil:
 		return len(r.queue) > 0
 	case r.eager > 0 || r.image:
+		return true
+	case len(r.queue) > 0 && r.queue[0].upTo <= r.state.Length: // what it waited for came with other ops
 		return true
 	}
 	unsynced := r.growth.sums.length - r.state.Length

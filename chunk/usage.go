@@ -79,11 +79,11 @@ func (s *Store) Progress() (waiting int, ended int64) {
 	return s.asked + s.writing, s.ended
 }
 
-// Retire gives the disk up, as if it had failed, because it does not answer. What waits for
-// it goes on waiting; everything else is refused.
+// Retire gives the disk up, as if it had failed, because it does not answer; it may have failed
+// before. What waits for it goes on waiting; everything else is refused.
 func (s *Store) Retire(why error) {
 	s.mu.Lock()
-	s.hung = s.hung || s.failed == nil
+	s.hung = true
 	s.mu.Unlock()
 	s.fail(why)
 	s.mu.Lock()
@@ -91,7 +91,7 @@ func (s *Store) Retire(why error) {
 	s.mu.Unlock()
 }
 
-// Hung reports whether the disk was retired because it does not answer.
+// Hung reports whether the disk was given up because it does not answer.
 func (s *Store) Hung() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -98,7 +98,9 @@ func (s *Store) admit(h quarry.Handle, n int64) (*replica, *growth, error) {
 			return r, r.growth, nil
 		}
 		s.syncDirty()
+		s.crowd++
 		s.room.Wait()
+		s.crowd--
 	}
 }
 
@@ -195,6 +197,7 @@ func (s *Store) extend(r *replica, g *growth, records []quarry.RecordHeader, dat
 	}
 	s.filled(n)
 	s.dirty[r] = struct{}{}
+	r.urgent = r.urgent || s.crowd > 0 // whoever waits for room could not ask for these bytes
 	s.schedule(r)
 	return true
 }

@@ -43,10 +43,10 @@ func (s *Server) measure(ctx context.Context, d *chunk.Store) {
 	}
 }
 
-// attend retires a disk that hangs.
+// attend retires a disk that hangs, also one that failed before.
 func (s *Server) attend(ctx context.Context, d *chunk.Store) {
 	looks, last := 0, int64(0)
-	for s.cfg.Clock.Sleep(ctx, attendEvery) == nil && d.Err() == nil {
+	for s.cfg.Clock.Sleep(ctx, attendEvery) == nil && !d.Hung() {
 		waiting, ended := d.Progress()
 		if waiting == 0 || ended != last {
 			looks, last = 0, ended

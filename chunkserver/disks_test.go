@@ -1,9 +1,11 @@
 package chunkserver
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,14 +19,18 @@ import (
 type hanging struct {
 	disk.FS
 	hangs   atomic.Bool
+	fails   atomic.Bool // its syncs fail
 	release chan struct{}
 }
 
 func newHanging() *hanging {
 	h := &hanging{release: make(chan struct{})}
-	h.FS = disk.NewFaulty(disk.NewMem(), func(disk.Op) disk.Fault {
+	h.FS = disk.NewFaulty(disk.NewMem(), func(op disk.Op) disk.Fault {
 		if h.hangs.Load() {
 			<-h.release
+		}
+		if op.Kind == disk.OpSync && h.fails.Load() {
+			return disk.Fault{Err: syscall.EIO}
 		}
 		return disk.Fault{}
 	})
@@ -106,6 +112,35 @@ func TestDiskThatHangsWhileClosing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A disk hangs with one change, and fails with others: the server ends all the same.
+func TestDiskThatHangsAndFails(t *testing.T) {
+	inWorld(t, func(w *world) {
+		h := newHanging()
+		defer close(h.release)
+		s := w.start(1, 0, h, disk.NewMem())
+		w.open(s)
+		w.appended(w.append(s, 1, []byte("abc")), 0)
+		other := w.ref(s, 1)
+		other.Handle = chunkA + 1
+		other.Capability = w.keys.Sign(s.cfg.Cluster, other.Handle, everything)
+		h.hangs.Store(true)
+		w.append(s, 2, []byte("def"))
+		w.pass(5 * time.Second)
+		h.fails.Store(true)
+		h.hangs.Store(false)
+		go s.Create(context.Background(), &quarry.CreateRequest{ChunkRef: other, Disk: diskID(1, 0), File: 1})
+		w.pass(5 * time.Second)
+		if s.cfg.Disks[0].Err() == nil {
+			t.Fatal("the disk has not failed")
+		}
+		start := clock.Simulated().Now()
+		w.is(s.Close(), quarry.Unavailable)
+		if d := clock.Simulated().Now().Sub(start); d > (hungLooks+5)*attendEvery {
+			t.Errorf("to stop took %v", d)
+		}
+	})
 }
 
 // A disk that hangs while an item of a grant needs it: the item is not settled, the lease
