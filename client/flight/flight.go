@@ -18,8 +18,8 @@ const (
 	Most = 128 << 20
 	// first is where the limit begins: what a link of 500 kB/s takes in 4 s.
 	first = 2 << 20
-	// smallBytes is the size up to which a record is counted and never waits: what is small does
-	// not wait for large records of other files, whose server may hang.
+	// smallBytes is the size up to which a record is neither counted nor waits: there is one for each caller
+	// at most, and what is small does not wait for large records of other files, whose server may hang.
 	smallBytes = 16 << 10
 
 	// The limit grows while acknowledgements take no longer than quick, by up to growthMax times what is
@@ -30,7 +30,7 @@ const (
 	growthMax = 16
 )
 
-// Control bounds the bytes that are under way, of all streams of one client together. While the limit is what
+// Control bounds the bytes that are under way, of all streams of one client together, but for small records. While the limit is what
 // holds the streams up, it grows by what is acknowledged, the more the sooner that is: up to 16
 // times as much, so that a fast link is full after its first acknowledgements. It is halved when one takes more
 // than four seconds, once for the bytes that were under way then. (Delay as the sign of congestion as in
@@ -59,13 +59,16 @@ func New(c clock.Clock) *Control { return &Control{clock: c, limit: first, shrin
 
 // TryTake counts n bytes as under way if they need not wait.
 func (c *Control) TryTake(n int64) bool {
+	if n <= smallBytes {
+		return true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tryTake(n)
 }
 
 func (c *Control) tryTake(n int64) bool {
-	if n > smallBytes && (len(c.queue) > 0 || !c.fits(n)) {
+	if len(c.queue) > 0 || !c.fits(n) {
 		return false
 	}
 	c.used += n
@@ -75,6 +78,9 @@ func (c *Control) tryTake(n int64) bool {
 // Take counts n bytes as under way. It waits until they fit, or nothing else is under way, and errs with the
 // context's cause if that ends first; nothing is counted then.
 func (c *Control) Take(ctx context.Context, n int64) error {
+	if n <= smallBytes {
+		return nil
+	}
 	c.mu.Lock()
 	if c.tryTake(n) {
 		c.mu.Unlock()
@@ -107,6 +113,9 @@ func (c *Control) Take(ctx context.Context, n int64) error {
 
 // Acknowledged is told that n bytes that were taken have been acknowledged after a time.
 func (c *Control) Acknowledged(n int64, after time.Duration) {
+	if n <= smallBytes {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch now := c.clock.Now(); {
@@ -131,6 +140,9 @@ func (c *Control) Delay() time.Duration {
 
 // Lost is told that n bytes that were taken are not under way any more, and were not acknowledged.
 func (c *Control) Lost(n int64) {
+	if n <= smallBytes {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.used -= n
