@@ -1,6 +1,7 @@
 package client
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/quarryfs/quarry"
@@ -8,8 +9,8 @@ import (
 	"github.com/quarryfs/quarry/clock"
 )
 
-// memory is where the bytes of a read are wanted: known from the start, or a part of a
-// segment's, which is found when bytes have come.
+// memory is where the bytes of a read are wanted: known from the start, or a part of a segment's, which is found when
+// bytes have come.
 type memory struct {
 	known   []byte
 	segment *segment
@@ -47,19 +48,20 @@ func (m memory) bytes() []byte {
 // waits reports whether bytes have come and wait for the reader to give them memory.
 func (m memory) waits() bool { return m.segment != nil && m.segment.waits.Load() }
 
-// arrival is a reply on its way. As a quarry.ReadSink it has the bytes received straight to
-// where they are wanted, and compares them with their checksums while they are in the
-// processor's caches.
+// arrival is a reply on its way. As a quarry.ReadSink it has the bytes received straight to where they are
+// wanted, and compares them with their checksums while they are in the processor's caches.
 type arrival struct {
 	p      memory
 	clock  clock.Clock
 	check  verify.Check
 	placed []byte        // where the network puts the bytes
 	waited time.Duration // for the reader, not for the server
+	begun  atomic.Bool   // bytes have come
 }
 
 // Place implements quarry.ReadSink.
 func (a *arrival) Place(n int) []byte {
+	a.begun.Store(true)
 	start := a.clock.Now()
 	a.placed = a.p.bytes()
 	a.waited += a.clock.Now().Sub(start)

@@ -69,9 +69,8 @@
 //
 // The memory of a stream does not depend on the size of its file: a writer keeps at most
 // quarry.WindowBytes, all writers of a client together [flight.Most] and no more than the network and the disks take in some
-// seconds, a reader at most [Options.ReadAhead], and less where that makes nothing
-// faster: on a fast link, and beside other readers (package window). A sequential reader that comes with
-// 1 MiB of memory at a time has it filled straight from the network, without a copy; with a window
-// of one it keeps no memory of its own
+// seconds, a reader at most [Options.ReadAhead], all readers together as writers, and less where that makes nothing
+// faster: on a fast link, and beside other readers (package window). A sequential reader that comes with 1 MiB of memory
+// at a time has it filled straight from the network, without a copy; with a window of one it keeps no memory of its own
 // (readahead.go). Layouts are cached a few pages per file.
 package client

@@ -141,6 +141,7 @@ type FS struct {
 	sessions sessions
 	health   *health.Memory
 	flight   *flight.Control
+	reads    *flight.Control // of the bytes that are asked for
 	crowd    window.Crowd
 	lent     *lent.Files   // nil: every replica is read over the network
 	reports  chan struct{} // a token for each report under way
@@ -163,7 +164,7 @@ func New(masters quarry.Master, servers func(quarry.Member) quarry.ChunkServer, 
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.sessions.init(f)
-	f.health, f.flight = health.New(f.clock), flight.New(f.clock)
+	f.health, f.flight, f.reads = health.New(f.clock), flight.New(f.clock), flight.New(f.clock)
 	return f
 }
 

@@ -4,26 +4,27 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/client/health"
 	"github.com/quarryfs/quarry/client/verify"
 	"github.com/quarryfs/quarry/client/waiting"
+	"github.com/quarryfs/quarry/clock"
 )
 
 const (
 	// requestsMax is how many requests one ReadAt has under way.
 	requestsMax = 16
-	// readMax is how long one replica may take to answer a read.
+	// readMax is how long the answer of one replica to a read may take to begin. Then it may take as long as the link
+	// needs: package rpc gives up connections over which nothing comes.
 	readMax = 5 * time.Second
-	// freshTime is how long what the master told of a chunk is taken for the newest when a
-	// server refuses it.
+	// freshTime is how long what the master told of a chunk is taken for the newest when a server refuses it.
 	freshTime = time.Second
 )
 
-// read fills p with the bytes from offset, all of which are committed. Long reads go to
-// several chunks and replicas at the same time.
+// read fills p with the bytes from offset, all of which are committed. Long reads go to several replicas at a time.
 func (l *layout) read(ctx context.Context, p []byte, offset int64) error {
 	if len(p) <= quarry.ReadBytesMax {
 		return l.readPart(ctx, memory{known: p, n: len(p)}, offset)
@@ -68,7 +69,7 @@ func (l *layout) readPart(ctx context.Context, p memory, offset int64) error {
 			if at.piece.Length != quarry.OpenEnded {
 				want = p.first(at.piece.Offset + at.piece.Length - offset)
 			}
-			if n, err = l.f.readPiece(ctx, at, want, offset-at.piece.Offset); quarry.KindOf(err) == quarry.Corrupt {
+			if n, err = l.f.readPiece(ctx, &wait, at, want, offset-at.piece.Offset); quarry.KindOf(err) == quarry.Corrupt {
 				return err
 			}
 		}
@@ -92,7 +93,7 @@ func (l *layout) readPart(ctx context.Context, p memory, offset int64) error {
 }
 
 // readPiece fills as much of p as it can, at least a byte or it errs, from within a piece.
-func (f *FS) readPiece(ctx context.Context, at place, p memory, within int64) (int, error) {
+func (f *FS) readPiece(ctx context.Context, wait *waiting.Tries, at place, p memory, within int64) (int, error) {
 	switch at.piece.Kind {
 	case quarry.PieceHole:
 		clear(p.bytes())
@@ -101,15 +102,15 @@ func (f *FS) readPiece(ctx context.Context, at place, p memory, within int64) (i
 		return copy(p.bytes(), at.piece.Inline[within:]), nil
 	case quarry.PieceChunk:
 		fresh := f.clock.Now().Sub(at.page.asked) < freshTime
-		return f.readChunk(ctx, at.chunk, p, at.piece.ChunkOffset+within, fresh)
+		return f.readChunk(ctx, wait, at.chunk, p, at.piece.ChunkOffset+within, fresh)
 	}
 	return 0, quarry.Errorf("read", quarry.Unsupported, "", "a piece of kind %d", at.piece.Kind)
 }
 
 // readChunk reads from the replicas of a chunk, one after the other until one gives bytes.
-// When one is slow the next is asked as well. An error is StaleVersion if a server refused
-// what is known of the chunk.
-func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p memory, offset int64, fresh bool) (int, error) {
+// When one is slow the next is asked as well. It waits for its turn while enough is under way. An error is
+// StaleVersion if a server refused what is known of the chunk.
+func (f *FS) readChunk(ctx context.Context, wait *waiting.Tries, chunk *quarry.Chunk, p memory, offset int64, fresh bool) (int, error) {
 	if chunk.Mutable {
 		return 0, quarry.Errorf("read", quarry.Unsupported, chunk.Handle.String(), "files that may be overwritten cannot be read by this release")
 	}
@@ -125,18 +126,31 @@ func (f *FS) readChunk(ctx context.Context, chunk *quarry.Chunk, p memory, offse
 		left = slices.Insert(slices.DeleteFunc(left, func(m quarry.Member) bool { return m.Server == suspect.Server }), 0, *suspect)
 	}
 	r := chunkRead{f: f, chunk: chunk, p: p, offset: offset, fresh: fresh, left: left}
-	return r.run(ctx)
+	came := f.clock.Now()
+	if err := f.reads.Take(ctx, int64(p.n)); err != nil {
+		return 0, waiting.Ended(err, nil)
+	}
+	r.start = f.clock.Now()
+	wait.Excuse(r.start.Sub(came))
+	n, err := r.run(ctx)
+	if err != nil {
+		f.reads.Lost(int64(p.n))
+	} else {
+		f.reads.Acknowledged(int64(p.n), f.clock.Now().Sub(r.start))
+	}
+	return n, err
 }
 
-// chunkRead is one read of a chunk and the requests that were sent for it: one after the other
-// by the reader's own goroutine, which spares two changes of goroutines for each, and at most
-// one hedge by another.
+// chunkRead is one read of a chunk and the requests that were sent for it: one after the other by the reader's
+// own goroutine, which spares two changes of goroutines for each, and at most one hedge by another.
 type chunkRead struct {
 	f      *FS
 	chunk  *quarry.Chunk
 	p      memory
 	offset int64
-	fresh  bool // what is known of the chunk is
+	fresh  bool                    // what is known of the chunk is
+	start  clock.Instant           // when its turn came
+	first  atomic.Pointer[arrival] // the answer to the reader's own request; nil: none is under way
 
 	mu   sync.Mutex
 	left []quarry.Member // not asked yet
@@ -162,7 +176,7 @@ type hedge struct {
 func (r *chunkRead) run(ctx context.Context) (int, error) {
 	if len(r.left) == 1 { // nothing to choose from
 		m, _ := r.take()
-		n, err := r.f.readReplica(ctx, m, r.chunk, r.p, r.offset)
+		n, err := r.readReplica(ctx, m, r.arrival(r.p))
 		if err != nil {
 			r.note(ctx, m, err)
 		}
@@ -182,7 +196,10 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 		if !h.begun {
 			calm = context.AfterFunc(alarm, h.run)
 		}
-		n, err := r.f.readReplica(requests, m, r.chunk, r.p, r.offset)
+		in := r.arrival(r.p)
+		r.first.Store(in)
+		n, err := r.readReplica(requests, m, in)
+		r.first.Store(nil)
 		failed := err != nil && requests.Err() == nil // and was not ended by the hedge
 		asked := !calm()
 		if asked {
@@ -211,11 +228,11 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 }
 
 // run asks another replica when the first one has taken too long, but not while its answer is
-// there and the reader is not.
+// there and the reader is not, nor while it comes as fast as others do.
 func (h *hedge) run() {
 	defer close(h.ended)
 	r := h.read
-	for r.p.waits() {
+	for r.p.waits() || r.coming() {
 		if r.f.clock.Sleep(h.ctx, health.HedgeMin) != nil {
 			return
 		}
@@ -227,13 +244,21 @@ func (h *hedge) run() {
 	if !ok {
 		return
 	}
+	r.f.log.Debug("a second replica is asked", "chunk", r.chunk.Handle, "server", m.Server, "after", r.f.clock.Now().Sub(r.start))
 	// The first request may still be putting bytes into p.
 	own := make([]byte, r.p.n)
 	h.member, h.buf = m, own
-	h.n, h.err = r.f.readReplica(h.ctx, m, r.chunk, memory{known: own, n: len(own)}, r.offset)
+	h.n, h.err = r.readReplica(h.ctx, m, r.arrival(memory{known: own, n: len(own)}))
 	if h.err == nil {
 		h.won()
 	}
+}
+
+// coming reports whether the answer to the reader's own request has begun to come, and has not taken
+// longer than others did.
+func (r *chunkRead) coming() bool {
+	in, d := r.first.Load(), r.f.clock.Now().Sub(r.start)
+	return in != nil && in.begun.Load() && (d < r.f.reads.Delay() || !r.f.health.Slow(d))
 }
 
 // take returns the next replica to ask.
@@ -281,13 +306,18 @@ func (r *chunkRead) note(ctx context.Context, m quarry.Member, err error) {
 	}
 }
 
-// readReplica reads and verifies bytes of one replica, at least one. A server that has no
-// lease is asked again when the master has confirmed what is known of the chunk.
-func (f *FS) readReplica(ctx context.Context, m quarry.Member, chunk *quarry.Chunk, p memory, offset int64) (int, error) {
-	ctx, cancel := f.clock.WithTimeout(ctx, readMax)
+// arrival is where an answer is to go.
+func (r *chunkRead) arrival(p memory) *arrival {
+	return &arrival{p: p, clock: r.f.clock, check: verify.Check{Handle: r.chunk.Handle, Offset: r.offset}}
+}
+
+// readReplica reads and verifies bytes of one replica, at least one. A server that has no lease is asked again when the
+// master has confirmed what is known of the chunk.
+func (r *chunkRead) readReplica(ctx context.Context, m quarry.Member, in *arrival) (int, error) {
+	ctx, cancel := waiting.Begin(ctx, r.f.clock, readMax, &in.begun)
 	defer cancel()
-	in := &arrival{p: p, clock: f.clock, check: verify.Check{Handle: chunk.Handle, Offset: offset}}
-	req := &quarry.ReadRequest{ChunkRef: reference(chunk, m), Offset: offset, Length: int64(p.n), Into: p.known, Sink: in}
+	f, chunk, offset := r.f, r.chunk, r.offset
+	req := &quarry.ReadRequest{ChunkRef: reference(chunk, m), Offset: offset, Length: int64(in.p.n), Into: in.p.known, Sink: in}
 	start := f.clock.Now()
 	reply, err := f.servers(m).Read(ctx, req)
 	if quarry.KindOf(err) == quarry.Confirm {

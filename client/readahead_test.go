@@ -153,35 +153,42 @@ func TestLateReaderAsksOnce(t *testing.T) {
 }
 
 // Broken bytes in the reader's memory are replaced by those of the next replica, and a server
-// that stalls in the middle of a reply is passed over.
+// that stalls in the middle of a reply is passed over: soon when it is known how long replies take.
 func TestReadIntoTheReadersMemoryAgain(t *testing.T) {
-	for name, set := range map[string]func(*remote, quarry.ServerID){
-		"corrupt": func(r *remote, bad quarry.ServerID) {
+	stalled := func(nth int32) func(*remote, quarry.ServerID) {
+		return func(r *remote, _ quarry.ServerID) {
+			var replies atomic.Int32
+			r.stall = func(ctx context.Context) {
+				if replies.Add(1) == nth {
+					<-ctx.Done()
+				}
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		set    func(*remote, quarry.ServerID)
+		within time.Duration
+	}{
+		"corrupt": {func(r *remote, bad quarry.ServerID) {
 			r.spoil = func(s quarry.ServerID, data []byte) {
 				if s == bad {
 					data[len(data)-1]++
 				}
 			}
-		},
-		"stalled": func(r *remote, _ quarry.ServerID) {
-			var stalled atomic.Bool
-			r.stall = func(ctx context.Context) {
-				if stalled.CompareAndSwap(false, true) {
-					<-ctx.Done()
-				}
-			}
-		},
+		}, time.Second},
+		"stalled at first": {stalled(1), 4 * time.Second},
+		"stalled":          {stalled(4), time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, small, client.Options{}, func(e *env) {
 				data := clienttest.Bytes(1, 10<<20)
 				e.put("/f", data)
 				r := &remote{}
-				set(r, holders(e, "/f")[0].ID())
+				c.set(r, holders(e, "/f")[0].ID())
 				f := over(e, r, "/f")
 				start := time.Now()
 				got := readBy(e, f, make([]byte, 1<<20), func(int) {})
-				if took := time.Since(start); took > time.Second {
+				if took := time.Since(start); took > c.within {
 					e.Errorf("it took %v", took)
 				}
 				e.must(f.Close())

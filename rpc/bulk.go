@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/buffers"
 )
 
 // bulkConn is a connection of LaneBulk. Whoever has borrowed it sends its request and then
@@ -192,8 +193,8 @@ func exchange[Q, R any](ctx context.Context, c *bulkConn, m *method[Q, R], q *Q)
 	c.answered = false
 	c.busy.Store(true)
 	defer c.busy.Store(false)
-	buf := scratch.Get().(*[]byte)
-	defer putScratch(buf)
+	buf := buffers.Scratch()
+	defer buffers.PutScratch(buf)
 	h := head{version: c.peer.Version, kind: kindRequest, deadlineMS: deadline(ctx), id: c.ids}
 	frame, err := encodeRequest((*buf)[:0], h, m, q, out.payload)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/buffers"
 	"github.com/quarryfs/quarry/rpc/turns"
 	"github.com/quarryfs/quarry/wire"
 )
@@ -360,8 +361,8 @@ func send[Q, R any](ctx context.Context, c *clientConn, t *typedCall[Q, R], q *Q
 	if !watch {
 		watched = nil
 	}
-	buf := scratch.Get().(*[]byte)
-	defer putScratch(buf)
+	buf := buffers.Scratch()
+	defer buffers.PutScratch(buf)
 	h := head{version: c.peer.Version, kind: kindRequest, deadlineMS: deadline(ctx), id: c.ids.Add(1)}
 	frame, err := encodeRequest((*buf)[:0], h, m, q, out.payload)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/quarryfs/quarry"
 	"github.com/quarryfs/quarry/crc32c"
@@ -149,18 +148,6 @@ func sealFrame(b []byte, start int, h head) []byte {
 	h.body, h.bodyCRC = uint32(len(body)), crc(body)
 	h.put(b[start:])
 	return b
-}
-
-// scratch are buffers in which frames are encoded before they are copied to the queue of a
-// connection, so that the queue is not locked meanwhile.
-var scratch = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
-
-// putScratch gives a buffer back unless it has grown large.
-func putScratch(b *[]byte) {
-	if cap(*b) <= 64<<10 {
-		*b = (*b)[:0]
-		scratch.Put(b)
-	}
 }
 
 // frameReader takes frames from a connection. Its buffer begins small and grows while what comes

@@ -17,7 +17,8 @@ const (
 	silentIntervals = 3
 	// restIntervals is how many intervals may pass between signs of life while nobody waits for anything.
 	restIntervals = 5
-	// frameTime is how long one frame may take to arrive.
+	// frameTime is how long one frame may take to arrive, and to be taken where signs of life are not
+	// received meanwhile.
 	frameTime = time.Minute
 )
 
@@ -129,14 +130,21 @@ func (l *link) tend(tick time.Duration, waits bool) error {
 	l.unsent = counted(l.unsent, tick, written == l.lastWritten)
 	l.silent = counted(l.silent, tick, reading != readingNot && received == l.lastReceived)
 	l.owing = min(l.silent, counted(l.owing, tick, waits && l.awake))
+	if f, ok := l.conn.(fullReceiver); ok && l.silent > 0 && reading == readingFrame {
+		f.Wake() // so that what comes slowly does not look like silence
+	}
 	l.slow = counted(l.slow, tick, reading == readingFrame && frames == l.lastFrames)
 	// A side that has no room for more requests reads nothing for as long as that lasts, and
 	// so what is written to it may be stuck; that it lives shows in what comes from it.
 	l.stuck = counted(l.stuck, tick, writing && written == l.lastWritten && received == l.lastReceived)
+	stuckMax := silentIntervals * interval
+	if l.lane == LaneBulk && reading == readingNot { // the reading goroutine sends a reply, perhaps over a slow link
+		stuckMax = max(stuckMax, frameTime)
+	}
 	switch {
 	case failed != nil:
 		return failed
-	case max(l.owing, l.stuck) >= silentIntervals*interval, l.silent >= silentIntervals*rest:
+	case l.owing >= silentIntervals*interval, l.stuck >= stuckMax, l.silent >= silentIntervals*rest:
 		return fmt.Errorf("%w for %v", errSilent, max(l.silent, l.stuck))
 	case l.slow > frameTime:
 		return fmt.Errorf("one frame took more than %v to come", frameTime)

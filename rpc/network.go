@@ -56,6 +56,8 @@ type fullReceiver interface {
 	// Fill receives len(b) bytes, or fails; io.EOF if the stream ends before. more is how many
 	// bytes at least follow them. received is called whenever some have come.
 	Fill(b []byte, more int, received func()) error
+	// Wake has a Fill that waits for much take what has come. It may be called at any time.
+	Wake()
 }
 
 // writeBuffers writes buffers in as few calls to the system as the connection can.

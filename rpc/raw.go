@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/quarryfs/quarry"
+	"github.com/quarryfs/quarry/rpc/buffers"
 	"github.com/quarryfs/quarry/wire"
 )
 
@@ -84,8 +85,8 @@ func (c *Client) Send(ctx context.Context, address string, route Route, op RawOp
 	if conn.writer.queued() > c.config.QueueMax {
 		return quarry.Errorf(op.Name, quarry.Busy, address, "more than %d bytes wait to be sent", c.config.QueueMax)
 	}
-	buf := scratch.Get().(*[]byte)
-	defer putScratch(buf)
+	buf := buffers.Scratch()
+	defer buffers.PutScratch(buf)
 	h := head{version: conn.peer.Version, kind: kindMessage, id: conn.ids.Add(1)}
 	frame, err := encodeRequest((*buf)[:0], h, op.method(), msg, msg.Payload)
 	if err != nil {

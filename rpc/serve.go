@@ -272,14 +272,14 @@ func (in *inbound) finish(frame []byte, p payload) {
 
 // fail answers the request with an error.
 func (in *inbound) fail(err error) {
-	buf := scratch.Get().(*[]byte)
+	buf := buffers.Scratch()
 	frame, encodeErr := appendFrame((*buf)[:0], head{version: in.conn.peer.Version, kind: kindError, op: in.op, id: in.id}, encodeError(err), errorFields)
 	if encodeErr != nil {
 		panic(fmt.Sprintf("rpc: an error cannot be encoded: %v", encodeErr)) // cut has made it fit
 	}
 	*buf = frame
 	in.finish(frame, payload{})
-	putScratch(buf)
+	buffers.PutScratch(buf)
 }
 
 // answer sends the result of a handler.
@@ -295,8 +295,8 @@ func answer[Q, R any](in *inbound, m *method[Q, R], reply *R, err error) {
 	if m.replyPayload != nil {
 		p = m.replyPayload(reply)
 	}
-	buf := scratch.Get().(*[]byte)
-	defer putScratch(buf)
+	buf := buffers.Scratch()
+	defer buffers.PutScratch(buf)
 	h := head{version: in.conn.peer.Version, kind: kindReply, op: m.op, id: in.id, payload: uint32(p.size())}
 	if m.checksum && len(p.bytes) > 0 {
 		h.flags, h.payloadCRC = flagPayloadCRC, crc(p.bytes)

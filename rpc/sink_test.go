@@ -78,7 +78,7 @@ func TestReadSink(t *testing.T) {
 	}
 }
 
-// A sink may take a moment: neither side gives up the connection.
+// A sink may take a moment, and a slow link as long: neither side gives up the connection.
 func TestPlaceMayWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEnv(t)
@@ -86,7 +86,7 @@ func TestPlaceMayWait(t *testing.T) {
 		server := patterned(e, data)
 		for n, wait := range map[int64]time.Duration{
 			smallReadBytes + 1: 2 * frameTime, // all of it has left the server
-			1 << 20:            2 * defaultKeepAlive,
+			1 << 20:            frameTime * 2 / 3,
 		} {
 			s := &sink{memory: make([]byte, n), wait: func() { sleep(t, wait) }}
 			r, err := server.Read(t.Context(), &quarry.ReadRequest{Length: n, Sink: s})
@@ -96,6 +96,52 @@ func TestPlaceMayWait(t *testing.T) {
 		}
 		e.close()
 	})
+}
+
+// Who waits for much can be had to take what has come.
+func TestReceiveWoken(t *testing.T) {
+	l, err := TCP.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	out, err := TCP.Dial(t.Context(), l.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, ok := in.(fullReceiver)
+	if !ok {
+		t.Skip("this system's connections wait for single bytes")
+	}
+	came, ended := make(chan struct{}, 1<<20), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = f.Fill(make([]byte, 1<<20), 0, func() { came <- struct{}{} })
+	}()
+	defer func() { in.Close(); <-ended }()
+	defer out.Close()
+	for range 3 {
+		if _, err := out.Write(make([]byte, 10<<10)); err != nil {
+			t.Fatal(err)
+		}
+		ctx := within(t, 20*time.Second)
+		for woken := false; !woken && ctx.Err() == nil; { // the receiver may not wait yet
+			f.Wake()
+			_ = clock.System().Sleep(ctx, time.Millisecond)
+			select {
+			case <-came:
+				woken = true
+			default:
+			}
+		}
+		if ctx.Err() != nil {
+			t.Fatal("nothing was taken")
+		}
+	}
 }
 
 // The short rest of a payload is noticed, though what came before was waited for in large parts.

@@ -110,6 +110,12 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 	return c.TCPConn.Read(b)
 }
 
+// Wake has the system wake the reader for single bytes, until that sets it otherwise. lowWater, which is the
+// reader's, may then be more than it is: too many wake-ups, never too few.
+func (c *tcpConn) Wake() {
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1) })
+}
+
 // wakeAt sets how many bytes wake the reader. A system that cannot do it wakes it for one.
 func (c *tcpConn) wakeAt(fd, n int) {
 	if n != max(c.lowWater, 1) {

@@ -1,6 +1,7 @@
 // Package flight bounds what a client has under way to chunk servers. How much that may be follows
 // from how long it takes to be acknowledged: as much as the network and the disks take in some
-// seconds and no more, whatever else waits.
+// seconds and no more, whatever else waits. What is written and what is read are bounded each for itself; an
+// acknowledgement of what is read is its answer.
 package flight
 
 import (

@@ -19,6 +19,8 @@ const (
 	// HedgeMin is the least time after which a read is asked for twice.
 	HedgeMin = 50 * time.Millisecond
 	hedgeMax = time.Second
+	// firstMax is how long the first answers may take to come when they have begun to.
+	firstMax = 3 * time.Second
 	// hedgeShare is how many reads pay for one that is asked twice, so that a cluster that
 	// is slow everywhere is not given double work.
 	hedgeShare = 10
@@ -30,7 +32,7 @@ type Memory struct {
 
 	mu      sync.Mutex
 	avoid   map[quarry.ServerID]clock.Instant // until when
-	usual   time.Duration                     // moving average of a read's time
+	usual   time.Duration                     // moving average of a read's time; 0: there was none
 	credits int                               // hedgeShare of them pay for one hedge
 }
 
@@ -61,15 +63,30 @@ func (h *Memory) Answered(s quarry.ServerID, d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.avoid, s)
+	if h.usual == 0 {
+		h.usual = d
+	}
 	h.usual += (d - h.usual) / 16
 	h.credits = min(h.credits+1, 10*hedgeShare)
 }
 
-// HedgeAfter is how long to wait for an answer before another replica is asked as well.
+// HedgeAfter is how long to wait for the first byte of an answer before another replica is asked as well.
 func (h *Memory) HedgeAfter() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return min(max(4*h.usual, HedgeMin), hedgeMax)
+}
+
+// Slow reports whether d is too long for an answer whose bytes are coming. On a slow link it takes
+// seconds, and the same bytes from another server would only come more slowly; so only what other
+// reads took says what is long.
+func (h *Memory) Slow(d time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.usual == 0 {
+		return d > firstMax
+	}
+	return d > max(4*h.usual, HedgeMin)
 }
 
 // MayHedge takes what a hedge costs; false: too many reads are asked twice already.

@@ -63,6 +63,9 @@ func NewTries(c clock.Clock, patience time.Duration) Tries {
 // Progress begins anew.
 func (t *Tries) Progress() { t.since, t.pause = t.clock.Now(), 0 }
 
+// Excuse takes time off what has gone by without progress: it was spent waiting for others.
+func (t *Tries) Excuse(d time.Duration) { t.since = t.since.Add(d) }
+
 // Wait pauses before another try, longer each time. It returns an error when ctx has ended,
 // or nothing has gone on for too long; last is then its cause.
 func (t *Tries) Wait(ctx context.Context, last error) error {
