@@ -111,3 +111,55 @@ func TestHedge(t *testing.T) {
 		})
 	}
 }
+
+// trickling begins its answers at once; their bytes take a time.
+type trickling struct {
+	quarry.ChunkServer
+	takes time.Duration
+	sleep func(context.Context, time.Duration) error
+}
+
+func (s trickling) Read(ctx context.Context, req *quarry.ReadRequest) (*quarry.ReadReply, error) {
+	reply, err := s.ChunkServer.Read(ctx, &quarry.ReadRequest{ChunkRef: req.ChunkRef, Offset: req.Offset, Length: req.Length, Validated: req.Validated})
+	if err != nil {
+		return nil, err
+	}
+	p := req.Sink.Place(len(reply.Data))[:len(reply.Data)]
+	if err := s.sleep(ctx, s.takes); err != nil {
+		return nil, quarry.Errorf("read", quarry.Unavailable, "", "%w", err)
+	}
+	copy(p, reply.Data)
+	req.Sink.Arrived(reply.CRCs, p)
+	reply.Data = p
+	return reply, nil
+}
+
+// A server whose answers begin to come and then take a thousand times as long as those of others is passed over soon, each
+// time that it is tried again.
+func TestTricklingReplica(t *testing.T) {
+	run(t, clienttest.Config{Copies: 3}, client.Options{}, func(e *env) {
+		data := clienttest.Bytes(1, 1<<20)
+		e.put("/f", data)
+		takes := map[quarry.ServerID]time.Duration{}
+		files := client.New(e.c.Masters(), func(m quarry.Member) quarry.ChunkServer {
+			return trickling{e.c.Server(m.Server), max(takes[m.Server], time.Millisecond), e.c.Clock().Sleep}
+		}, client.Options{Clock: e.c.Clock()})
+		defer files.Close()
+		f, err := files.Open(e.Context(), "/f")
+		e.must(err)
+		p := make([]byte, len(data))
+		for i := range 15 { // more would be asked twice than is allowed
+			start := time.Now()
+			_, err := f.ReadAtContext(e.Context(), p, 0)
+			e.must(err)
+			if took := time.Since(start); took > 100*time.Millisecond || !bytes.Equal(p, data) {
+				e.Errorf("read %d took %v", i, took)
+			}
+			if i == 5 { // it is known how long answers take
+				takes[holders(e, "/f")[0].ID()] = time.Second
+			}
+			e.sleep(6 * time.Second) // for so long no server that failed is avoided
+		}
+		e.must(f.Close())
+	})
+}

@@ -168,6 +168,7 @@ type hedge struct {
 	ended chan struct{}   // closed when what follows is known
 
 	member quarry.Member
+	start  clock.Instant
 	buf    []byte // the bytes; nil: nobody was asked
 	n      int
 	err    error
@@ -219,6 +220,7 @@ func (r *chunkRead) run(ctx context.Context) (int, error) {
 		switch {
 		case won:
 			r.f.health.Failed(m.Server)
+			r.start = h.start // that is what an answer takes
 			return copy(r.p.bytes(), h.buf[:h.n]), nil
 		case asked && h.buf != nil:
 			r.note(ctx, h.member, h.err)
@@ -247,18 +249,17 @@ func (h *hedge) run() {
 	r.f.log.Debug("a second replica is asked", "chunk", r.chunk.Handle, "server", m.Server, "after", r.f.clock.Now().Sub(r.start))
 	// The first request may still be putting bytes into p.
 	own := make([]byte, r.p.n)
-	h.member, h.buf = m, own
+	h.member, h.buf, h.start = m, own, r.f.clock.Now()
 	h.n, h.err = r.readReplica(h.ctx, m, r.arrival(memory{known: own, n: len(own)}))
 	if h.err == nil {
 		h.won()
 	}
 }
 
-// coming reports whether the answer to the reader's own request has begun to come, and has not taken
-// longer than others did.
+// coming reports whether the reader's own request is being answered, and has not taken far longer than others did.
 func (r *chunkRead) coming() bool {
 	in, d := r.first.Load(), r.f.clock.Now().Sub(r.start)
-	return in != nil && in.begun.Load() && (d < r.f.reads.Delay() || !r.f.health.Slow(d))
+	return in != nil && in.begun.Load() && (d < 2*r.f.reads.Delay() || !r.f.health.Slow(d))
 }
 
 // take returns the next replica to ask.
@@ -299,8 +300,7 @@ func (r *chunkRead) note(ctx context.Context, m quarry.Member, err error) {
 		kind = quarry.StaleVersion
 	}
 	r.f.log.Debug("a replica was passed over", "chunk", r.chunk.Handle, "server", m.Server, "err", err)
-	// A refusal leads to a fresh layout, a silent replica may come back; only if all are
-	// corrupt is that the error.
+	// A refusal leads to a fresh layout, a silent replica may come back; only if all are corrupt is that the error.
 	if r.failure == nil || kind == quarry.StaleVersion || quarry.KindOf(r.failure) == quarry.Corrupt {
 		r.failure = err
 	}

@@ -86,7 +86,7 @@ func (h *Memory) Slow(d time.Duration) bool {
 	if h.usual == 0 {
 		return d > firstMax
 	}
-	return d > max(4*h.usual, HedgeMin)
+	return d >= max(4*h.usual, HedgeMin)
 }
 
 // MayHedge takes what a hedge costs; false: too many reads are asked twice already.
