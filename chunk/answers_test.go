@@ -177,6 +177,47 @@ func TestFewerFilesThanGrowingChunks(t *testing.T) {
 	})
 }
 
+// TestWriteThatIsLate: a write whose replica is dropped, and made or copied anew, while it opens the file is refused,
+// and leaves the bytes of the other chunk of that name alone.
+func TestWriteThatIsLate(t *testing.T) {
+	data := pattern(2, 5000)
+	for name, change := range map[string]func(*testing.T, *Store){
+		"made": func(t *testing.T, s *Store) {
+			create(t, s, 1)
+			write(t, s, 1, 0, 1, data)
+			seal(t, s, 1, 5000)
+		},
+		"copied": func(t *testing.T, s *Store) {
+			if err := receive(t, s, copyRequest(1, data), data); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				g := gate{match: func(op disk.Op) bool { return op.Kind == disk.OpOpen && op.Name == chunkName(1) }}
+				opts := testOptions()
+				opts.FilesMax = 1
+				s := open(t, disk.NewFaulty(disk.NewMem(), g.policy), opts)
+				create(t, s, 1)
+				create(t, s, 2) // the file of chunk 1 is closed
+				g.close()
+				var late answer
+				go func() {
+					other := pattern(3, 4000)
+					late.done(s.Write(1, 0, []quarry.RecordHeader{header(9, 1, other)}, other))
+				}()
+				synctest.Wait()
+				must(t, func(done func(error)) { s.Drop(1, 1, testNow, done) })
+				change(t, s)
+				g.open()
+				wantKind(t, late.once(t, "Write"), quarry.StaleVersion)
+				wantBytes(t, s, 1, data)
+			})
+		})
+	}
+}
+
 // TestDiskFailsDuringACheckpoint: the committer rests when there is nothing more to be done.
 func TestDiskFailsDuringACheckpoint(t *testing.T) {
 	bubble(t, func(t *testing.T) {

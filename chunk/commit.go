@@ -231,7 +231,7 @@ func (s *Store) publish(rd *round, unpinned []*openFile) []*openFile {
 	case !r.state.growing():
 		s.unsynced -= g.sums.length - was.Length
 		s.reserved -= quarry.ChunkBytesMax - g.sums.length
-		r.growth, r.urgent = nil, false
+		r.growth = nil
 		r.edition = s.newEdition()
 	default:
 		s.unsynced -= r.state.Length - was.Length
@@ -244,6 +244,7 @@ func (s *Store) publish(rd *round, unpinned []*openFile) []*openFile {
 	}
 	if r.growth == nil || g.sums.length == r.state.Length {
 		delete(s.dirty, r)
+		r.urgent = false // whatever was urgent is durable
 	}
 	s.room.Broadcast()
 	if g.file != nil && (r.growth == nil || g.sums.length == r.state.flushed) {

@@ -31,24 +31,32 @@ func (s *Store) Write(h quarry.Handle, off int64, records []quarry.RecordHeader,
 	}
 	g.write.Lock()
 	defer g.write.Unlock()
-	added := false
+	added, pinned := false, false
 	defer func() {
 		if !added {
 			s.withdraw(n)
 		}
 	}()
-	if err := s.checkWrite(r, g, off, records, n); err != nil {
+	f, err := s.files.get(h)
+	if err == nil {
+		defer func() {
+			if !pinned {
+				s.files.put(f)
+			}
+		}()
+	}
+	// Only with the file open: it is the replica's if that grows still. If it does not, the name may stand for another
+	// chunk's file by now, which was made or copied in its place.
+	if refused := s.checkWrite(r, g, off, records, n); refused != nil {
+		return refused
+	}
+	if err != nil {
 		return err
 	}
 	if err := g.checkSums(h, off, records, data); err != nil {
 		return err
 	}
-	f, err := s.files.get(h)
-	if err != nil {
-		return err
-	}
 	if err := s.put(f, off, data); err != nil {
-		s.files.put(f)
 		return err
 	}
 	if end := off + n; end >= g.writeback+writebackBytes {
@@ -57,15 +65,11 @@ func (s *Store) Write(h quarry.Handle, off int64, records []quarry.RecordHeader,
 	}
 	s.mu.Lock()
 	added = s.extend(r, g, records, data)
-	pin := added && g.file == nil
-	if pin {
+	if pinned = added && g.file == nil; pinned {
 		g.file = f
 		s.pinned++
 	}
 	s.mu.Unlock()
-	if !pin {
-		s.files.put(f)
-	}
 	if !added {
 		return stopped(h)
 	}
