@@ -89,27 +89,61 @@ func TestSyncLaterWhileBytesBecomeDurable(t *testing.T) {
 }
 
 // TestRoomTakenByAWriteUnderWay: a writer waits for room which bytes have that are just being written, and of which nobody
-// asks that they be synced soon.
+// asks that they be synced soon, or which then find no room on the disk.
 func TestRoomTakenByAWriteUnderWay(t *testing.T) {
+	for _, first := range []quarry.Kind{0, quarry.NoSpace} {
+		bubble(t, func(t *testing.T) {
+			g := gate{match: func(op disk.Op) bool { return op.Kind == disk.OpWrite && op.Name == chunkName(1) }}
+			opts := testOptions()
+			opts.UnsyncedBytesMax = 1 << 20
+			s := open(t, disk.NewFaulty(disk.NewMem(), func(op disk.Op) disk.Fault {
+				fault := g.policy(op)
+				if first == quarry.NoSpace && g.match(op) {
+					fault.Err = syscall.ENOSPC
+				}
+				return fault
+			}), opts)
+			create(t, s, 1)
+			create(t, s, 2)
+			g.close()
+			data := pattern(1, 1<<20)
+			var writes [2]answer
+			for i := range writes {
+				go func() {
+					writes[i].done(s.Write(quarry.Handle(i+1), 0, []quarry.RecordHeader{header(9, 1, data)}, data))
+				}()
+				synctest.Wait()
+			}
+			g.open()
+			for i, want := range []quarry.Kind{first, 0} {
+				if err := writes[i].once(t, "Write"); quarry.KindOf(err) != want {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestCloseWaits: Close answers what was asked for before, and then itself.
+func TestCloseWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g := gate{match: func(op disk.Op) bool { return op.Kind == disk.OpWrite && op.Name == chunkName(1) }}
-		opts := testOptions()
-		opts.UnsyncedBytesMax = 1 << 20
-		s := open(t, disk.NewFaulty(disk.NewMem(), g.policy), opts)
+		g := gate{match: func(op disk.Op) bool { return op.Kind == disk.OpSync && strings.HasPrefix(op.Name, journalName) }}
+		s := open(t, disk.NewFaulty(disk.NewMem(), g.policy), testOptions())
 		create(t, s, 1)
-		create(t, s, 2)
+		write(t, s, 1, 0, 1, pattern(1, 1000))
 		g.close()
-		data := pattern(1, 1<<20)
-		var writes [2]answer
-		for i := range writes {
-			go func() {
-				writes[i].done(s.Write(quarry.Handle(i+1), 0, []quarry.RecordHeader{header(9, 1, data)}, data))
-			}()
-			synctest.Wait()
+		var later, promise, closed answer
+		s.SyncLater(1, later.done)
+		s.Promise(1, 2, promise.done)
+		synctest.Wait()
+		go func() { closed.done(s.Close()) }()
+		synctest.Wait()
+		if closed.times+promise.times != 0 {
+			t.Error("the disk is not waited for")
 		}
 		g.open()
-		for i := range writes {
-			if err := writes[i].once(t, "Write"); err != nil {
+		for what, a := range map[string]*answer{"SyncLater": &later, "Promise": &promise, "Close": &closed} {
+			if err := a.once(t, what); err != nil {
 				t.Error(err)
 			}
 		}
@@ -241,6 +275,24 @@ func TestDiskFailsDuringACheckpoint(t *testing.T) {
 		wantKind(t, a.once(t, "Promise"), quarry.Unavailable)
 		if !s.check.scanning() {
 			t.Fatal("no checkpoint was under way")
+		}
+	})
+}
+
+// TestStreamOnADiskThatFails: whoever is in no hurry is told as well when the disk fails with something else.
+func TestStreamOnADiskThatFails(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var on atomic.Bool
+		s := open(t, disk.NewFaulty(disk.NewMem(), failing(&on, disk.OpSync, journalName, disk.Fault{Err: syscall.EIO})), testOptions())
+		create(t, s, 1)
+		create(t, s, 2)
+		write(t, s, 1, 0, 1, pattern(1, 1000))
+		var later, promise answer
+		s.SyncLater(1, later.done)
+		on.Store(true)
+		s.Promise(2, 2, promise.done)
+		for what, a := range map[string]*answer{"SyncLater": &later, "Promise": &promise} {
+			wantKind(t, a.once(t, what), quarry.Unavailable)
 		}
 	})
 }

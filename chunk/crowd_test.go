@@ -328,7 +328,7 @@ func (c *crowd) wantLazy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replicas.Scan(func(h quarry.Handle, r *replica) bool {
-		if r.busy && !s.closed || r.eager > 0 || len(r.queue) > 0 && (r.growth == nil || r.queue[0].upTo <= r.state.Length) {
+		if r.busy && !s.closed || r.eager > 0 || len(r.queue) > 0 && (s.failed != nil || r.growth == nil || r.queue[0].upTo <= r.state.Length) {
 			c.t.Errorf("chunk %v: busy %v, %d of %d ops are urgent: %+v", h, r.busy, r.eager, len(r.queue), r.state)
 		}
 		return true
