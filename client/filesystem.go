@@ -140,8 +140,8 @@ type FS struct {
 
 	sessions sessions
 	health   *health.Memory
-	flight   *flight.Control
-	reads    *flight.Control // of the bytes that are asked for
+	writes   *flight.Control // bounds the bytes that are sent and not acknowledged
+	reads    *flight.Control // bounds those that are asked for and have not come
 	crowd    window.Crowd
 	lent     *lent.Files   // nil: every replica is read over the network
 	reports  chan struct{} // a token for each report under way
@@ -164,7 +164,7 @@ func New(masters quarry.Master, servers func(quarry.Member) quarry.ChunkServer, 
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.sessions.init(f)
-	f.health, f.flight, f.reads = health.New(f.clock), flight.New(f.clock), flight.New(f.clock)
+	f.health, f.writes, f.reads = health.New(f.clock), flight.New(f.clock), flight.New(f.clock)
 	return f
 }
 

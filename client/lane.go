@@ -274,8 +274,8 @@ func (s *stream) doubt(l *lane, why string) {
 
 // watch looks after a lane. It returns when it has to look again.
 func (s *stream) watch(l *lane, now clock.Instant) clock.Instant {
-	if patience := max(stuckMax, stuckDelays*s.f.flight.Delay()); len(s.records) > 0 && now >= s.moved.Add(patience) {
-		s.f.flight.Stuck()
+	if patience := max(stuckMax, stuckDelays*s.f.writes.Delay()); len(s.records) > 0 && now >= s.moved.Add(patience) {
+		s.f.writes.Stuck()
 		s.doubt(l, fmt.Sprintf("it has acknowledged nothing for %v", patience))
 		return now
 	}

@@ -120,13 +120,13 @@ func (s *stream) add(ctx context.Context, data []byte, done func(int64, error), 
 		case err == nil && room == nil && r.counted:
 			return nil
 		case err == nil && room == nil:
-			if err = s.f.flight.Take(ctx, int64(r.length)); err == nil {
+			if err = s.f.writes.Take(ctx, int64(r.length)); err == nil {
 				r.counted = true
 				continue
 			}
 			return waiting.Ended(err, nil)
 		case r.counted:
-			s.f.flight.Lost(int64(r.length))
+			s.f.writes.Lost(int64(r.length))
 			r.counted = false
 		}
 		if err != nil {
@@ -156,7 +156,7 @@ func (s *stream) tryAdd(r *record) (room <-chan struct{}, err error) {
 		return nil, s.failing
 	case s.bytes > 0 && s.bytes+int64(r.length) > s.window:
 		return s.full(), nil
-	case !r.counted && !s.f.flight.TryTake(int64(r.length)):
+	case !r.counted && !s.f.writes.TryTake(int64(r.length)):
 		return nil, nil
 	}
 	r.counted = true
@@ -287,9 +287,9 @@ func (s *stream) finish(r *record, offset int64, err error) {
 	s.bytes -= int64(r.length)
 	s.moved = s.f.clock.Now()
 	if err == nil {
-		s.f.flight.Acknowledged(int64(r.length), s.moved.Sub(r.since))
+		s.f.writes.Acknowledged(int64(r.length), s.moved.Sub(r.since))
 	} else {
-		s.f.flight.Lost(int64(r.length))
+		s.f.writes.Lost(int64(r.length))
 	}
 	s.settled = append(s.settled, settlement{r, offset, err})
 	if s.room != nil {
