@@ -98,7 +98,11 @@ func (b *run) recoverOnce(ctx context.Context, i int) (x recovered, err error) {
 	if err != nil {
 		return x, err
 	}
-	l := &losing{run: b, c: c, victim: c.Servers[i%len(c.Servers)], x: recovered{done: newTally(b.clock)}, crowded: make(chan struct{})}
+	victim, err := holder(ctx, c, i)
+	if err != nil {
+		return x, err
+	}
+	l := &losing{run: b, c: c, victim: victim, x: recovered{done: newTally(b.clock)}, crowded: make(chan struct{})}
 	b.Progress(fmt.Sprintf("recovery: run %d of %d, losing %s", i+1, b.Runs, l.victim.Name))
 	load, stop := context.WithCancel(ctx)
 	defer stop()
@@ -132,6 +136,25 @@ func (b *run) recoverOnce(ctx context.Context, i int) (x recovered, err error) {
 	}
 	l.x.bare, err = measure(ctx, b.clock, func(ctx context.Context) error { return localCopies(ctx, dir, 1, 1, l.x.bytes) })
 	return l.x, err
+}
+
+// holder returns the chunk server to be lost by run i, another one for each as far as that goes: it has copies.
+func holder(ctx context.Context, c *chaos.Cluster, i int) (*chaos.Process, error) {
+	held := map[*chaos.Process]int64{}
+	err := c.Copies(ctx, "/", func(chunk *quarry.Chunk, on []*chaos.Process) {
+		for _, p := range on {
+			held[p] += max(0, chunk.Length)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for k := range c.Servers {
+		if p := c.Servers[(i+k)%len(c.Servers)]; held[p] > 0 {
+			return p, nil
+		}
+	}
+	return nil, quarry.Errorf("bench recovery", quarry.Invalid, "", "no chunk server has copies that could be lost: write more --bytes")
 }
 
 // lostFile is the file that client k writes and reads.
@@ -252,8 +275,8 @@ func (l *losing) lacking(ctx context.Context, note bool) (n int, err error) {
 	switch {
 	case err == nil && note && n > 0:
 		return n, quarry.Errorf("bench recovery", quarry.Unavailable, "", "%d chunks have too few copies before a server is lost", n)
-	case err == nil && note && l.x.chunks == 0:
-		return 0, quarry.Errorf("bench recovery", quarry.Invalid, l.victim.Name, "it has no copies that could be lost: write more --bytes, or with more --clients")
+	case err == nil && note && l.x.bytes == 0:
+		return 0, quarry.Errorf("bench recovery", quarry.Unavailable, l.victim.Name, "its copies went elsewhere before it was lost")
 	}
 	return n, err
 }
