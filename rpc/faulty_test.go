@@ -18,23 +18,29 @@ import (
 	"github.com/quarryfs/quarry/clock"
 )
 
-// faultyPair returns a connection from the node "a" to the node "b".
-func faultyPair(t *testing.T, f *Faulty) (a, b Conn) {
+// dialled returns both ends of a connection from one network to an address of another one.
+func dialled(t *testing.T, from, to Network, address string) (out, in Conn) {
 	t.Helper()
-	l, err := f.Node("b").Listen("b:0")
+	l, err := to.Listen(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	a, err = f.Node("a").Dial(t.Context(), l.Address())
+	out, err = from.Dial(t.Context(), l.Address())
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err = l.Accept()
+	in, err = l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return a, b
+	return out, in
+}
+
+// faultyPair returns a connection from the node "a" to the node "b".
+func faultyPair(t *testing.T, f *Faulty) (a, b Conn) {
+	t.Helper()
+	return dialled(t, f.Node("a"), f.Node("b"), "b:0")
 }
 
 // reading reads from a connection for ever and counts.

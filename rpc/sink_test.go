@@ -100,19 +100,7 @@ func TestPlaceMayWait(t *testing.T) {
 
 // Who waits for much can be had to take what has come.
 func TestReceiveWoken(t *testing.T) {
-	l, err := TCP.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	out, err := TCP.Dial(t.Context(), l.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out, in := dialled(t, TCP, TCP, "127.0.0.1:0")
 	f, ok := in.(fullReceiver)
 	if !ok {
 		t.Skip("this system's connections wait for single bytes")
@@ -146,20 +134,8 @@ func TestReceiveWoken(t *testing.T) {
 
 // The short rest of a payload is noticed, though what came before was waited for in large parts.
 func TestReceiveShortRest(t *testing.T) {
-	l, err := TCP.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	out, err := TCP.Dial(t.Context(), l.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
+	out, in := dialled(t, TCP, TCP, "127.0.0.1:0")
 	defer out.Close()
-	in, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer time.AfterFunc(20*time.Second, func() { in.Close() }).Stop() // a rest that is not noticed
 	const large, rest = 256 << 10, 10 << 10
 	go func() { // each part when the receiver waits for it
@@ -179,19 +155,7 @@ func TestReceiveShortRest(t *testing.T) {
 // A connection that receives with few wake-ups gets every byte however they come, is woken by
 // a single one afterwards, and notices an end.
 func TestReceiveFull(t *testing.T) {
-	l, err := TCP.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	out, err := TCP.Dial(t.Context(), l.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out, in := dialled(t, TCP, TCP, "127.0.0.1:0")
 	f, ok := in.(fullReceiver)
 	if !ok {
 		t.Skip("only on Linux")
