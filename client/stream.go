@@ -108,24 +108,24 @@ func newStream(f *FS, session quarry.SessionID, t tails, window int64, died func
 // is settled, done is called with where it begins in the file, or with why that is not
 // known; and free when its data may be used for something else. If add errs, neither is.
 func (s *stream) add(ctx context.Context, data []byte, done func(int64, error), free func()) error {
-	crcs := verify.Sums(data)
+	r := &record{data: data, length: len(data), crcs: verify.Sums(data), done: done, free: free}
 	if err := s.adding.Lock(ctx); err != nil {
 		return err
 	}
 	defer s.adding.Unlock()
-	r := &record{data: data, length: len(data), crcs: crcs, done: done, free: free}
 	for {
 		room, err := s.tryAdd(r)
-		switch {
-		case err == nil && room == nil && r.counted:
-			return nil
-		case err == nil && room == nil:
-			if err = s.f.writes.Take(ctx, int64(r.length)); err == nil {
-				r.counted = true
-				continue
+		if err == nil && room == nil {
+			if r.counted {
+				return nil
 			}
-			return waiting.Ended(err, nil)
-		case r.counted:
+			if err := s.f.writes.Take(ctx, int64(r.length)); err != nil {
+				return waiting.Ended(err, nil)
+			}
+			r.counted = true
+			continue
+		}
+		if r.counted {
 			s.f.writes.Lost(int64(r.length))
 			r.counted = false
 		}
